@@ -1,0 +1,324 @@
+//! A backend in one folder of files, through RocksDB: a column family for each [`Family`], one log for all.
+//!
+//! What always holds:
+//! - A write is in the log before it returns, and on the disk if it asked for [`Sync::Yes`], with all writes
+//!   before it. What a crash takes away is a suffix of the unsynced writes.
+//! - Preconditions are checked in the same moment as their batch is written. Batches with preconditions take
+//!   `gate` alone; batches without share it. (A lock only around the former would let a plain write slip between
+//!   check and write; a mutex around all would keep RocksDB from syncing concurrent plain writes together.)
+//! - A write is refused with `Full`, nothing of it written, when it would leave less free space than the reserve.
+//! - After a failed write or sync every later one answers `Failed` until the folder is opened again: what is on
+//!   the disk is then known only by replaying the log. Reads go on.
+
+mod failure;
+mod options;
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use ::rocksdb::{
+    Cache, ColumnFamily, ColumnFamilyDescriptor, DB, IteratorMode, ReadOptions, WriteBatch, WriteBufferManager,
+    WriteOptions, properties,
+};
+use bytes::Bytes;
+use govc_engine::backend::{
+    Backend, BackendError, BackendErrorKind, BackendResult, Batch, Description, Entries, Family, Op, Precondition,
+    Scan, Sync, Usage,
+};
+use parking_lot::RwLock;
+
+pub use options::RocksOptions;
+
+use crate::memory::precondition_failed;
+use crate::span::Span;
+
+/// RocksDB keeps the lengths of keys and values in 32 bits, and its batch drops a longer one without an error
+/// that its C interface would show. So the whole batch stays below.
+const BATCH_BYTES_MAX: usize = u32::MAX as usize;
+
+/// A [`Backend`] in a folder of RocksDB files. The folder stays locked until the value is dropped, also after
+/// [`Backend::close`], because scans may still borrow from it.
+pub struct RocksBackend {
+    db: DB,
+    folder: PathBuf,
+    reserve_bytes: u64,
+    /// Counts the bytes of writes not yet sorted into files.
+    buffers: WriteBufferManager,
+    /// Held shared by batches without preconditions, alone by batches with; guards no data of its own.
+    gate: RwLock<()>,
+    /// Why the first write failed; every later write is refused with it.
+    failed: OnceLock<String>,
+    /// Set once by `close` (release), read by every call (acquire). A call that runs beside `close` may still
+    /// succeed; a write may not, because `close` holds `gate`.
+    closed: AtomicBool,
+}
+
+impl RocksBackend {
+    /// Opens the store in `folder`, which is created if it is not there, and replays its log.
+    ///
+    /// # Errors
+    /// [`BackendErrorKind::Locked`] if the folder is open elsewhere, [`BackendErrorKind::Corrupt`] if its files
+    /// are damaged, [`BackendErrorKind::Full`] if there is no room to open it, [`BackendErrorKind::Failed`]
+    /// otherwise, also for a folder that a newer version wrote.
+    pub fn open(folder: impl AsRef<Path>, options: RocksOptions) -> BackendResult<Self> {
+        let folder = folder.as_ref().to_path_buf();
+        let cache = Cache::new_lru_cache(options.block_cache_bytes);
+        let buffers = WriteBufferManager::new_write_buffer_manager(options.write_buffer_bytes, false);
+        let families = Family::ALL.map(|family| ColumnFamilyDescriptor::new(family.name(), options.family(&cache)));
+        let db = DB::open_cf_descriptors(&options.database(&buffers), &folder, families)
+            .map_err(|error| failure::of_open(&folder, &error))?;
+        let backend = Self {
+            db,
+            folder,
+            reserve_bytes: options.reserve_bytes,
+            buffers,
+            gate: RwLock::new(()),
+            failed: OnceLock::new(),
+            closed: AtomicBool::new(false),
+        };
+        // A file system that cannot tell its free space is refused now, rather than at the first write.
+        backend.free_bytes()?;
+        Ok(backend)
+    }
+
+    fn family(&self, family: Family) -> BackendResult<&ColumnFamily> {
+        self.db.cf_handle(family.name()).ok_or_else(|| {
+            let message = format!("the store in {} has no family {}", self.folder.display(), family.name());
+            BackendError::new(BackendErrorKind::Corrupt, message)
+        })
+    }
+
+    fn check_open(&self) -> BackendResult<()> {
+        if self.closed.load(Ordering::Acquire) {
+            let message = format!("the store in {} is closed", self.folder.display());
+            return Err(BackendError::new(BackendErrorKind::Closed, message));
+        }
+        Ok(())
+    }
+
+    fn check_writable(&self) -> BackendResult<()> {
+        self.check_open()?;
+        self.failed.get().map_or(Ok(()), |first| {
+            let message = format!("the store takes no writes since one failed: {first}");
+            Err(BackendError::new(BackendErrorKind::Failed, message))
+        })
+    }
+
+    /// Checks that a batch of this size, and all that waits in write buffers, fits above the reserve.
+    fn check_room(&self, batch_bytes: usize) -> BackendResult<()> {
+        let free = self.free_bytes()?;
+        let waiting = self.buffers.get_usage() as u64;
+        let needed = self.reserve_bytes.saturating_add(waiting).saturating_add(batch_bytes as u64);
+        if free < needed {
+            let message = format!(
+                "the disk of {} is full: {free} bytes are free, {needed} are needed to write {batch_bytes}",
+                self.folder.display()
+            );
+            return Err(BackendError::new(BackendErrorKind::Full, message));
+        }
+        Ok(())
+    }
+
+    /// Bytes that an ordinary user may still write to the folder's file system.
+    fn free_bytes(&self) -> BackendResult<u64> {
+        let status = rustix::fs::statvfs(self.folder.as_path()).map_err(|error| {
+            let message = format!("cannot tell the free space of {}: {error}", self.folder.display());
+            BackendError::new(BackendErrorKind::Failed, message)
+        })?;
+        Ok(status.f_bavail.saturating_mul(status.f_frsize))
+    }
+
+    fn check_preconditions(&self, preconditions: &[Precondition]) -> BackendResult<()> {
+        for (index, precondition) in preconditions.iter().enumerate() {
+            let (family, key, wanted) = match precondition {
+                Precondition::Absent { family, key } => (*family, key, None),
+                Precondition::Value { family, key, value } => (*family, key, Some(value)),
+            };
+            let found = self
+                .db
+                .get_pinned_cf(self.family(family)?, key)
+                .map_err(|error| failure::of_read(&self.folder, &error))?;
+            if found.as_deref() != wanted.map(|value| &value[..]) {
+                return Err(precondition_failed(index, family, key));
+            }
+        }
+        Ok(())
+    }
+
+    fn encode(&self, ops: &[Op], bytes: usize) -> BackendResult<WriteBatch> {
+        let mut encoded = WriteBatch::with_capacity_bytes(bytes);
+        for op in ops {
+            match op {
+                Op::Put { family, key, value } => encoded.put_cf(self.family(*family)?, key, value),
+                Op::Delete { family, key } => encoded.delete_cf(self.family(*family)?, key),
+                // RocksDB takes an inverted range for an error.
+                Op::DeleteRange { family, from, to } if from < to => {
+                    encoded.delete_range_cf(self.family(*family)?, from, to);
+                }
+                Op::DeleteRange { .. } => {}
+            }
+        }
+        Ok(encoded)
+    }
+
+    /// Writes an encoded batch; the caller holds the gate.
+    fn commit(&self, encoded: WriteBatch, bytes: usize, sync: Sync) -> BackendResult<()> {
+        self.check_writable()?;
+        if encoded.is_empty() {
+            return match sync {
+                Sync::Yes => self.sync(),
+                Sync::No => Ok(()),
+            };
+        }
+        self.check_room(bytes)?;
+        let mut options = WriteOptions::default();
+        options.set_sync(sync == Sync::Yes);
+        self.db.write_opt(encoded, &options).map_err(|error| self.fail(&error))
+    }
+
+    /// Remembers the first failure of a write and tells the caller.
+    fn fail(&self, error: &::rocksdb::Error) -> BackendError {
+        let error = failure::of_write(&self.folder, error);
+        // Only the first failure stays: those after it are its consequence.
+        let _ = self.failed.set(error.message.clone());
+        error
+    }
+
+    fn property(&self, family: Family, name: &properties::PropName) -> BackendResult<u64> {
+        let value = self
+            .db
+            .property_int_value_cf(self.family(family)?, name)
+            .map_err(|error| failure::of_read(&self.folder, &error))?;
+        Ok(value.unwrap_or(0))
+    }
+
+    /// Bytes of the folder's files. Files come and go meanwhile; one that is gone counts nothing.
+    fn disk_bytes(&self) -> std::io::Result<u64> {
+        let mut bytes = 0_u64;
+        for entry in std::fs::read_dir(&self.folder)? {
+            if let Ok(metadata) = entry?.metadata()
+                && metadata.is_file()
+            {
+                bytes = bytes.saturating_add(metadata.len());
+            }
+        }
+        Ok(bytes)
+    }
+}
+
+impl Backend for RocksBackend {
+    fn get(&self, family: Family, key: &[u8]) -> BackendResult<Option<Bytes>> {
+        self.check_open()?;
+        let value =
+            self.db.get_pinned_cf(self.family(family)?, key).map_err(|error| failure::of_read(&self.folder, &error))?;
+        Ok(value.map(|value| Bytes::copy_from_slice(&value)))
+    }
+
+    fn get_many(&self, family: Family, keys: &[Vec<u8>]) -> BackendResult<Vec<Option<Bytes>>> {
+        self.check_open()?;
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.db
+            .batched_multi_get_cf(self.family(family)?, keys, false)
+            .into_iter()
+            .map(|value| match value {
+                Ok(value) => Ok(value.map(|value| Bytes::copy_from_slice(&value))),
+                Err(error) => Err(failure::of_read(&self.folder, &error)),
+            })
+            .collect()
+    }
+
+    fn scan(&self, family: Family, scan: Scan) -> BackendResult<Entries<'_>> {
+        self.check_open()?;
+        let mode = if scan.reverse { IteratorMode::End } else { IteratorMode::Start };
+        let Some(span) = Span::of(scan) else { return Ok(Box::new(std::iter::empty())) };
+        let mut options = ReadOptions::default();
+        if !span.from.is_empty() {
+            options.set_iterate_lower_bound(span.from);
+        }
+        if let Some(to) = span.to {
+            options.set_iterate_upper_bound(to);
+        }
+        // The iterator reads the sequence number of its creation, whatever is written later.
+        let entries = self.db.iterator_cf_opt(self.family(family)?, options, mode);
+        Ok(Box::new(entries.map(|entry| match entry {
+            Ok((key, value)) => Ok((Bytes::from(key), Bytes::from(value))),
+            Err(error) => Err(failure::of_read(&self.folder, &error)),
+        })))
+    }
+
+    fn write(&self, batch: Batch, sync: Sync) -> BackendResult<()> {
+        self.check_writable()?;
+        let bytes = batch_bytes(&batch);
+        if bytes > BATCH_BYTES_MAX {
+            let message = format!("a batch of {bytes} bytes is more than RocksDB takes ({BATCH_BYTES_MAX})");
+            return Err(BackendError::new(BackendErrorKind::Failed, message));
+        }
+        let encoded = self.encode(&batch.ops, bytes)?;
+        if batch.preconditions.is_empty() {
+            let _shared = self.gate.read();
+            self.commit(encoded, bytes, sync)
+        } else {
+            let _alone = self.gate.write();
+            self.check_preconditions(&batch.preconditions)?;
+            self.commit(encoded, bytes, sync)
+        }
+    }
+
+    fn sync(&self) -> BackendResult<()> {
+        self.check_writable()?;
+        self.db.flush_wal(true).map_err(|error| self.fail(&error))
+    }
+
+    fn describe(&self) -> Description {
+        Description { kind: "rocksdb", location: self.folder.display().to_string(), durable: true }
+    }
+
+    fn usage(&self) -> BackendResult<Usage> {
+        self.check_open()?;
+        let disk_bytes = self.disk_bytes().map_err(|error| {
+            let message = format!("cannot list {}: {error}", self.folder.display());
+            BackendError::new(BackendErrorKind::Failed, message)
+        })?;
+        let mut families = Vec::with_capacity(Family::ALL.len());
+        for family in Family::ALL {
+            let files = self.property(family, properties::LIVE_SST_FILES_SIZE)?;
+            let buffers = self.property(family, properties::CUR_SIZE_ALL_MEM_TABLES)?;
+            families.push((family, files.saturating_add(buffers)));
+        }
+        Ok(Usage { disk_bytes: Some(disk_bytes), families })
+    }
+
+    fn close(&self) -> BackendResult<()> {
+        // Alone, so that no write is under way behind the last sync.
+        let _alone = self.gate.write();
+        if self.closed.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let synced = self.sync();
+        self.closed.store(true, Ordering::Release);
+        if synced.is_ok() && self.check_room(0).is_ok() {
+            for family in Family::ALL {
+                // Only to make the next open quick: the log, which is synced, holds everything already. So a
+                // failure here loses nothing.
+                let _ = self.family(family).map(|handle| self.db.flush_cf(handle));
+            }
+        }
+        self.db.cancel_all_background_work(true);
+        synced
+    }
+}
+
+/// Bytes of a batch's keys and values. Counted here, because a caller may have filled the lists by hand.
+fn batch_bytes(batch: &Batch) -> usize {
+    batch.ops.iter().fold(0, |bytes: usize, op| {
+        let (one, other) = match op {
+            Op::Put { key, value, .. } => (key.len(), value.len()),
+            Op::Delete { key, .. } => (key.len(), 0),
+            Op::DeleteRange { from, to, .. } => (from.len(), to.len()),
+        };
+        bytes.saturating_add(one).saturating_add(other)
+    })
+}

@@ -1,0 +1,134 @@
+//! RocksDB: the contract, and what a folder on a disk adds to it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use govc_backends::contract::{self, Subject};
+use govc_backends::{RocksBackend, RocksOptions};
+use govc_engine::backend::{Backend, BackendErrorKind, Scan, Sync};
+use tempfile::TempDir;
+
+use crate::{get, put};
+
+struct Rocks {
+    folder: Option<TempDir>,
+}
+
+impl Subject for Rocks {
+    fn open(&mut self) -> Arc<dyn Backend> {
+        self.folder = Some(TempDir::new().expect("a temporary folder"));
+        self.reopen().expect("a folder")
+    }
+
+    fn reopen(&mut self) -> Option<Arc<dyn Backend>> {
+        let folder = self.folder.as_ref()?;
+        Some(Arc::new(open(folder.path())))
+    }
+}
+
+fn open(folder: &Path) -> RocksBackend {
+    RocksBackend::open(folder, RocksOptions::default()).expect("open")
+}
+
+#[test]
+fn rocksdb_keeps_the_contract() {
+    contract::run(&mut Rocks { folder: None });
+}
+
+#[test]
+fn rocksdb_keeps_the_contract_with_tiny_buffers() {
+    // Flushes and compactions happen all the time.
+    struct Tiny(Option<TempDir>);
+    impl Subject for Tiny {
+        fn open(&mut self) -> Arc<dyn Backend> {
+            self.0 = Some(TempDir::new().expect("a temporary folder"));
+            self.reopen().expect("a folder")
+        }
+
+        fn reopen(&mut self) -> Option<Arc<dyn Backend>> {
+            let options = RocksOptions {
+                block_cache_bytes: 1 << 20,
+                write_buffer_bytes: 1 << 20,
+                log_bytes_max: 1 << 20,
+                open_files_max: 20,
+                ..RocksOptions::default()
+            };
+            Some(Arc::new(RocksBackend::open(self.0.as_ref()?.path(), options).expect("open")))
+        }
+    }
+    contract::run(&mut Tiny(None));
+}
+
+#[test]
+fn a_folder_in_use_is_locked_and_the_message_names_it() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let first = open(folder.path());
+    let error = RocksBackend::open(folder.path(), RocksOptions::default()).err().expect("locked");
+    assert_eq!(error.kind, BackendErrorKind::Locked, "{error}");
+    assert!(error.message.contains(&folder.path().display().to_string()), "{error}");
+    drop(first);
+    drop(open(folder.path()));
+}
+
+#[test]
+fn a_full_disk_refuses_writes_before_they_begin_and_recovers() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let backend = open(folder.path());
+    backend.write(put(b"before", b"1"), Sync::Yes).expect("write");
+    drop(backend);
+
+    let options = RocksOptions { reserve_bytes: u64::MAX, ..RocksOptions::default() };
+    let backend = RocksBackend::open(folder.path(), options).expect("a full disk can be opened");
+    for sync in [Sync::No, Sync::Yes] {
+        let error = backend.write(put(b"during", b"2"), sync).expect_err("full");
+        assert_eq!(error.kind, BackendErrorKind::Full, "{error}");
+    }
+    assert_eq!((get(&backend, b"before"), get(&backend, b"during")), (Some(b"1".to_vec()), None));
+    assert_eq!(backend.scan(govc_engine::backend::Family::Refs, Scan::all()).expect("scan").count(), 1);
+    backend.sync().expect("a sync needs no room");
+    drop(backend);
+
+    let backend = open(folder.path());
+    backend.write(put(b"after", b"3"), Sync::Yes).expect("there is room again");
+    assert_eq!((get(&backend, b"during"), get(&backend, b"after")), (None, Some(b"3".to_vec())));
+}
+
+#[test]
+fn a_damaged_store_is_corrupt() {
+    let folder = TempDir::new().expect("a temporary folder");
+    drop(open(folder.path()));
+    // CURRENT names the manifest; one that is not there cannot be opened.
+    std::fs::write(folder.path().join("CURRENT"), "nonsense").expect("write CURRENT");
+    let error = RocksBackend::open(folder.path(), RocksOptions::default()).err().expect("damaged");
+    assert_eq!(error.kind, BackendErrorKind::Corrupt, "{error}");
+    assert!(error.message.contains(&folder.path().display().to_string()), "{error}");
+}
+
+#[test]
+fn a_place_that_is_no_folder_fails() {
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    let error = RocksBackend::open(file.path(), RocksOptions::default()).err().expect("not a folder");
+    assert_eq!(error.kind, BackendErrorKind::Failed, "{error}");
+}
+
+#[test]
+fn an_unclosed_store_replays_its_log() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let copy = TempDir::new().expect("a temporary folder");
+    let backend = open(folder.path());
+    for number in 0..100_u8 {
+        backend.write(put(&[number], &[number; 1000]), Sync::No).expect("write");
+    }
+    backend.sync().expect("sync");
+    // What a killed process leaves: the files as they are, with nothing flushed or closed.
+    for entry in std::fs::read_dir(folder.path()).expect("list") {
+        let entry = entry.expect("entry");
+        std::fs::copy(entry.path(), copy.path().join(entry.file_name())).expect("copy");
+    }
+    let again = open(copy.path());
+    for number in 0..100_u8 {
+        assert_eq!(get(&again, &[number]), Some(vec![number; 1000]));
+    }
+    let usage = again.usage().expect("usage");
+    assert!(usage.disk_bytes.is_some_and(|bytes| bytes > 100_000), "{usage:?}");
+}

@@ -1,0 +1,37 @@
+//! Blocks: 64 KiB or so of records compressed together, the unit of storage; and git's delta instructions.
+//!
+//! Encoding and decoding only; where blocks go is the store's business. `engine/FORMAT.md` has the byte layout.
+
+mod codec;
+mod delta;
+
+pub use codec::{Base, BlockBuilder, DecodedBlock, Location, RecordHeader};
+pub(crate) use codec::{join_parts, split_parts};
+pub use delta::{apply_delta, apply_delta_limited, delta_sizes};
+
+#[cfg(test)]
+mod tests;
+
+/// Feeds arbitrary bytes to delta decoding; a fuzz target.
+pub fn fuzz_delta(data: &[u8]) {
+    let Some((split, rest)) = data.split_first() else { return };
+    let (base, delta) = rest.split_at(usize::from(*split).min(rest.len()));
+    if let Ok(out) = apply_delta_limited(base, delta, 1 << 20) {
+        let (base_len, out_len) = delta_sizes(delta).expect("applied, so its header was read");
+        assert_eq!((base_len, out_len), (base.len() as u64, out.len() as u64));
+    }
+}
+
+/// Feeds arbitrary bytes to block decoding, with and without a right checksum; a fuzz target.
+pub fn fuzz_block(data: &[u8]) {
+    let mut sealed = data.to_vec();
+    crate::backend::key::seal(&mut sealed);
+    for bytes in [data, &sealed] {
+        if let Ok(block) = DecodedBlock::decode(bytes) {
+            for slot in 0..block.len() {
+                let header = block.header(slot).expect("slots below the length have headers");
+                assert_eq!(block.body(slot).map(|body| body.len()), Some(header.stored_len()));
+            }
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! The one error type of the engine: what the caller can do about it, in words, with the cause.
+
+use std::fmt;
+
+use crate::object::Oid;
+
+/// What went wrong, by what the caller can do about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The input is malformed or breaks a rule; sending it again cannot succeed.
+    Invalid,
+    /// A named thing (repository, reference, object, path) is not there.
+    NotFound,
+    /// A thing of that name is there already.
+    Exists,
+    /// A reference is not what the caller expected; read again and retry.
+    Conflict(Box<RefConflict>),
+    /// The input is larger than a limit allows.
+    TooLarge,
+    /// The storage is full; nothing was stored, reads go on.
+    StorageFull,
+    /// The memory budget cannot hold the data of memory repositories.
+    OutOfBudget,
+    /// Stored or received bytes are not what they must be.
+    Corrupt,
+    /// The store is read-only after a failed write, or is closing.
+    Closed,
+    /// The caller's deadline passed, or it went away.
+    Cancelled,
+    /// The backend failed.
+    Backend,
+}
+
+/// The reference that did not hold what a transaction expected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefConflict {
+    /// The reference's full name.
+    pub name: String,
+    /// What the transaction expected; `None` if the reference was to be absent.
+    pub expected: Option<Oid>,
+    /// What it is; `None` if it is absent.
+    pub actual: Option<Oid>,
+}
+
+/// An error of the engine. Cheap to clone, so that a failed group commit answers all its transactions.
+#[derive(Debug, Clone)]
+pub struct Error {
+    kind: ErrorKind,
+    message: String,
+    source: Option<std::sync::Arc<dyn std::error::Error + Send + Sync>>,
+}
+
+/// The engine's result.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// An error of `kind` with a message: lower case, naming the object, no full stop.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), source: None }
+    }
+
+    /// [`ErrorKind::Invalid`] with a message.
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Invalid, message)
+    }
+
+    /// [`ErrorKind::NotFound`] with a message.
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::NotFound, message)
+    }
+
+    /// [`ErrorKind::Corrupt`] with a message.
+    pub fn corrupt(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Corrupt, message)
+    }
+
+    /// [`ErrorKind::TooLarge`] with a message.
+    pub fn too_large(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::TooLarge, message)
+    }
+
+    /// A failed expectation on reference `name`.
+    pub fn conflict(name: &str, expected: Option<Oid>, actual: Option<Oid>) -> Self {
+        let show = |oid: Option<Oid>| oid.map_or_else(|| "absent".to_owned(), |oid| oid.to_string());
+        let message = format!("reference {name} is {}, expected {}", show(actual), show(expected));
+        let conflict = RefConflict { name: name.to_owned(), expected, actual };
+        Self::new(ErrorKind::Conflict(Box::new(conflict)), message)
+    }
+
+    /// The same error with the cause attached.
+    #[must_use]
+    pub fn with_source(mut self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        self.source = Some(std::sync::Arc::new(source));
+        self
+    }
+
+    /// The same error with `context: ` before its message.
+    #[must_use]
+    pub fn context(mut self, context: impl fmt::Display) -> Self {
+        self.message = format!("{context}: {}", self.message);
+        self
+    }
+
+    /// What the caller can do about it.
+    pub fn kind(&self) -> &ErrorKind {
+        &self.kind
+    }
+
+    /// The message without its causes.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// Whether the error is [`ErrorKind::NotFound`].
+    pub fn is_not_found(&self) -> bool {
+        self.kind == ErrorKind::NotFound
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_ref().map(|source| &**source as &(dyn std::error::Error + 'static))
+    }
+}

@@ -1,0 +1,171 @@
+//! Object identities and kinds.
+
+use std::{fmt, str::FromStr};
+
+use crate::{Error, Result};
+
+/// The identity of an object: the hash of its kind, size and bytes, as git computes it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Oid(gix_hash::ObjectId);
+
+impl Oid {
+    /// Bytes of a SHA-1 identity.
+    pub const LEN: usize = 20;
+
+    /// The all-zero id, which git uses for "no object".
+    pub fn null() -> Self {
+        Self(gix_hash::ObjectId::null(gix_hash::Kind::Sha1))
+    }
+
+    /// The id of the empty tree, which every reader knows without its being stored.
+    pub fn empty_tree() -> Self {
+        Self(gix_hash::ObjectId::empty_tree(gix_hash::Kind::Sha1))
+    }
+
+    /// Reads a binary id.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Invalid`] unless `bytes` has exactly [`Oid::LEN`] bytes.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        gix_hash::ObjectId::try_from(bytes)
+            .map(Self)
+            .map_err(|_| Error::invalid(format!("an object id has {} bytes, got {}", Self::LEN, bytes.len())))
+    }
+
+    /// Reads a full hexadecimal id, upper or lower case.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Invalid`] for anything else.
+    pub fn from_hex(hex: &[u8]) -> Result<Self> {
+        gix_hash::ObjectId::from_hex(hex)
+            .map(Self)
+            .map_err(|_| Error::invalid(format!("not an object id: {:?}", String::from_utf8_lossy(hex))))
+    }
+
+    /// The binary id.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_slice()
+    }
+
+    /// Whether this is the all-zero id.
+    pub fn is_null(&self) -> bool {
+        self.0.is_null()
+    }
+
+    /// The id in hexadecimal, in a buffer on the stack.
+    pub fn to_hex(self) -> impl fmt::Display {
+        self.0
+    }
+}
+
+impl From<gix_hash::ObjectId> for Oid {
+    fn from(id: gix_hash::ObjectId) -> Self {
+        Self(id)
+    }
+}
+
+impl AsRef<gix_hash::oid> for Oid {
+    fn as_ref(&self) -> &gix_hash::oid {
+        &self.0
+    }
+}
+
+impl FromStr for Oid {
+    type Err = Error;
+
+    fn from_str(hex: &str) -> Result<Self> {
+        Self::from_hex(hex.as_bytes())
+    }
+}
+
+impl fmt::Display for Oid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Debug for Oid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+/// The beginning of an object id, of 4 to 39 hexadecimal digits, lower case.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OidPrefix(String);
+
+impl OidPrefix {
+    /// Reads an abbreviated id; `None` if it is too short, too long or not hexadecimal.
+    pub fn parse(text: &str) -> Option<Self> {
+        let fits = (4..Oid::LEN * 2).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit());
+        fits.then(|| Self(text.to_ascii_lowercase()))
+    }
+
+    /// Whether `oid` begins so.
+    pub fn matches(&self, oid: &Oid) -> bool {
+        oid.to_string().starts_with(&self.0)
+    }
+
+    /// The smallest and the largest id that begin so.
+    pub fn range(&self) -> (Oid, Oid) {
+        let fill = |digit: &str| {
+            let hex = format!("{}{}", self.0, digit.repeat(Oid::LEN * 2 - self.0.len()));
+            Oid::from_hex(hex.as_bytes()).expect("hexadecimal by construction")
+        };
+        (fill("0"), fill("f"))
+    }
+}
+
+/// The four kinds of objects, with git's pack type numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Kind {
+    /// A commit.
+    Commit = 1,
+    /// A directory.
+    Tree = 2,
+    /// A file's content.
+    Blob = 3,
+    /// An annotated tag.
+    Tag = 4,
+}
+
+impl Kind {
+    /// Git's word for the kind.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Commit => "commit",
+            Kind::Tree => "tree",
+            Kind::Blob => "blob",
+            Kind::Tag => "tag",
+        }
+    }
+
+    /// The kind of git's word.
+    pub fn from_word(word: &[u8]) -> Option<Self> {
+        match word {
+            b"commit" => Some(Kind::Commit),
+            b"tree" => Some(Kind::Tree),
+            b"blob" => Some(Kind::Blob),
+            b"tag" => Some(Kind::Tag),
+            _ => None,
+        }
+    }
+
+    /// The kind of git's pack type number.
+    pub fn from_number(number: u8) -> Option<Self> {
+        match number {
+            1 => Some(Kind::Commit),
+            2 => Some(Kind::Tree),
+            3 => Some(Kind::Blob),
+            4 => Some(Kind::Tag),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

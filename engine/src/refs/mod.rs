@@ -1,0 +1,11 @@
+//! References: names by git's rules, and the edits that transactions make.
+
+mod edit;
+mod name;
+
+pub(crate) use edit::check_directory_conflicts;
+pub use edit::{Expected, RefEdit};
+pub use name::RefName;
+
+#[cfg(test)]
+mod tests;

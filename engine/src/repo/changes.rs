@@ -1,0 +1,186 @@
+//! What a commit changes: files and line counts against its first parent.
+
+use std::cmp::Ordering;
+
+use imara_diff::{Algorithm, Diff, InternedInput};
+
+use crate::{
+    Error, Result,
+    object::{EntryMode, Kind, Oid, TreeEntry, name_order, tree_entries},
+    store::Snapshot,
+};
+
+/// Files larger than this are not counted line by line, in bytes.
+const COUNTED_BYTES_MAX: u64 = 8 << 20;
+/// Git's own test for binary: a NUL among the first bytes.
+const BINARY_PROBE_BYTES: usize = 8000;
+const DEPTH_MAX: usize = 2048;
+
+/// What became of a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChangeStatus {
+    /// It is new.
+    Added,
+    /// It is gone.
+    Deleted,
+    /// Its content or permission changed.
+    Modified,
+    /// It changed between file, link and submodule.
+    TypeChanged,
+}
+
+/// One changed path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileChange {
+    /// The path from the root.
+    pub path: Vec<u8>,
+    /// What became of it.
+    pub status: ChangeStatus,
+    /// What it was.
+    pub old: Option<(EntryMode, Oid)>,
+    /// What it is.
+    pub new: Option<(EntryMode, Oid)>,
+    /// Lines added; `None` for binary or very large files and submodules.
+    pub additions: Option<u64>,
+    /// Lines removed; likewise.
+    pub deletions: Option<u64>,
+}
+
+/// The changed paths of a commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChangeSet {
+    /// The paths, in git's order.
+    pub files: Vec<FileChange>,
+    /// Whether there are more than the limit.
+    pub truncated: bool,
+}
+
+type Side = Option<(EntryMode, Oid)>;
+
+impl Snapshot {
+    /// What a commit changes against its first parent, or the empty tree; renames are a deletion and an addition.
+    ///
+    /// # Errors
+    /// When objects are missing.
+    pub fn changes(&self, commit: Oid, limit: usize) -> Result<ChangeSet> {
+        let new = self.commit(&commit)?;
+        let old_tree = match new.parents.first() {
+            Some(parent) => Some(self.commit(parent)?.tree),
+            None => None,
+        };
+        let mut diff = TreeDiff { snapshot: self, found: Vec::new(), limit, truncated: false };
+        diff.trees(old_tree, Some(new.tree), &mut Vec::new(), 0)?;
+        let TreeDiff { found, truncated, .. } = diff;
+        let files = found.into_iter().map(|(path, old, new)| self.describe(path, old, new)).collect::<Result<_>>()?;
+        Ok(ChangeSet { files, truncated })
+    }
+
+    fn describe(&self, path: Vec<u8>, old: Side, new: Side) -> Result<FileChange> {
+        let status = match (old, new) {
+            (None, _) => ChangeStatus::Added,
+            (_, None) => ChangeStatus::Deleted,
+            (Some((a, _)), Some((b, _))) if a.type_bits() != b.type_bits() => ChangeStatus::TypeChanged,
+            _ => ChangeStatus::Modified,
+        };
+        let counts = self.count_lines(old, new)?;
+        let (additions, deletions) = counts.unzip();
+        Ok(FileChange { path, status, old, new, additions, deletions })
+    }
+
+    fn count_lines(&self, old: Side, new: Side) -> Result<Option<(u64, u64)>> {
+        if old.map(|(_, oid)| oid) == new.map(|(_, oid)| oid) {
+            return Ok(Some((0, 0)));
+        }
+        let (Some(old), Some(new)) = (self.text(old)?, self.text(new)?) else { return Ok(None) };
+        let input = InternedInput::new(&old[..], &new[..]);
+        let diff = Diff::compute(Algorithm::Myers, &input);
+        Ok(Some((u64::from(diff.count_additions()), u64::from(diff.count_removals()))))
+    }
+
+    /// A side's text: empty where there is nothing, `None` where lines are not counted.
+    fn text(&self, side: Side) -> Result<Option<bytes::Bytes>> {
+        let Some((mode, oid)) = side else { return Ok(Some(bytes::Bytes::new())) };
+        if !mode.is_blob() || self.header(&oid)?.is_none_or(|(_, size)| size > COUNTED_BYTES_MAX) {
+            return Ok(None);
+        }
+        let data = self.object_of(&oid, Kind::Blob)?;
+        let binary = data[..data.len().min(BINARY_PROBE_BYTES)].contains(&0);
+        Ok((!binary).then_some(data))
+    }
+}
+
+struct TreeDiff<'a> {
+    snapshot: &'a Snapshot,
+    found: Vec<(Vec<u8>, Side, Side)>,
+    limit: usize,
+    truncated: bool,
+}
+
+impl TreeDiff<'_> {
+    fn trees(&mut self, old: Option<Oid>, new: Option<Oid>, path: &mut Vec<u8>, depth: usize) -> Result<()> {
+        if old == new || self.truncated {
+            return Ok(());
+        }
+        if depth > DEPTH_MAX {
+            return Err(Error::too_large(format!("directories are nested deeper than {DEPTH_MAX}")));
+        }
+        let read = |tree: Option<Oid>| match tree {
+            Some(tree) => self.snapshot.object_of(&tree, Kind::Tree),
+            None => Ok(bytes::Bytes::new()),
+        };
+        let (old, new) = (read(old)?, read(new)?);
+        let (mut old, mut new) = (tree_entries(&old).peekable(), tree_entries(&new).peekable());
+        loop {
+            let order = match (old.peek(), new.peek()) {
+                (None, None) => return Ok(()),
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (Some(Ok(a)), Some(Ok(b))) => name_order(&a.name, a.mode.is_tree(), &b.name, b.mode.is_tree()),
+                // The error itself comes out below.
+                (Some(Err(_)), _) => Ordering::Less,
+                (_, Some(Err(_))) => Ordering::Greater,
+            };
+            let before = if order.is_le() { old.next().transpose()? } else { None };
+            let after = if order.is_ge() { new.next().transpose()? } else { None };
+            self.entries(before, after, path, depth)?;
+            if self.truncated {
+                return Ok(());
+            }
+        }
+    }
+
+    fn entries(
+        &mut self,
+        old: Option<TreeEntry<'_>>,
+        new: Option<TreeEntry<'_>>,
+        path: &mut Vec<u8>,
+        depth: usize,
+    ) -> Result<()> {
+        let side = |entry: &Option<TreeEntry<'_>>| entry.as_ref().map(|entry| (entry.mode, entry.oid));
+        let (before, after) = (side(&old), side(&new));
+        if before == after {
+            return Ok(());
+        }
+        let parent_len = path.len();
+        if let Some(entry) = old.or(new) {
+            path.extend_from_slice(&entry.name);
+        }
+        let tree_of = |side: Side| side.filter(|(mode, _)| mode.is_tree()).map(|(_, oid)| oid);
+        let file_of = |side: Side| side.filter(|(mode, _)| !mode.is_tree());
+        let (old_file, new_file) = (file_of(before), file_of(after));
+        if old_file != new_file {
+            if self.found.len() == self.limit {
+                self.truncated = true;
+            } else {
+                self.found.push((path.clone(), old_file, new_file));
+            }
+        }
+        let (old_tree, new_tree) = (tree_of(before), tree_of(after));
+        if old_tree != new_tree {
+            path.push(b'/');
+            self.trees(old_tree, new_tree, path, depth + 1)?;
+        }
+        path.truncate(parent_len);
+        Ok(())
+    }
+}

@@ -1,0 +1,281 @@
+//! Reachability for packs: every object that some tips reach and others do not.
+
+use std::{
+    collections::{BinaryHeap, HashMap, HashSet},
+    time::Instant,
+};
+
+use super::{check_deadline, log::Queued};
+use crate::{
+    Error, Result,
+    object::{EntryMode, Kind, Oid, links, tree_entries},
+    store::Snapshot,
+};
+
+/// What a pack is made for.
+#[derive(Default)]
+pub struct ReachOptions<'a> {
+    /// What the receiver wants: commits, tags, trees or blobs.
+    pub wants: &'a [Oid],
+    /// Commits (or tags of them) that the receiver has with everything they reach.
+    pub haves: &'a [Oid],
+    /// Commits whose parents the receiver will not have.
+    pub shallow: &'a [Oid],
+    /// Commits that the receiver has, but not their parents.
+    pub client_shallow: &'a [Oid],
+    /// When to give up.
+    pub deadline: Option<Instant>,
+}
+
+/// The objects for a pack, commits first, newest first, then tags, trees and blobs as their commits need them.
+#[derive(Debug, Default)]
+pub struct Reach {
+    /// The objects to send, each once, with their kinds.
+    pub objects: Vec<(Oid, Kind)>,
+    /// Trees of the commits at the border, which the receiver has: bases for thin packs.
+    pub edge_trees: Vec<Oid>,
+}
+
+const INTERESTING: u8 = 1;
+const UNINTERESTING: u8 = 2;
+
+impl Snapshot {
+    /// Finds what the wants reach and the haves do not.
+    ///
+    /// Like git, it takes the trees of the border's commits for the whole of what the receiver has of trees and
+    /// blobs, so some objects may be sent that an older commit of the receiver holds.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::NotFound`] if a wanted object or one that it reaches is missing,
+    /// [`crate::ErrorKind::Cancelled`] after the deadline.
+    pub fn reach(&self, options: &ReachOptions<'_>) -> Result<Reach> {
+        let mut walk = ReachWalk { snapshot: self, options, seen: HashSet::new(), reach: Reach::default() };
+        let mut roots = Vec::new();
+        let mut tips = Vec::new();
+        for want in options.wants {
+            walk.want(*want, &mut tips, &mut roots)?;
+        }
+        let haves = walk.have_commits()?;
+        let commits = walk.commits(&tips, &haves)?;
+        for tree in walk.reach.edge_trees.clone() {
+            walk.mark_tree(tree, 0)?;
+        }
+        for (_, tree) in &commits {
+            roots.push((*tree, Kind::Tree));
+        }
+        walk.reach.objects.splice(0..0, commits.iter().map(|(oid, _)| (*oid, Kind::Commit)));
+        for (oid, kind) in roots {
+            match kind {
+                Kind::Tree => walk.tree(oid, 0)?,
+                kind if walk.seen.insert(oid) => walk.reach.objects.push((oid, kind)),
+                _ => {}
+            }
+        }
+        Ok(walk.reach)
+    }
+
+    /// Whether `ancestor` is reachable from `descendant`, or the same.
+    ///
+    /// # Errors
+    /// As [`Snapshot::reach`].
+    pub fn is_ancestor(&self, ancestor: Oid, descendant: Oid) -> Result<bool> {
+        let seconds = |oid: &Oid| links(Kind::Commit, &self.object_of(oid, Kind::Commit)?);
+        let limit = seconds(&ancestor)?.commit_seconds;
+        // Clocks may be wrong by a day before the search is widened to everything.
+        for slack in [86_400, i64::MAX] {
+            let mut queue = vec![descendant];
+            let mut seen = HashSet::from([descendant]);
+            let mut cut = false;
+            while let Some(oid) = queue.pop() {
+                if oid == ancestor {
+                    return Ok(true);
+                }
+                let found = seconds(&oid)?;
+                if found.commit_seconds.saturating_add(slack) < limit {
+                    cut = true;
+                    continue;
+                }
+                queue.extend(found.targets.iter().skip(1).map(|(parent, _)| *parent).filter(|p| seen.insert(*p)));
+            }
+            if !cut {
+                break;
+            }
+        }
+        Ok(false)
+    }
+}
+
+struct ReachWalk<'a> {
+    snapshot: &'a Snapshot,
+    options: &'a ReachOptions<'a>,
+    /// Trees, blobs and tags that are sent or that the receiver has.
+    seen: HashSet<Oid>,
+    reach: Reach,
+}
+
+impl ReachWalk<'_> {
+    /// Follows a want through its tags to a commit, or to a tree or blob.
+    fn want(&mut self, want: Oid, tips: &mut Vec<Oid>, roots: &mut Vec<(Oid, Kind)>) -> Result<()> {
+        let mut at = want;
+        loop {
+            let (kind, _) =
+                self.snapshot.header(&at)?.ok_or_else(|| Error::not_found(format!("object {at} does not exist")))?;
+            match kind {
+                Kind::Commit => tips.push(at),
+                Kind::Tree | Kind::Blob => roots.push((at, kind)),
+                Kind::Tag => {
+                    let target = self.snapshot.tag(&at)?.target;
+                    if self.seen.insert(at) {
+                        self.reach.objects.push((at, Kind::Tag));
+                    }
+                    at = target;
+                    continue;
+                }
+            }
+            return Ok(());
+        }
+    }
+
+    fn have_commits(&self) -> Result<Vec<Oid>> {
+        let mut commits = Vec::new();
+        for have in self.options.haves {
+            if self.snapshot.contains(have)?
+                && let (oid, Kind::Commit) = self.snapshot.peel(*have)?
+            {
+                commits.push(oid);
+            }
+        }
+        Ok(commits)
+    }
+
+    /// The commits to send with their trees, newest first; notes the trees of the border.
+    fn commits(&mut self, tips: &[Oid], haves: &[Oid]) -> Result<Vec<(Oid, Oid)>> {
+        let shallow: HashSet<&Oid> = self.options.shallow.iter().collect();
+        let client_shallow: HashSet<&Oid> = self.options.client_shallow.iter().collect();
+        let mut flags: HashMap<Oid, u8> = HashMap::new();
+        let mut queue = BinaryHeap::new();
+        let mut found = 0u64;
+        // Commits to send that have not had their turn.
+        let mut waiting: HashSet<Oid> = HashSet::new();
+        let mut sent = Vec::new();
+        let mut edge = Vec::new();
+        let start = tips.iter().map(|oid| (*oid, INTERESTING)).chain(haves.iter().map(|oid| (*oid, UNINTERESTING)));
+        let mut pending: Vec<(Oid, u8)> = start.collect();
+        // How many uninteresting commits are looked at after the last interesting one, against skewed clocks.
+        let mut slop = 64;
+        loop {
+            for (oid, flag) in pending.drain(..) {
+                let old = flags.get(&oid).copied().unwrap_or(0);
+                if old & flag == flag {
+                    continue;
+                }
+                flags.insert(oid, old | flag);
+                if old | flag == INTERESTING {
+                    waiting.insert(oid);
+                } else {
+                    waiting.remove(&oid);
+                }
+                // A commit is queued for each new flag, so that "uninteresting" overtakes what was queued before.
+                let links = links(Kind::Commit, &self.snapshot.object_of(&oid, Kind::Commit)?)?;
+                queue.push(Queued { seconds: links.commit_seconds, found, oid });
+                found += 1;
+            }
+            let Some(Queued { oid, .. }) = queue.pop() else { break };
+            waiting.remove(&oid);
+            if found.is_multiple_of(1024) {
+                check_deadline(self.options.deadline)?;
+            }
+            let flag = flags.get(&oid).copied().unwrap_or(0);
+            let data = self.snapshot.object_of(&oid, Kind::Commit)?;
+            let links = links(Kind::Commit, &data)?;
+            let mut targets = links.targets.iter().map(|(oid, _)| *oid);
+            let tree = targets.next().ok_or_else(|| Error::corrupt(format!("commit {oid} has no tree")))?;
+            let cut = if flag & UNINTERESTING != 0 { client_shallow.contains(&oid) } else { shallow.contains(&oid) };
+            let parents = if cut { Vec::new() } else { targets.collect::<Vec<_>>() };
+            if flag & UNINTERESTING != 0 {
+                edge.push((oid, tree));
+                if waiting.is_empty() {
+                    slop -= 1;
+                    if slop == 0 {
+                        break;
+                    }
+                }
+                pending.extend(parents.into_iter().map(|parent| (parent, UNINTERESTING)));
+            } else {
+                sent.push((oid, tree));
+                pending.extend(parents.into_iter().map(|parent| (parent, INTERESTING)));
+            }
+        }
+        // A commit may have been found to be the receiver's after it was noted.
+        sent.retain(|(oid, _)| flags.get(oid).is_some_and(|flag| flag & UNINTERESTING == 0));
+        if !sent.is_empty() || !tips.is_empty() {
+            self.note_edge(&sent, &edge, &flags)?;
+        }
+        Ok(sent)
+    }
+
+    /// The trees at the border: of uninteresting parents of what is sent; if there are none, of the haves.
+    fn note_edge(&mut self, sent: &[(Oid, Oid)], edge: &[(Oid, Oid)], flags: &HashMap<Oid, u8>) -> Result<()> {
+        let trees: HashMap<Oid, Oid> = edge.iter().copied().collect();
+        let mut noted = HashSet::new();
+        for (oid, _) in sent {
+            for parent in &self.snapshot.commit(oid)?.parents {
+                if flags.get(parent).is_some_and(|flag| flag & UNINTERESTING != 0)
+                    && let Some(tree) = trees.get(parent)
+                    && noted.insert(*tree)
+                {
+                    self.reach.edge_trees.push(*tree);
+                }
+            }
+        }
+        for have in self.options.haves.iter().take(32) {
+            if let Some(tree) = trees.get(have)
+                && noted.insert(*tree)
+            {
+                self.reach.edge_trees.push(*tree);
+            }
+        }
+        Ok(())
+    }
+
+    /// Marks everything in a tree as the receiver's.
+    fn mark_tree(&mut self, tree: Oid, depth: usize) -> Result<()> {
+        if !self.seen.insert(tree) || depth > 2048 {
+            return Ok(());
+        }
+        // The receiver may have trees that this repository lost; they are no hindrance.
+        let Some(object) = self.snapshot.try_object(&tree)? else { return Ok(()) };
+        for entry in tree_entries(&object.data) {
+            let entry = entry?;
+            if entry.mode.is_tree() {
+                self.mark_tree(entry.oid, depth + 1)?;
+            } else if !entry.mode.is_submodule() {
+                self.seen.insert(entry.oid);
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds a tree and what is in it, as far as it is new.
+    fn tree(&mut self, tree: Oid, depth: usize) -> Result<()> {
+        if !self.seen.insert(tree) {
+            return Ok(());
+        }
+        if depth > 2048 {
+            return Err(Error::too_large("directories are nested deeper than 2048"));
+        }
+        check_deadline(self.options.deadline)?;
+        self.reach.objects.push((tree, Kind::Tree));
+        let data = self.snapshot.object_of(&tree, Kind::Tree)?;
+        for entry in tree_entries(&data) {
+            let entry = entry?;
+            let mode: EntryMode = entry.mode;
+            if mode.is_tree() {
+                self.tree(entry.oid, depth + 1)?;
+            } else if !mode.is_submodule() && self.seen.insert(entry.oid) {
+                self.reach.objects.push((entry.oid, Kind::Blob));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,241 @@
+//! The catalog: the set of repositories by name, and the verbs that change it.
+//!
+//! A name is reserved while its creation or renaming is on its way to the disk, so that two creators never both
+//! succeed and nobody sees a repository that a crash could take back.
+
+use std::{
+    collections::BTreeSet,
+    ops::Bound,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use arc_swap::ArcSwap;
+use imbl::OrdMap;
+use parking_lot::Mutex;
+
+use super::{
+    Store,
+    ids::{Cause, Durability, PoolId, RepoId, RepoName, RepoSettings},
+    journal::CatalogChangeKind,
+    state::{Repo, RepoRecord, RepoState},
+    version::Version,
+};
+use crate::{Error, ErrorKind, Result};
+
+/// Repositories by name.
+pub(crate) struct Catalog {
+    /// Read by everyone; written under the lock of `reserved`.
+    by_name: ArcSwap<OrdMap<RepoName, Arc<RepoState>>>,
+    /// Names that are being created.
+    reserved: Mutex<BTreeSet<RepoName>>,
+    pub(crate) next_repo: AtomicU64,
+}
+
+impl Default for Catalog {
+    fn default() -> Self {
+        Self { by_name: ArcSwap::default(), reserved: Mutex::default(), next_repo: AtomicU64::new(1) }
+    }
+}
+
+/// A name that nobody else can take while this lives.
+struct Reservation<'a> {
+    catalog: &'a Catalog,
+    name: RepoName,
+}
+
+impl Drop for Reservation<'_> {
+    fn drop(&mut self) {
+        self.catalog.reserved.lock().remove(&self.name);
+    }
+}
+
+impl Catalog {
+    pub(crate) fn insert(&self, state: Arc<RepoState>) {
+        let _writer = self.reserved.lock();
+        let mut map = OrdMap::clone(&self.by_name.load());
+        map.insert(state.record.load().name.clone(), state);
+        self.by_name.store(Arc::new(map));
+    }
+
+    fn remove(&self, name: &RepoName) {
+        let _writer = self.reserved.lock();
+        let mut map = OrdMap::clone(&self.by_name.load());
+        map.remove(name);
+        self.by_name.store(Arc::new(map));
+    }
+
+    fn reserve(&self, name: &RepoName) -> Result<Reservation<'_>> {
+        let mut reserved = self.reserved.lock();
+        if self.by_name.load().contains_key(name) || !reserved.insert(name.clone()) {
+            return Err(Error::new(ErrorKind::Exists, format!("repository {name} exists already")));
+        }
+        Ok(Reservation { catalog: self, name: name.clone() })
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.by_name.load().len()
+    }
+}
+
+impl Store {
+    fn handle(&self, state: &Arc<RepoState>) -> Repo {
+        Repo { core: self.core().clone(), state: state.clone() }
+    }
+
+    /// The repository of this name.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] if there is none.
+    pub fn repo(&self, name: &RepoName) -> Result<Repo> {
+        let by_name = self.core().catalog.by_name.load();
+        let state = by_name.get(name).ok_or_else(|| Error::not_found(format!("repository {name} does not exist")))?;
+        Ok(self.handle(state))
+    }
+
+    /// The repositories after a name, by name, at most `limit`.
+    pub fn list(&self, after: Option<&RepoName>, limit: usize) -> Vec<Repo> {
+        let by_name = self.core().catalog.by_name.load();
+        let from = after.map_or(Bound::Unbounded, |name| Bound::Excluded(name.clone()));
+        by_name.range((from, Bound::Unbounded)).take(limit).map(|(_, state)| self.handle(state)).collect()
+    }
+
+    /// How many repositories there are.
+    pub fn repo_count(&self) -> usize {
+        self.core().catalog.len()
+    }
+
+    /// Creates an empty repository and waits until that is durable.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Exists`] if the name is taken, [`ErrorKind::Invalid`] for settings that are not valid; else when
+    /// the write fails.
+    pub fn create(&self, name: &RepoName, settings: RepoSettings, actor: &str) -> Result<Repo> {
+        settings.check()?;
+        let core = self.core();
+        core.health.check_writable()?;
+        let _reservation = core.catalog.reserve(name)?;
+        let id = core.catalog.next_repo.fetch_add(1, Ordering::Relaxed);
+        let now = core.now_millis();
+        let record = RepoRecord {
+            name: name.clone(),
+            description: settings.description,
+            durability: settings.durability,
+            created_millis: now,
+        };
+        let version = Version {
+            number: 1,
+            time_millis: now,
+            actor: actor.into(),
+            cause: Cause::Create,
+            head: settings.default_branch,
+            refs: OrdMap::new(),
+            lineage: 0,
+        };
+        let state = Arc::new(RepoState::new(RepoId(id), PoolId(id), record, version));
+        if state.is_journaled() {
+            core.journal.send_catalog(state.clone(), CatalogChangeKind::Create).wait()?;
+        }
+        core.catalog.insert(state.clone());
+        Ok(self.handle(&state))
+    }
+
+    /// Gives a repository another name.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] and [`ErrorKind::Exists`]; else when the write fails.
+    pub fn rename(&self, name: &RepoName, new_name: &RepoName) -> Result<Repo> {
+        let repo = self.repo(name)?;
+        if name == new_name {
+            return Ok(repo);
+        }
+        let core = self.core();
+        let reservation = core.catalog.reserve(new_name)?;
+        let changing = repo.state.changing.lock();
+        if repo.state.record.load().name != *name {
+            return Err(Error::not_found(format!("repository {name} does not exist")));
+        }
+        let record = RepoRecord { name: new_name.clone(), ..RepoRecord::clone(&repo.state.record.load()) };
+        self.change_record(&repo, record)?;
+        core.catalog.insert(repo.state.clone());
+        core.catalog.remove(name);
+        drop((reservation, changing));
+        Ok(repo)
+    }
+
+    /// Changes description, default branch or durability, and waits until that is durable.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`]; [`ErrorKind::Invalid`] for settings that are not valid, or for a change between
+    /// `memory` and a durability that is stored; else when the write fails.
+    pub fn update(&self, name: &RepoName, settings: RepoSettings) -> Result<Repo> {
+        settings.check()?;
+        let repo = self.repo(name)?;
+        let changing = repo.state.changing.lock();
+        let old = repo.state.record.load_full();
+        let memory = |durability| durability == Durability::Memory;
+        if memory(old.durability) != memory(settings.durability) {
+            return Err(Error::invalid("durability cannot change between memory and what is stored"));
+        }
+        if repo.state.published.load().head != settings.default_branch {
+            let mut transaction = repo.begin("govc", Cause::Api);
+            transaction.set_head(settings.default_branch);
+            transaction.prepare()?.publish()?.ticket.wait()?;
+        }
+        let record = RepoRecord {
+            description: settings.description,
+            durability: settings.durability,
+            ..RepoRecord::clone(&old)
+        };
+        self.change_record(&repo, record)?;
+        drop(changing);
+        Ok(repo)
+    }
+
+    fn change_record(&self, repo: &Repo, record: RepoRecord) -> Result<()> {
+        let state = &repo.state;
+        if state.deleted.load(Ordering::Acquire) {
+            return Err(Error::not_found(format!("repository {} has been deleted", repo.name())));
+        }
+        if state.is_journaled() {
+            return self.core().journal.send_catalog(state.clone(), CatalogChangeKind::Update(record)).wait();
+        }
+        state.record.store(Arc::new(record));
+        Ok(())
+    }
+
+    /// Deletes a repository and waits until that is durable; its storage is freed in the background.
+    ///
+    /// Readers that hold a snapshot may find objects missing from then on.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`]; else when the write fails.
+    pub fn delete(&self, name: &RepoName) -> Result<()> {
+        let repo = self.repo(name)?;
+        let core = self.core();
+        core.health.check_writable()?;
+        let _changing = repo.state.changing.lock();
+        if repo.state.deleted.swap(true, Ordering::AcqRel) {
+            return Err(Error::not_found(format!("repository {name} does not exist")));
+        }
+        if repo.state.is_journaled() {
+            let deleted = core.journal.send_catalog(repo.state.clone(), CatalogChangeKind::Delete).wait();
+            if let Err(error) = deleted {
+                repo.state.deleted.store(false, Ordering::Release);
+                return Err(error);
+            }
+        } else {
+            core.table.forget_pool(repo.state.pool.id);
+            if let Some(memory) = &repo.state.pool.memory {
+                memory.blocks.pin().clear();
+                memory.ids.pin().clear();
+                core.free_memory(&repo.state.pool, memory.held_bytes.load(Ordering::Relaxed));
+            }
+        }
+        // By the name that it has now: a renaming may have come between.
+        core.catalog.remove(&repo.state.record.load().name.clone());
+        Ok(())
+    }
+}

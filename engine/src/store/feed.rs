@@ -1,0 +1,201 @@
+//! The feed: every publication in order, so that followers (search, webhooks, event streams) can resume.
+//!
+//! A group commit takes its positions before it is written and completes them when it is durable; a publication is
+//! in the feed once everything before it is complete, so a follower never sees one appear behind its back. Recent
+//! publications are kept in memory; older ones are read from the family `history`. Publications of memory
+//! repositories are in memory only.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::{
+    core::Core,
+    ids::{RepoId, Seq},
+    record::FeedRow,
+    state::RepoState,
+    version::Version,
+};
+use crate::{
+    Result,
+    backend::{Family, Scan, key},
+    refs::RefEdit,
+};
+
+/// Publications kept in memory.
+const RECENT_MAX: usize = 4096;
+
+/// One publication.
+#[derive(Debug, Clone)]
+pub struct Publication {
+    /// Its position.
+    pub seq: Seq,
+    /// The repository.
+    pub repo: RepoId,
+    /// The version that it made.
+    pub version: u64,
+    /// When, in milliseconds since the Unix epoch.
+    pub time_millis: i64,
+    /// Who.
+    pub actor: Arc<str>,
+    /// Why.
+    pub cause: super::ids::Cause,
+    /// What changed; the expectations are what the writer demanded.
+    pub edits: Arc<[RefEdit]>,
+}
+
+pub(crate) struct Feed {
+    state: Mutex<State>,
+    grown: Condvar,
+}
+
+struct State {
+    next: u64,
+    /// By position: `None` while its group is being written.
+    recent: BTreeMap<u64, Option<Publication>>,
+    /// Positions up to this one may have left `recent`.
+    dropped: u64,
+}
+
+impl State {
+    /// The greatest position with nothing incomplete at or before it.
+    fn complete(&self) -> u64 {
+        let open = self.recent.iter().find(|(_, publication)| publication.is_none());
+        open.map_or(self.next - 1, |(seq, _)| seq - 1)
+    }
+
+    fn trim(&mut self) {
+        while self.recent.len() > RECENT_MAX {
+            let Some(first) = self.recent.first_entry() else { break };
+            if first.get().is_none() {
+                break;
+            }
+            self.dropped = *first.key();
+            first.remove();
+        }
+    }
+}
+
+impl Feed {
+    /// A feed whose next position is `next`; earlier ones are in the backend.
+    pub(crate) fn new(next: u64) -> Self {
+        let state = State { next, recent: BTreeMap::new(), dropped: next - 1 };
+        Self { state: Mutex::new(state), grown: Condvar::new() }
+    }
+
+    /// Takes `count` positions for a group that is about to be written.
+    pub(crate) fn reserve(&self, count: usize) -> Seq {
+        let mut state = self.state.lock();
+        let first = state.next;
+        state.next += count as u64;
+        for seq in first..state.next {
+            state.recent.insert(seq, None);
+        }
+        Seq(first)
+    }
+
+    /// Fills the positions of a group that is durable.
+    pub(crate) fn complete(&self, publications: impl IntoIterator<Item = Publication>) {
+        let mut state = self.state.lock();
+        for publication in publications {
+            state.recent.insert(publication.seq.0, Some(publication));
+        }
+        state.trim();
+        drop(state);
+        self.grown.notify_all();
+    }
+
+    /// Gives back the positions of a group that failed: they stay empty for ever.
+    pub(crate) fn abandon(&self, first: Seq, count: usize) {
+        let mut state = self.state.lock();
+        for seq in first.0..first.0 + count as u64 {
+            state.recent.remove(&seq);
+        }
+        drop(state);
+        self.grown.notify_all();
+    }
+
+    /// Adds a publication that is complete at once.
+    pub(crate) fn append(&self, repo: &RepoState, version: &Version, edits: Vec<RefEdit>) {
+        let mut state = self.state.lock();
+        let seq = state.next;
+        state.next += 1;
+        state.recent.insert(seq, Some(publication(Seq(seq), repo.id, version, edits.into())));
+        state.trim();
+        drop(state);
+        self.grown.notify_all();
+    }
+
+    /// The greatest position that followers may have seen.
+    pub(crate) fn last(&self) -> Seq {
+        Seq(self.state.lock().complete())
+    }
+
+    /// Waits until there is something after `after`, at most `timeout`.
+    pub(crate) fn wait(&self, after: Seq, timeout: Duration) -> bool {
+        let mut state = self.state.lock();
+        let deadline = std::time::Instant::now() + timeout;
+        while state.complete() <= after.0 {
+            if self.grown.wait_until(&mut state, deadline).timed_out() {
+                return state.complete() > after.0;
+            }
+        }
+        true
+    }
+}
+
+pub(crate) fn publication(seq: Seq, repo: RepoId, version: &Version, edits: Arc<[RefEdit]>) -> Publication {
+    Publication {
+        seq,
+        repo,
+        version: version.number,
+        time_millis: version.time_millis,
+        actor: version.actor.clone(),
+        cause: version.cause,
+        edits,
+    }
+}
+
+impl Core {
+    /// The publications after `after`, in order, at most `limit`.
+    pub(crate) fn feed_after(&self, after: Seq, limit: usize) -> Result<Vec<Publication>> {
+        let mut found = Vec::new();
+        let mut from = after.0 + 1;
+        let dropped = self.feed.state.lock().dropped;
+        if from <= dropped {
+            // Rows are written when their group settles; a position that has left memory may still wait for that.
+            self.settle.publications(from, dropped, &mut found);
+            let unsettled_from = found.first().map_or(dropped + 1, |publication: &Publication| publication.seq.0);
+            let scan = Scan {
+                from: std::ops::Bound::Included(key::feed(Seq(from))),
+                to: std::ops::Bound::Excluded(key::feed(Seq(unsettled_from))),
+                reverse: false,
+            };
+            let mut settled = Vec::new();
+            for row in self.backend.scan(Family::History, scan)?.take(limit) {
+                let (feed_key, value) = row?;
+                settled.push(FeedRow::decode(Seq(key::trailing_u64(&feed_key)?), &value)?);
+            }
+            let full = settled.len() == limit;
+            settled.append(&mut found);
+            found = settled;
+            found.truncate(limit);
+            if full {
+                return Ok(found);
+            }
+            from = dropped + 1;
+        }
+        let state = self.feed.state.lock();
+        if from <= state.dropped {
+            // What was not read yet has left memory meanwhile.
+            drop(state);
+            return if found.is_empty() { self.feed_after(after, limit) } else { Ok(found) };
+        }
+        let complete = state.complete();
+        if from <= complete {
+            let recent = state.recent.range(from..=complete).filter_map(|(_, publication)| publication.clone());
+            found.extend(recent.take(limit - found.len().min(limit)));
+        }
+        Ok(found)
+    }
+}

@@ -1,0 +1,365 @@
+//! Ingest: many objects written into blocks of a new segment before the transaction that publishes them.
+//!
+//! Memory stays bounded whatever the size; blocks go to the backend unsynced, after an intent that names their
+//! segment. The rows that make the objects findable are written by the journal, atomically with the publication and
+//! the removal of the intent. An intent found at opening marks what a crash left behind; an ingest or a staged
+//! segment that is dropped removes its blocks itself.
+
+use std::ops::Range;
+use std::sync::{
+    Arc, OnceLock,
+    atomic::{AtomicBool, AtomicU32, Ordering},
+};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::{core::Core, snapshot::Object, state::RepoState};
+use crate::{
+    Error, Result,
+    backend::{
+        Backend, Batch, Family, Sync,
+        key::{self, Reader, after_prefix, put_varint},
+    },
+    block::{Base, BlockBuilder, Location, split_parts},
+    object::{Kind, Oid},
+};
+
+/// zstd level of blocks at ingest; compaction does better later.
+const LEVEL: i32 = 3;
+/// Bytes of finished blocks that are collected for one unsynced write.
+const WRITE_BYTES: usize = 4 << 20;
+
+/// Where an object is, and what it is: a value of the family `ids`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct IdRow {
+    pub(crate) kind: Kind,
+    pub(crate) size: u64,
+    pub(crate) location: Location,
+}
+
+impl IdRow {
+    const VERSION: u8 = 1;
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(16);
+        out.push(Self::VERSION << 4 | self.kind as u8);
+        put_varint(&mut out, self.size);
+        put_varint(&mut out, u64::from(self.location.segment));
+        put_varint(&mut out, u64::from(self.location.block));
+        put_varint(&mut out, u64::from(self.location.slot));
+        out
+    }
+
+    pub(crate) fn decode(value: &[u8]) -> Result<Self> {
+        let mut reader = Reader::new(value);
+        let tag = reader.byte()?;
+        if tag >> 4 != Self::VERSION {
+            return Err(Error::corrupt(format!("an id row has version {}; this program knows 1", tag >> 4)));
+        }
+        let kind = Kind::from_number(tag & 0xf).ok_or_else(|| Error::corrupt("an id row has no known kind"))?;
+        let size = reader.varint()?;
+        let (segment, block) = (reader.varint_u32()?, reader.varint_u32()?);
+        let slot = u16::try_from(reader.varint()?).map_err(|_| Error::corrupt("an id row's slot is out of range"))?;
+        Ok(Self { kind, size, location: Location { segment, block, slot } })
+    }
+}
+
+/// Objects on their way into a new segment. Shared by the threads that fill it, each through a [`Lane`].
+pub struct Ingest {
+    target: Target,
+    next_block: AtomicU32,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    rows: Vec<(Oid, IdRow)>,
+    batch: Batch,
+    /// Whether the intent has been put into a batch.
+    begun: bool,
+}
+
+/// The segment that is written, and its removal if it is never published.
+struct Target {
+    core: Arc<Core>,
+    repo: Arc<RepoState>,
+    /// Taken with the first record, so that an ingest without any costs no number.
+    segment: OnceLock<u32>,
+    /// Whether there is nothing to remove: before the first block, and once the segment is published.
+    kept: AtomicBool,
+    /// Bytes held in memory for a memory repository.
+    held_bytes: std::sync::atomic::AtomicU64,
+}
+
+impl Target {
+    fn segment(&self) -> Result<u32> {
+        if let Some(segment) = self.segment.get() {
+            return Ok(*segment);
+        }
+        let segment = self.core.segments.take(&*self.core.backend)?;
+        Ok(*self.segment.get_or_init(|| segment))
+    }
+}
+
+impl Ingest {
+    pub(super) fn new(core: Arc<Core>, repo: Arc<RepoState>) -> Self {
+        let target = Target {
+            core,
+            repo,
+            segment: OnceLock::new(),
+            kept: AtomicBool::new(true),
+            held_bytes: std::sync::atomic::AtomicU64::new(0),
+        };
+        Self { target, next_block: AtomicU32::new(0), state: Mutex::default() }
+    }
+
+    /// A writer of blocks for one thread.
+    pub fn lane(&self) -> Lane<'_> {
+        let block = self.next_block.fetch_add(1, Ordering::Relaxed);
+        Lane { ingest: self, builder: BlockBuilder::default(), block, rows: Vec::new() }
+    }
+
+    /// Takes a finished block and the rows of its records.
+    fn take(&self, number: u32, encoded: Vec<u8>, rows: &mut Vec<(Oid, IdRow)>) -> Result<()> {
+        let target = &self.target;
+        let segment = target.segment()?;
+        target.kept.store(false, Ordering::Release);
+        if let Some(memory) = &target.repo.pool.memory {
+            let bytes = encoded.len() as u64 + 64 * rows.len() as u64 + 128;
+            target.core.hold_memory(&target.repo.pool, bytes)?;
+            target.held_bytes.fetch_add(bytes, Ordering::Relaxed);
+            memory.blocks.pin().insert((segment, number), Bytes::from(encoded));
+            self.state.lock().rows.append(rows);
+            return Ok(());
+        }
+        let mut state = self.state.lock();
+        state.rows.append(rows);
+        if !state.begun {
+            state.begun = true;
+            let pool = target.repo.pool.id;
+            state.batch.put(Family::Meta, key::intent(segment), key::pool(pool));
+        }
+        for (part, piece) in split_parts(encoded).into_iter().enumerate() {
+            let part = u16::try_from(part).map_err(|_| Error::too_large("a block has too many parts"))?;
+            let key = key::block_part(target.repo.pool.id, segment, number, part);
+            state.batch.put(Family::Blocks, key, piece);
+        }
+        if state.batch.byte_len() < WRITE_BYTES {
+            return Ok(());
+        }
+        // Written under the lock, so that the intent is in the log before any block.
+        let batch = std::mem::take(&mut state.batch);
+        target.core.health.check_not_poisoned()?;
+        Ok(target.core.backend.write(batch, Sync::No)?)
+    }
+
+    /// Ends the ingest: everything is in the backend, nothing is visible.
+    ///
+    /// # Errors
+    /// When the backend fails; then nothing is left behind.
+    pub fn finish(self) -> Result<Staged> {
+        let Self { target, state, .. } = self;
+        let State { mut rows, batch, .. } = state.into_inner();
+        if !batch.is_empty() {
+            target.core.health.check_not_poisoned()?;
+            target.core.backend.write(batch, Sync::No)?;
+        }
+        rows.sort_unstable_by_key(|(oid, _)| *oid);
+        rows.dedup_by_key(|(oid, _)| *oid);
+        Ok(Staged { target: Arc::new(target), rows: rows.into() })
+    }
+}
+
+/// One thread's blocks of an ingest.
+pub struct Lane<'a> {
+    ingest: &'a Ingest,
+    builder: BlockBuilder,
+    block: u32,
+    rows: Vec<(Oid, IdRow)>,
+}
+
+impl Lane<'_> {
+    /// Adds an object: its bytes, or a delta against `base` that makes `size` bytes. The caller has checked that the
+    /// body gives the object `oid`.
+    ///
+    /// # Errors
+    /// When the backend fails or is full, or a memory repository exceeds the budget.
+    pub fn add(&mut self, oid: Oid, kind: Kind, size: u64, base: Base, body: &[u8]) -> Result<Location> {
+        if self.builder.is_full_for(body.len()) {
+            self.flush()?;
+        }
+        let slot = self.builder.push(self.block, kind, size, base, body);
+        let location = Location { segment: self.ingest.target.segment()?, block: self.block, slot };
+        self.rows.push((oid, IdRow { kind, size, location }));
+        Ok(location)
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        if self.builder.is_empty() {
+            return Ok(());
+        }
+        let encoded = self.builder.finish(self.block, LEVEL)?;
+        self.ingest.take(self.block, encoded, &mut self.rows)?;
+        self.block = self.ingest.next_block.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Writes what is left.
+    ///
+    /// # Errors
+    /// As [`Lane::add`].
+    pub fn finish(mut self) -> Result<()> {
+        self.flush()
+    }
+}
+
+/// A finished segment that waits for its publication. Clones share it; when the last is dropped unpublished, the
+/// segment is removed.
+#[derive(Clone)]
+pub struct Staged {
+    target: Arc<Target>,
+    /// By id.
+    rows: Arc<[(Oid, IdRow)]>,
+}
+
+impl Staged {
+    /// Whether this is the same selection of the same segment.
+    pub(super) fn is_same(&self, other: &Staged) -> bool {
+        Arc::ptr_eq(&self.rows, &other.rows)
+    }
+
+    /// The same segment with some of its objects only; the others stay unknown.
+    #[must_use]
+    pub fn only(&self, wanted: impl Fn(&Oid) -> bool) -> Self {
+        let rows = self.rows.iter().filter(|(oid, _)| wanted(oid)).copied().collect();
+        Self { target: self.target.clone(), rows }
+    }
+
+    /// How many objects there are.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// An object's kind and size, if it is here.
+    pub fn header(&self, oid: &Oid) -> Option<(Kind, u64)> {
+        self.row(oid).map(|row| (row.kind, row.size))
+    }
+
+    /// An object, if it is here.
+    ///
+    /// # Errors
+    /// When the backend fails.
+    pub fn object(&self, oid: &Oid) -> Result<Option<Object>> {
+        let Some(row) = self.row(oid) else { return Ok(None) };
+        let data = self.target.core.materialise(&self.target.repo.pool, row.location)?;
+        Ok(Some(Object { kind: row.kind, data }))
+    }
+
+    fn row(&self, oid: &Oid) -> Option<&IdRow> {
+        let at = self.rows.binary_search_by_key(oid, |(oid, _)| *oid).ok()?;
+        Some(&self.rows[at].1)
+    }
+
+    /// Whether it was written for this repository.
+    pub(super) fn is_for(&self, repo: &RepoState) -> bool {
+        self.target.repo.id == repo.id
+    }
+
+    /// Adds to `batch` what makes the objects findable.
+    pub(super) fn write_rows(&self, batch: &mut Batch) {
+        let pool = self.target.repo.pool.id;
+        for (oid, row) in self.rows.iter() {
+            batch.put(Family::Ids, key::id(pool, oid), row.encode());
+        }
+        if let Some(segment) = self.target.segment.get() {
+            batch.delete(Family::Meta, key::intent(*segment));
+        }
+    }
+
+    /// Makes the objects of a memory repository findable.
+    pub(super) fn insert_in_memory(&self) {
+        if let Some(memory) = &self.target.repo.pool.memory {
+            let ids = memory.ids.pin();
+            for (oid, row) in self.rows.iter() {
+                // What is there stays: others may have built on it.
+                let _ = ids.try_insert(*oid, *row);
+            }
+        }
+        self.keep();
+    }
+
+    /// Marks the segment as published.
+    pub(super) fn keep(&self) {
+        self.target.kept.store(true, Ordering::Release);
+    }
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        let Some(&segment) = self.segment.get().filter(|_| !self.kept.load(Ordering::Acquire)) else { return };
+        if let Some(memory) = &self.repo.pool.memory {
+            let blocks = memory.blocks.pin();
+            memory.ids.pin().retain(|_, row| row.location.segment != segment);
+            for key in blocks.keys().filter(|(of, _)| *of == segment) {
+                blocks.remove(key);
+            }
+            self.core.free_memory(&self.repo.pool, self.held_bytes.load(Ordering::Relaxed));
+            return;
+        }
+        // After a failed write nobody knows whether the segment is published; the next opening finds out.
+        if std::thread::panicking() || self.core.health.check_not_poisoned().is_err() {
+            return;
+        }
+        let batch = removal(self.repo.pool.id, segment);
+        if let Err(error) = self.core.backend.write(batch, Sync::No) {
+            // The intent stays, so the next opening removes the blocks.
+            tracing::warn!(segment, %error, "blocks of a refused write stay until the store is opened again");
+        }
+    }
+}
+
+/// The numbers of segments, of all pools: none is ever given twice.
+///
+/// What is stored is a ceiling, raised ahead and before the first number under it is used, so that a crash skips
+/// numbers and never repeats one.
+pub(crate) struct Segments(Mutex<Range<u32>>);
+
+impl Segments {
+    /// Numbers between two raises of the ceiling.
+    const STEP: u32 = 256;
+
+    /// Numbers from `next`, the stored ceiling.
+    pub(crate) fn new(next: u32) -> Self {
+        Self(Mutex::new(next..next))
+    }
+
+    fn take(&self, backend: &dyn Backend) -> Result<u32> {
+        let mut numbers = self.0.lock();
+        if numbers.is_empty() {
+            let ceiling = numbers.end.checked_add(Self::STEP);
+            let ceiling = ceiling.ok_or_else(|| Error::too_large("the store has no segment numbers left"))?;
+            let mut batch = Batch::new();
+            batch.put(Family::Meta, key::NEXT_SEGMENT.to_vec(), ceiling.to_be_bytes().to_vec());
+            backend.write(batch, Sync::No)?;
+            numbers.end = ceiling;
+        }
+        numbers.next().ok_or_else(|| Error::too_large("the store has no segment numbers left"))
+    }
+}
+
+/// What removes a segment that was never published.
+pub(super) fn removal(pool: super::ids::PoolId, segment: u32) -> Batch {
+    let prefix = key::segment(pool, segment);
+    let mut batch = Batch::new();
+    if let Some(end) = after_prefix(&prefix) {
+        batch.delete_range(Family::Blocks, prefix, end);
+    }
+    batch.delete(Family::Meta, key::intent(segment));
+    batch
+}

@@ -1,0 +1,539 @@
+//! The journal: the one thread that makes publications durable, in order, many at a time.
+//!
+//! Writers advance `tip` themselves and send what they did; the thread takes everything that waits, orders it by
+//! version within each repository, writes one record and syncs once, then advances `published`, completes the feed
+//! and answers the tickets, in that order. While it syncs, the next group gathers: an idle store pays one sync a
+//! write, a busy one shares it among hundreds.
+//!
+//! When a write is refused for lack of room, the durable transactions of the group fail, `tip` of their
+//! repositories falls back to `published`, and a new lineage makes everything that was built on them fail too;
+//! relaxed transactions, which are acknowledged already, wait for room. After any other failure nobody knows what is
+//! on disk: the store is poisoned and stays read-only.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+
+use super::{
+    core::Core,
+    feed::publication,
+    ids::{Durability, RepoId, Seq},
+    ingest::Staged,
+    record::{CatalogRow, RecordWriter},
+    settle::{Group, GroupEntry},
+    state::{Pool, RepoRecord, RepoState},
+    table::Entry,
+    ticket::{Promise, Ticket},
+    transaction::Fresh,
+    version::Version,
+};
+use crate::{
+    Error, ErrorKind, Result,
+    backend::{BackendError, BackendErrorKind, Batch, Family, Sync, key},
+    refs::{RefEdit, RefName},
+};
+
+/// Messages that may wait; a writer beyond that blocks until the journal has caught up.
+const QUEUE_MAX: usize = 16 << 10;
+/// A group is closed at this many entries or bytes of objects.
+const GROUP_ENTRIES_MAX: usize = 1024;
+const GROUP_BYTES_MAX: usize = 8 << 20;
+/// How often a full backend is tried when nobody writes.
+const RETRY_DELAY: Duration = Duration::from_millis(200);
+
+/// The writers' end of the journal.
+pub(crate) struct JournalHandle(Sender<Message>);
+
+/// The thread's end.
+pub(crate) type JournalQueue = Receiver<Message>;
+
+pub(crate) enum Message {
+    Transaction(Pending),
+    Catalog(CatalogChange),
+    /// Answered when everything sent before is written and synced.
+    Barrier(Promise),
+    Stop,
+}
+
+/// A transaction that has advanced `tip` and waits to be written.
+pub(crate) struct Pending {
+    pub(crate) repo: Arc<RepoState>,
+    pub(crate) version: Arc<Version>,
+    pub(crate) edits: Vec<RefEdit>,
+    pub(crate) head: Option<RefName>,
+    pub(crate) carried: Carried,
+    pub(crate) staged: Vec<Staged>,
+    /// `None` if it is acknowledged already.
+    pub(crate) promise: Option<Promise>,
+}
+
+/// A change of the catalog.
+pub(crate) struct CatalogChange {
+    pub(crate) repo: Arc<RepoState>,
+    pub(crate) kind: CatalogChangeKind,
+    pub(crate) promise: Promise,
+}
+
+pub(crate) enum CatalogChangeKind {
+    Create,
+    Update(RepoRecord),
+    Delete,
+}
+
+/// Objects of a transaction, claimed in the object table.
+pub(crate) struct Carried(Vec<(Fresh, Arc<Entry>)>);
+
+impl Carried {
+    /// Puts objects into the table, invisible.
+    ///
+    /// # Errors
+    /// [`ErrorKind::OutOfBudget`] in a memory repository.
+    pub(crate) fn claim(core: &Core, pool: &Pool, fresh: Vec<Fresh>) -> Result<Self> {
+        core.hold_memory(pool, Self::held_bytes(fresh.iter()))?;
+        let claim = |fresh: Fresh| {
+            let entry = core.table.claim(pool.id, fresh.oid, fresh.kind, &fresh.data);
+            (fresh, entry)
+        };
+        Ok(Self(fresh.into_iter().map(claim).collect()))
+    }
+
+    fn held_bytes<'a>(fresh: impl Iterator<Item = &'a Fresh>) -> u64 {
+        fresh.map(|fresh| fresh.data.len() as u64 + 256).sum()
+    }
+
+    pub(crate) fn set_live(&self) {
+        self.0.iter().for_each(|(_, entry)| entry.set_live());
+    }
+
+    /// Gives the claims back: what is not live goes.
+    pub(crate) fn release(self, core: &Core, pool: &Pool) {
+        core.free_memory(pool, Self::held_bytes(self.objects()));
+        for (fresh, entry) in self.0 {
+            core.table.release(pool.id, fresh.oid, &entry, pool.memory.is_some());
+        }
+    }
+
+    /// Keeps the claims until the pool is forgotten, as memory repositories do.
+    pub(crate) fn keep(self) {}
+
+    pub(crate) fn objects(&self) -> impl ExactSizeIterator<Item = &Fresh> {
+        self.0.iter().map(|(fresh, _)| fresh)
+    }
+
+    fn bytes(&self) -> usize {
+        self.0.iter().map(|(fresh, _)| fresh.data.len()).sum()
+    }
+}
+
+impl JournalHandle {
+    pub(crate) fn new() -> (Self, JournalQueue) {
+        let (sender, receiver) = crossbeam_channel::bounded(QUEUE_MAX);
+        (Self(sender), receiver)
+    }
+
+    /// Sends a transaction; if the journal is gone, its promise answers so.
+    pub(crate) fn send_transaction(&self, pending: Pending) {
+        let _ = self.0.send(Message::Transaction(pending));
+    }
+
+    pub(crate) fn send_catalog(&self, repo: Arc<RepoState>, kind: CatalogChangeKind) -> Ticket {
+        let (ticket, promise) = Ticket::new();
+        let _ = self.0.send(Message::Catalog(CatalogChange { repo, kind, promise }));
+        ticket
+    }
+
+    /// A ticket for everything sent before.
+    pub(crate) fn barrier(&self) -> Ticket {
+        let (ticket, promise) = Ticket::new();
+        let _ = self.0.send(Message::Barrier(promise));
+        ticket
+    }
+
+    pub(crate) fn stop(&self) {
+        let _ = self.0.send(Message::Stop);
+    }
+}
+
+/// Runs the journal until it is stopped; a panic poisons the store.
+pub(crate) fn run(core: Arc<Core>, queue: JournalQueue) {
+    let mut journal = Journal {
+        core: core.clone(),
+        queue,
+        held: HashMap::new(),
+        group: Vec::new(),
+        group_bytes: 0,
+        barriers: Vec::new(),
+        unsynced_since: None,
+        stopping: false,
+    };
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| journal.run()));
+    if outcome.is_err() {
+        core.health.poison("the journal thread panicked");
+    }
+}
+
+enum Item {
+    Transaction(Pending),
+    Catalog(CatalogChange),
+}
+
+struct Journal {
+    core: Arc<Core>,
+    queue: JournalQueue,
+    /// Transactions that came before their predecessors.
+    held: HashMap<(RepoId, u64), Pending>,
+    /// What is written next, in order.
+    group: Vec<Item>,
+    group_bytes: usize,
+    barriers: Vec<Promise>,
+    /// Since when relaxed writes wait for a sync.
+    unsynced_since: Option<Instant>,
+    stopping: bool,
+}
+
+impl Journal {
+    fn run(&mut self) {
+        while !self.stopping {
+            match self.queue.recv_timeout(self.patience()) {
+                Ok(message) => self.take(message),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => self.stopping = true,
+            }
+            self.gather();
+            self.write_group();
+            self.sync_if_due();
+        }
+        // What was sent before the stop was seen has been accepted, too.
+        self.gather();
+        let mut attempts = 0;
+        while !self.group.is_empty() && attempts < 3 {
+            let waiting = self.group.len();
+            self.write_group();
+            attempts = if self.group.len() < waiting { 0 } else { attempts + 1 };
+            self.gather();
+        }
+        let _ = self.sync();
+    }
+
+    fn patience(&self) -> Duration {
+        let delay = self.core.options.relaxed_delay_max;
+        if let Some(since) = self.unsynced_since {
+            return delay.saturating_sub(since.elapsed());
+        }
+        if self.core.health.is_full() || !self.group.is_empty() { RETRY_DELAY } else { Duration::from_secs(3600) }
+    }
+
+    fn gather(&mut self) {
+        while self.group.len() < GROUP_ENTRIES_MAX && self.group_bytes < GROUP_BYTES_MAX {
+            match self.queue.try_recv() {
+                Ok(message) => self.take(message),
+                Err(_) => break,
+            }
+        }
+    }
+
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Transaction(pending) => self.admit(pending),
+            Message::Catalog(change) => self.group.push(Item::Catalog(change)),
+            Message::Barrier(promise) => self.barriers.push(promise),
+            Message::Stop => self.stopping = true,
+        }
+    }
+
+    /// Puts a transaction into the group, or aside until its predecessors are here.
+    fn admit(&mut self, pending: Pending) {
+        let repo = pending.repo.clone();
+        if pending.version.lineage != repo.lineage.load(Ordering::Relaxed) {
+            let error = Error::new(ErrorKind::StorageFull, "a write that this one builds on has failed");
+            return self.fail_transaction(pending, &error);
+        }
+        let mut next = repo.journaled.load(Ordering::Relaxed) + 1;
+        if pending.version.number != next {
+            self.held.insert((repo.id, pending.version.number), pending);
+            return;
+        }
+        let mut ready = Some(pending);
+        while let Some(pending) = ready {
+            self.group_bytes += pending.carried.bytes();
+            self.group.push(Item::Transaction(pending));
+            repo.journaled.store(next, Ordering::Relaxed);
+            next += 1;
+            ready = self.held.remove(&(repo.id, next));
+        }
+    }
+
+    fn write_group(&mut self) {
+        if !self.group.is_empty() {
+            self.core.settle.wait_for_room(&self.core);
+            let group = std::mem::take(&mut self.group);
+            self.group_bytes = 0;
+            self.write(group);
+        } else if self.core.health.is_full() {
+            self.probe();
+        }
+        for barrier in std::mem::take(&mut self.barriers) {
+            barrier.answer(self.sync());
+        }
+    }
+
+    fn write(&mut self, items: Vec<Item>) {
+        if let Err(error) = self.core.health.check_not_poisoned() {
+            return self.fail(items, &error);
+        }
+        let (items, gone): (Vec<_>, Vec<_>) = items.into_iter().partition(Item::is_wanted);
+        let deleted = Error::not_found("the repository has been deleted");
+        self.fail(gone, &deleted);
+        if items.is_empty() {
+            return;
+        }
+        let count = items.iter().filter(|item| matches!(item, Item::Transaction(_))).count().max(1);
+        let first = self.core.feed.reserve(count);
+        let (batch, sync, bytes) = self.encode(&items, first);
+        let started = Instant::now();
+        match self.core.backend.write(batch, sync) {
+            Ok(()) => {
+                let counters = &self.core.counters;
+                counters.journal_groups.fetch_add(1, Ordering::Relaxed);
+                counters.journal_transactions.fetch_add(count as u64, Ordering::Relaxed);
+                counters.journal_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+                match sync {
+                    Sync::Yes => {
+                        counters.syncs.fetch_add(1, Ordering::Relaxed);
+                        counters.sync_nanos.fetch_add(started.elapsed().as_nanos() as u64, Ordering::Relaxed);
+                        self.unsynced_since = None;
+                    }
+                    Sync::No => {
+                        self.unsynced_since.get_or_insert_with(Instant::now);
+                    }
+                }
+                self.core.health.set_ok();
+                self.complete(items, first, bytes);
+            }
+            Err(error) => {
+                self.core.feed.abandon(first, count);
+                self.write_failed(items, error);
+            }
+        }
+    }
+
+    fn encode(&self, items: &[Item], first: Seq) -> (Batch, Sync, usize) {
+        let mut record = RecordWriter::new();
+        let mut batch = Batch::new();
+        let mut sync = Sync::No;
+        let mut seq = first;
+        for item in items {
+            match item {
+                Item::Transaction(pending) => {
+                    if pending.promise.is_some() {
+                        sync = Sync::Yes;
+                    }
+                    let (repo, version) = (pending.repo.id, &pending.version);
+                    let objects = pending.carried.objects();
+                    record.transaction(repo, seq, version, &pending.edits, pending.head.as_ref(), objects);
+                    seq.0 += 1;
+                    for staged in &pending.staged {
+                        staged.write_rows(&mut batch);
+                    }
+                }
+                Item::Catalog(change) => {
+                    sync = Sync::Yes;
+                    let state = &change.repo;
+                    let version = state.tip.load();
+                    match &change.kind {
+                        CatalogChangeKind::Create => {
+                            let row = CatalogRow::new(&state.record.load(), state.pool.id, &version);
+                            record.repo(state.id, &row);
+                        }
+                        CatalogChangeKind::Update(new) => {
+                            record.repo(state.id, &CatalogRow::new(new, state.pool.id, &version));
+                        }
+                        CatalogChangeKind::Delete => record.deleted(state.id),
+                    }
+                }
+            }
+        }
+        let record = record.finish();
+        let bytes = record.len();
+        batch.require_absent(Family::Journal, key::journal(first));
+        batch.put(Family::Journal, key::journal(first), record);
+        (batch, sync, bytes)
+    }
+
+    /// Everything is durable: make it visible, tell the followers, answer.
+    fn complete(&mut self, items: Vec<Item>, first: Seq, bytes: usize) {
+        let mut seq = first;
+        let mut entries = Vec::with_capacity(items.len());
+        let mut promises = Vec::with_capacity(items.len());
+        for item in items {
+            match item {
+                Item::Transaction(pending) => {
+                    pending.carried.set_live();
+                    pending.staged.iter().for_each(Staged::keep);
+                    pending.repo.pool.leave_flight(&pending.staged);
+                    pending.repo.publish(&pending.version);
+                    let publication = publication(seq, pending.repo.id, &pending.version, pending.edits.into());
+                    seq.0 += 1;
+                    promises.extend(pending.promise);
+                    entries.push(GroupEntry::Transaction {
+                        repo: pending.repo,
+                        version: pending.version,
+                        head: pending.head,
+                        carried: pending.carried,
+                        publication,
+                    });
+                }
+                Item::Catalog(change) => {
+                    if let CatalogChangeKind::Update(record) = &change.kind {
+                        change.repo.record.store(Arc::new(record.clone()));
+                    }
+                    promises.push(change.promise);
+                    entries.push(match change.kind {
+                        CatalogChangeKind::Delete => GroupEntry::Deleted(change.repo),
+                        _ => GroupEntry::Recorded(change.repo),
+                    });
+                }
+            }
+        }
+        let publications = entries.iter().filter_map(GroupEntry::publication).cloned();
+        self.core.feed.complete(publications.collect::<Vec<_>>());
+        if !entries.iter().any(|entry| entry.publication().is_some()) {
+            self.core.feed.abandon(first, 1);
+        }
+        self.core.settle.push(&self.core, Group { key: first, bytes, entries });
+        for promise in promises {
+            promise.answer(Ok(()));
+        }
+    }
+
+    fn write_failed(&mut self, items: Vec<Item>, error: BackendError) {
+        if error.kind == BackendErrorKind::Full {
+            self.core.health.set_full(&error.message);
+            // A repository whose durability was just relaxed may have durable versions under acknowledged ones:
+            // they wait together.
+            let waits: HashSet<RepoId> =
+                items.iter().filter(|item| item.is_acknowledged()).filter_map(Item::repo).collect();
+            let (keep, fail): (Vec<_>, Vec<_>) =
+                items.into_iter().partition(|item| item.repo().is_some_and(|repo| waits.contains(&repo)));
+            self.fail(fail, &error.into());
+            // In front of what came since: order within a repository must stay.
+            let since = std::mem::replace(&mut self.group, keep);
+            self.group.extend(since);
+            std::thread::sleep(if self.group.is_empty() { Duration::ZERO } else { Duration::from_millis(20) });
+            return;
+        }
+        self.core.health.poison(&error.message);
+        let error = Error::from(error).context("the outcome of the write is not known");
+        self.fail(items, &error);
+    }
+
+    /// Fails items, and with them everything of their repositories that is not written.
+    fn fail(&mut self, items: Vec<Item>, error: &Error) {
+        let mut repos: HashMap<RepoId, Arc<RepoState>> = HashMap::new();
+        for item in &items {
+            if let Item::Transaction(pending) = item {
+                repos.insert(pending.repo.id, pending.repo.clone());
+            }
+        }
+        // Before anyone is answered, so that who tries again builds on what is.
+        for repo in repos.values() {
+            let published = repo.published.load_full();
+            let lineage = repo.lineage.fetch_add(1, Ordering::Relaxed) + 1;
+            repo.journaled.store(published.number, Ordering::Relaxed);
+            repo.tip.store(Arc::new(Version { lineage, ..(*published).clone() }));
+        }
+        let built_on_them: Vec<_> = self.held.keys().filter(|(id, _)| repos.contains_key(id)).copied().collect();
+        for key in built_on_them {
+            if let Some(pending) = self.held.remove(&key) {
+                self.fail_transaction(pending, error);
+            }
+        }
+        for item in items {
+            match item {
+                Item::Transaction(pending) => self.fail_transaction(pending, error),
+                Item::Catalog(change) => change.promise.answer(Err(error.clone())),
+            }
+        }
+    }
+
+    fn fail_transaction(&self, pending: Pending, error: &Error) {
+        if self.core.health.check_not_poisoned().is_err() {
+            // The record may be on disk; blocks that it may name must stay.
+            pending.staged.iter().for_each(Staged::keep);
+        }
+        pending.repo.pool.leave_flight(&pending.staged);
+        pending.carried.release(&self.core, &pending.repo.pool);
+        if let Some(promise) = pending.promise {
+            promise.answer(Err(error.clone()));
+        }
+    }
+
+    fn sync_if_due(&mut self) {
+        let due = |since: Instant| since.elapsed() >= self.core.options.relaxed_delay_max;
+        if self.stopping || self.unsynced_since.is_some_and(due) {
+            let _ = self.sync();
+        }
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        self.core.health.check_not_poisoned()?;
+        if !self.group.is_empty() {
+            return Err(Error::new(ErrorKind::StorageFull, "acknowledged writes wait for room on the storage"));
+        }
+        if self.unsynced_since.take().is_none() {
+            return Ok(());
+        }
+        self.core.counters.syncs.fetch_add(1, Ordering::Relaxed);
+        self.core.backend.sync().map_err(|error| {
+            self.core.health.poison(&error.message);
+            error.into()
+        })
+    }
+
+    /// Finds out whether a full backend has room again.
+    fn probe(&self) {
+        let mut batch = Batch::new();
+        batch.put(Family::Meta, b"probe".to_vec(), &b"1"[..]);
+        match self.core.backend.write(batch, Sync::No) {
+            Ok(()) => self.core.health.set_ok(),
+            Err(error) if error.kind == BackendErrorKind::Full => {}
+            Err(error) => self.core.health.poison(&error.message),
+        }
+    }
+}
+
+impl Item {
+    /// Whether the caller has been answered, so that the item must not be lost.
+    fn is_acknowledged(&self) -> bool {
+        matches!(self, Item::Transaction(pending) if pending.promise.is_none())
+    }
+
+    /// The repository of a transaction.
+    fn repo(&self) -> Option<RepoId> {
+        match self {
+            Item::Transaction(pending) => Some(pending.repo.id),
+            Item::Catalog(_) => None,
+        }
+    }
+
+    /// Whether the item still makes sense: nothing is written to a repository that is gone.
+    fn is_wanted(&self) -> bool {
+        match self {
+            Item::Transaction(pending) => !pending.repo.deleted.load(Ordering::Acquire),
+            Item::Catalog(change) => {
+                matches!(change.kind, CatalogChangeKind::Delete) || !change.repo.deleted.load(Ordering::Acquire)
+            }
+        }
+    }
+}
+
+impl RepoState {
+    /// Whether writes of this repository go through the journal.
+    pub(crate) fn is_journaled(&self) -> bool {
+        self.durability() != Durability::Memory
+    }
+}

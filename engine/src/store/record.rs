@@ -1,0 +1,313 @@
+//! The encodings of journal records, catalog rows, versions and feed rows; `engine/FORMAT.md` is their document.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{
+    feed::Publication,
+    ids::{Cause, Durability, PoolId, RepoId, RepoName, Seq},
+    state::RepoRecord,
+    transaction::Fresh,
+    version::Version,
+};
+use crate::{
+    Error, Result,
+    backend::key::{Reader, check_version, put_bytes, put_varint, seal, unseal},
+    object::{Kind, Oid},
+    refs::{Expected, RefEdit, RefName},
+};
+
+const JOURNAL_VERSION: u8 = 1;
+const CATALOG_VERSION: u8 = 1;
+const HISTORY_VERSION: u8 = 1;
+
+/// One entry of a journal record.
+pub(crate) enum Entry {
+    /// A transaction.
+    Transaction(TransactionEntry),
+    /// A repository was created, or its record changed.
+    Repo(RepoId, CatalogRow),
+    /// A repository was deleted.
+    Deleted(RepoId),
+}
+
+/// A transaction in the journal.
+pub(crate) struct TransactionEntry {
+    pub(crate) repo: RepoId,
+    pub(crate) seq: Seq,
+    pub(crate) number: u64,
+    pub(crate) time_millis: i64,
+    pub(crate) actor: Arc<str>,
+    pub(crate) cause: Cause,
+    pub(crate) edits: Vec<RefEdit>,
+    pub(crate) head: Option<RefName>,
+    pub(crate) objects: Vec<Fresh>,
+}
+
+/// What the catalog holds of a repository: its record, and its settled version without the references.
+#[derive(Debug, Clone)]
+pub(crate) struct CatalogRow {
+    pub(crate) record: RepoRecord,
+    pub(crate) pool: PoolId,
+    pub(crate) number: u64,
+    pub(crate) time_millis: i64,
+    pub(crate) actor: Arc<str>,
+    pub(crate) cause: Cause,
+    pub(crate) head: RefName,
+}
+
+impl CatalogRow {
+    pub(crate) fn new(record: &RepoRecord, pool: PoolId, version: &Version) -> Self {
+        Self {
+            record: record.clone(),
+            pool,
+            number: version.number,
+            time_millis: version.time_millis,
+            actor: version.actor.clone(),
+            cause: version.cause,
+            head: version.head.clone(),
+        }
+    }
+
+    /// The version without references.
+    pub(crate) fn version(&self) -> Version {
+        Version {
+            number: self.number,
+            time_millis: self.time_millis,
+            actor: self.actor.clone(),
+            cause: self.cause,
+            head: self.head.clone(),
+            refs: imbl::OrdMap::new(),
+            lineage: 0,
+        }
+    }
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut out = vec![CATALOG_VERSION];
+        self.write(&mut out);
+        seal(&mut out);
+        out
+    }
+
+    pub(crate) fn decode(value: &[u8]) -> Result<Self> {
+        let mut reader = Reader::new(unseal(value, "a catalog row")?);
+        check_version(&mut reader, CATALOG_VERSION, "a catalog row")?;
+        Self::read(&mut reader)
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        put_bytes(out, self.record.name.as_str().as_bytes());
+        put_bytes(out, self.record.description.as_bytes());
+        out.push(self.record.durability as u8);
+        put_varint(out, self.record.created_millis as u64);
+        put_varint(out, self.pool.0);
+        put_varint(out, self.number);
+        write_stamp(out, self.time_millis, &self.actor, self.cause);
+        put_bytes(out, self.head.as_bytes());
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<Self> {
+        let name = RepoName::new(reader.string()?).map_err(|error| Error::corrupt(error.message()))?;
+        let description = reader.string()?.to_owned();
+        let durability = match reader.byte()? {
+            1 => Durability::Relaxed,
+            2 => Durability::Durable,
+            _ => return Err(Error::corrupt("a catalog row has an unknown durability")),
+        };
+        let created_millis = reader.varint()? as i64;
+        let pool = PoolId(reader.varint()?);
+        let number = reader.varint()?;
+        let (time_millis, actor, cause) = read_stamp(reader)?;
+        let head = RefName::from_stored(reader.bytes()?);
+        let record = RepoRecord { name, description, durability, created_millis };
+        Ok(Self { record, pool, number, time_millis, actor, cause, head })
+    }
+}
+
+fn write_stamp(out: &mut Vec<u8>, time_millis: i64, actor: &str, cause: Cause) {
+    put_varint(out, time_millis as u64);
+    put_bytes(out, actor.as_bytes());
+    out.push(cause as u8);
+}
+
+fn read_stamp(reader: &mut Reader<'_>) -> Result<(i64, Arc<str>, Cause)> {
+    let time_millis = reader.varint()? as i64;
+    Ok((time_millis, reader.string()?.into(), Cause::from_number(reader.byte()?)?))
+}
+
+/// Each edit: name; 0 any, 1 absent, 2 an id; whether there is a target; the ids.
+fn write_edits(out: &mut Vec<u8>, edits: &[RefEdit]) {
+    put_varint(out, edits.len() as u64);
+    for edit in edits {
+        put_bytes(out, edit.name.as_bytes());
+        let expected = match edit.expected {
+            Expected::Any => 0,
+            Expected::Absent => 1,
+            Expected::Is(_) => 2,
+        };
+        out.push(expected | u8::from(edit.target.is_some()) << 4);
+        if let Expected::Is(oid) = edit.expected {
+            out.extend_from_slice(oid.as_bytes());
+        }
+        if let Some(oid) = edit.target {
+            out.extend_from_slice(oid.as_bytes());
+        }
+    }
+}
+
+fn read_edits(reader: &mut Reader<'_>) -> Result<Vec<RefEdit>> {
+    let count = reader.usize()?;
+    let mut edits = Vec::with_capacity(count.min(reader.len()));
+    for _ in 0..count {
+        let name = RefName::from_stored(reader.bytes()?);
+        let tag = reader.byte()?;
+        let expected = match tag & 0xf {
+            0 => Expected::Any,
+            1 => Expected::Absent,
+            2 => Expected::Is(reader.oid()?),
+            _ => return Err(Error::corrupt("a stored edit has an unknown expectation")),
+        };
+        let target = if tag >> 4 == 1 { Some(reader.oid()?) } else { None };
+        edits.push(RefEdit { name, expected, target });
+    }
+    Ok(edits)
+}
+
+fn write_head(out: &mut Vec<u8>, head: Option<&RefName>) {
+    put_bytes(out, head.map_or(&[][..], RefName::as_bytes));
+}
+
+fn read_head(reader: &mut Reader<'_>) -> Result<Option<RefName>> {
+    let head = reader.bytes()?;
+    Ok((!head.is_empty()).then(|| RefName::from_stored(head)))
+}
+
+/// Builds the journal record of one group commit.
+pub(crate) struct RecordWriter {
+    out: Vec<u8>,
+}
+
+const TRANSACTION: u8 = 1;
+const REPO: u8 = 2;
+const DELETED: u8 = 3;
+
+impl RecordWriter {
+    pub(crate) fn new() -> Self {
+        Self { out: vec![JOURNAL_VERSION] }
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "the fields of one entry, borrowed from where they are")]
+    pub(crate) fn transaction<'a>(
+        &mut self,
+        repo: RepoId,
+        seq: Seq,
+        version: &Version,
+        edits: &[RefEdit],
+        head: Option<&RefName>,
+        objects: impl ExactSizeIterator<Item = &'a Fresh>,
+    ) {
+        let out = &mut self.out;
+        out.push(TRANSACTION);
+        put_varint(out, repo.0);
+        put_varint(out, seq.0);
+        put_varint(out, version.number);
+        write_stamp(out, version.time_millis, &version.actor, version.cause);
+        write_edits(out, edits);
+        write_head(out, head);
+        put_varint(out, objects.len() as u64);
+        for object in objects {
+            out.push(object.kind as u8);
+            out.extend_from_slice(object.oid.as_bytes());
+            put_bytes(out, &object.data);
+        }
+    }
+
+    pub(crate) fn repo(&mut self, repo: RepoId, row: &CatalogRow) {
+        self.out.push(REPO);
+        put_varint(&mut self.out, repo.0);
+        row.write(&mut self.out);
+    }
+
+    pub(crate) fn deleted(&mut self, repo: RepoId) {
+        self.out.push(DELETED);
+        put_varint(&mut self.out, repo.0);
+    }
+
+    pub(crate) fn finish(mut self) -> Bytes {
+        seal(&mut self.out);
+        self.out.into()
+    }
+}
+
+/// Reads a journal record.
+///
+/// # Errors
+/// [`crate::ErrorKind::Corrupt`] for anything but what [`RecordWriter`] makes, or a newer version.
+pub(crate) fn read_record(value: &Bytes) -> Result<Vec<Entry>> {
+    let body = unseal(value, "a journal record")?;
+    let mut reader = Reader::new(body);
+    check_version(&mut reader, JOURNAL_VERSION, "a journal record")?;
+    let mut entries = Vec::new();
+    while !reader.is_empty() {
+        entries.push(match reader.byte()? {
+            TRANSACTION => Entry::Transaction(read_transaction(&mut reader)?),
+            REPO => Entry::Repo(RepoId(reader.varint()?), CatalogRow::read(&mut reader)?),
+            DELETED => Entry::Deleted(RepoId(reader.varint()?)),
+            _ => return Err(Error::corrupt("a journal record has an unknown entry")),
+        });
+    }
+    Ok(entries)
+}
+
+fn read_transaction(reader: &mut Reader<'_>) -> Result<TransactionEntry> {
+    let repo = RepoId(reader.varint()?);
+    let seq = Seq(reader.varint()?);
+    let number = reader.varint()?;
+    let (time_millis, actor, cause) = read_stamp(reader)?;
+    let edits = read_edits(reader)?;
+    let head = read_head(reader)?;
+    let count = reader.usize()?;
+    let mut objects = Vec::with_capacity(count.min(reader.len()));
+    for _ in 0..count {
+        let kind = Kind::from_number(reader.byte()?).ok_or_else(|| Error::corrupt("a journal object has no kind"))?;
+        let oid: Oid = reader.oid()?;
+        objects.push(Fresh { oid, kind, data: Bytes::copy_from_slice(reader.bytes()?) });
+    }
+    Ok(TransactionEntry { repo, seq, number, time_millis, actor, cause, edits, head, objects })
+}
+
+/// A version in the family `history`.
+pub(crate) fn encode_version(version: &Version, edits: &[RefEdit], head: Option<&RefName>) -> Vec<u8> {
+    let mut out = vec![HISTORY_VERSION];
+    write_stamp(&mut out, version.time_millis, &version.actor, version.cause);
+    write_edits(&mut out, edits);
+    write_head(&mut out, head);
+    seal(&mut out);
+    out
+}
+
+/// A position of the feed in the family `history`.
+pub(crate) struct FeedRow;
+
+impl FeedRow {
+    pub(crate) fn encode(publication: &Publication) -> Vec<u8> {
+        let mut out = vec![HISTORY_VERSION];
+        put_varint(&mut out, publication.repo.0);
+        put_varint(&mut out, publication.version);
+        write_stamp(&mut out, publication.time_millis, &publication.actor, publication.cause);
+        write_edits(&mut out, &publication.edits);
+        seal(&mut out);
+        out
+    }
+
+    pub(crate) fn decode(seq: Seq, value: &[u8]) -> Result<Publication> {
+        let mut reader = Reader::new(unseal(value, "a feed row")?);
+        check_version(&mut reader, HISTORY_VERSION, "a feed row")?;
+        let repo = RepoId(reader.varint()?);
+        let version = reader.varint()?;
+        let (time_millis, actor, cause) = read_stamp(&mut reader)?;
+        let edits = read_edits(&mut reader)?.into();
+        Ok(Publication { seq, repo, version, time_millis, actor, cause, edits })
+    }
+}

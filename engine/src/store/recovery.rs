@@ -1,0 +1,255 @@
+//! Opening: the format, the catalog, the checkpoint of the references, then the journal's tail.
+//!
+//! Costs what references and the unsettled journal cost, never what objects cost; only the segments of writes that a
+//! crash cut off are looked for, by their intents, and removed.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering},
+};
+
+use bytes::Bytes;
+
+use super::{
+    StoreOptions,
+    core::Core,
+    feed::{Feed, publication},
+    ids::{PoolId, RepoId, Seq},
+    ingest::removal,
+    journal::{Carried, JournalHandle, JournalQueue},
+    record::{CatalogRow, Entry, TransactionEntry, read_record},
+    settle::{Group, GroupEntry},
+    state::RepoState,
+    version::Version,
+};
+use crate::{
+    Error, Result,
+    backend::{Backend, BackendErrorKind, Batch, Family, Scan, Sync, key},
+    object::Oid,
+    refs::RefName,
+};
+
+/// The version of the whole layout.
+const FORMAT: &[u8] = b"govc store 1";
+/// Positions of the feed that one process may use.
+const SEQS_PER_OPENING: u64 = 1 << 36;
+
+/// Brings a store's memory to where its backend is.
+pub(crate) fn open(backend: Arc<dyn Backend>, options: StoreOptions) -> Result<(Arc<Core>, JournalQueue)> {
+    check_format(&*backend)?;
+    let next_segment = remove_leftovers(&*backend)?;
+    let journal = read_journal(&*backend)?;
+    let next_seq = next_seq(&*backend, &journal)?;
+    let (handle, queue) = JournalHandle::new();
+    let core = Arc::new(Core::new(backend, options, handle, Feed::new(next_seq), next_segment));
+    let mut repos = read_catalog(&core)?;
+    read_references(&core, &mut repos)?;
+    replay(&core, &mut repos, journal)?;
+    let next_repo = match core.backend.get(Family::Meta, key::NEXT_REPO)? {
+        Some(stored) => key::trailing_u64(&stored)?,
+        None => 1,
+    };
+    let next_repo = repos.ids_seen.max(next_repo);
+    core.catalog.next_repo.store(next_repo, Ordering::Relaxed);
+    for state in repos.by_id.into_values() {
+        core.catalog.insert(state);
+    }
+    Ok((core, queue))
+}
+
+/// Repositories during opening.
+struct Repos {
+    by_id: HashMap<RepoId, Arc<RepoState>>,
+    /// One more than the greatest id that was ever seen.
+    ids_seen: u64,
+}
+
+fn check_format(backend: &dyn Backend) -> Result<()> {
+    match backend.get(Family::Meta, key::FORMAT)? {
+        Some(found) if found == FORMAT => Ok(()),
+        Some(found) => {
+            let (found, known) = (String::from_utf8_lossy(&found), String::from_utf8_lossy(FORMAT));
+            Err(Error::corrupt(format!("the storage holds {found:?}; this program reads {known:?}")))
+        }
+        None => {
+            if backend.scan(Family::Catalog, Scan::all())?.next().is_some() {
+                return Err(Error::corrupt("the storage holds data of an unknown format"));
+            }
+            let mut batch = Batch::new();
+            batch.put(Family::Meta, key::FORMAT.to_vec(), FORMAT);
+            Ok(backend.write(batch, Sync::Yes)?)
+        }
+    }
+}
+
+/// Removes the blocks of writes that were never published; gives the next segment's number.
+fn remove_leftovers(backend: &dyn Backend) -> Result<u32> {
+    let mut next = match backend.get(Family::Meta, key::NEXT_SEGMENT)? {
+        Some(value) => read_u32(&value)?,
+        None => 1,
+    };
+    let intents = backend.scan(Family::Meta, Scan::prefix(key::INTENT))?.collect::<Result<Vec<_>, _>>()?;
+    for (intent, pool) in intents {
+        let segment = read_u32(intent.get(key::INTENT.len()..).unwrap_or_default())?;
+        next = next.max(segment.saturating_add(1));
+        tracing::info!(segment, "removing the blocks of a write that a crash cut off");
+        backend.write(removal(PoolId(key::trailing_u64(&pool)?), segment), Sync::No)?;
+    }
+    Ok(next)
+}
+
+fn read_u32(bytes: &[u8]) -> Result<u32> {
+    let bytes = bytes.first_chunk::<4>().ok_or_else(|| Error::corrupt("a stored number is too short"))?;
+    Ok(u32::from_be_bytes(*bytes))
+}
+
+fn read_journal(backend: &dyn Backend) -> Result<Vec<(Seq, Bytes)>> {
+    let scan = backend.scan(Family::Journal, Scan::all())?;
+    scan.map(|row| row.map_err(Error::from).and_then(|(key, value)| Ok((Seq(key::trailing_u64(&key)?), value))))
+        .collect()
+}
+
+fn next_seq(backend: &dyn Backend, journal: &[(Seq, Bytes)]) -> Result<u64> {
+    let mut last = 0;
+    if let Some(row) = backend.scan(Family::History, Scan::prefix(&[key::FEED]).reversed())?.next() {
+        last = key::trailing_u64(&row?.0)?;
+    }
+    if let Some((group, record)) = journal.last() {
+        last = last.max(group.0);
+        for entry in read_record(record)? {
+            if let Entry::Transaction(transaction) = entry {
+                last = last.max(transaction.seq.0);
+            }
+        }
+    }
+    // Positions of memory repositories leave no trace, so each opening begins beyond all that could have been given.
+    let next = match backend.get(Family::Meta, key::NEXT_SEQ)? {
+        Some(stored) => key::trailing_u64(&stored)?.max(last + 1),
+        None => last + 1,
+    };
+    let mut batch = Batch::new();
+    batch.put(Family::Meta, key::NEXT_SEQ.to_vec(), (next + SEQS_PER_OPENING).to_be_bytes().to_vec());
+    match backend.write(batch, Sync::No) {
+        // A store on a full disk still opens for reading.
+        Err(error) if error.kind != BackendErrorKind::Full => Err(error.into()),
+        _ => Ok(next),
+    }
+}
+
+fn read_catalog(core: &Core) -> Result<Repos> {
+    let mut repos = Repos { by_id: HashMap::new(), ids_seen: 1 };
+    for row in core.backend.scan(Family::Catalog, Scan::all())? {
+        let (repo_key, value) = row?;
+        let id = RepoId(key::trailing_u64(&repo_key)?);
+        let row = CatalogRow::decode(&value)?;
+        let state = RepoState::new(id, row.pool, row.record.clone(), row.version());
+        repos.ids_seen = repos.ids_seen.max(id.0 + 1);
+        repos.by_id.insert(id, Arc::new(state));
+    }
+    Ok(repos)
+}
+
+fn read_references(core: &Core, repos: &mut Repos) -> Result<()> {
+    let mut current: Option<(RepoId, Vec<(RefName, Oid)>)> = None;
+    let finish = |current: Option<(RepoId, Vec<(RefName, Oid)>)>| -> Result<()> {
+        let Some((id, refs)) = current else { return Ok(()) };
+        let state = repos.by_id.get(&id);
+        let state = state.ok_or_else(|| Error::corrupt(format!("references of repository {id}, which is unknown")))?;
+        let version = Version { refs: refs.into_iter().collect(), ..(**state.settled.load()).clone() };
+        set_version(state, Arc::new(version.clone()));
+        state.settled.store(Arc::new(version));
+        Ok(())
+    };
+    for row in core.backend.scan(Family::Refs, Scan::all())? {
+        let (ref_key, target) = row?;
+        let (id, name) = ref_key.split_at_checked(8).ok_or_else(|| Error::corrupt("a reference key is too short"))?;
+        let id = RepoId(key::trailing_u64(id)?);
+        let entry = (RefName::from_stored(name), Oid::from_bytes(&target)?);
+        match &mut current {
+            Some((at, refs)) if *at == id => refs.push(entry),
+            _ => finish(current.replace((id, vec![entry])))?,
+        }
+    }
+    finish(current)
+}
+
+fn set_version(state: &RepoState, version: Arc<Version>) {
+    state.journaled.store(version.number, Ordering::Relaxed);
+    state.tip.store(version.clone());
+    state.published.store(version);
+}
+
+/// Applies the unsettled journal and queues it for settling.
+fn replay(core: &Arc<Core>, repos: &mut Repos, journal: Vec<(Seq, Bytes)>) -> Result<()> {
+    for (group_key, record) in journal {
+        let mut entries = Vec::new();
+        for entry in read_record(&record).map_err(|error| error.context(format!("journal {}", group_key.0)))? {
+            entries.push(replay_entry(core, repos, entry)?);
+        }
+        let publications = entries.iter().filter_map(GroupEntry::publication).cloned().collect::<Vec<_>>();
+        core.feed.complete(publications);
+        core.settle.push(core, Group { key: group_key, bytes: record.len(), entries });
+    }
+    Ok(())
+}
+
+fn replay_entry(core: &Arc<Core>, repos: &mut Repos, entry: Entry) -> Result<GroupEntry> {
+    let known = |repos: &Repos, id: RepoId| {
+        let state = repos.by_id.get(&id).cloned();
+        state.ok_or_else(|| Error::corrupt(format!("the journal names repository {id}, which is unknown")))
+    };
+    Ok(match entry {
+        Entry::Repo(id, row) => {
+            repos.ids_seen = repos.ids_seen.max(id.0 + 1);
+            let state = match repos.by_id.get(&id) {
+                Some(state) => {
+                    state.record.store(Arc::new(row.record));
+                    state.clone()
+                }
+                None => {
+                    let version = row.version();
+                    let state = Arc::new(RepoState::new(id, row.pool, row.record, version));
+                    repos.by_id.insert(id, state.clone());
+                    state
+                }
+            };
+            GroupEntry::Recorded(state)
+        }
+        Entry::Deleted(id) => {
+            let state = known(repos, id)?;
+            state.deleted.store(true, Ordering::Release);
+            repos.by_id.remove(&id);
+            GroupEntry::Deleted(state)
+        }
+        Entry::Transaction(entry) => replay_transaction(core, &known(repos, entry.repo)?, entry)?,
+    })
+}
+
+fn replay_transaction(core: &Arc<Core>, repo: &Arc<RepoState>, entry: TransactionEntry) -> Result<GroupEntry> {
+    let before = repo.published.load_full();
+    if entry.number != before.number + 1 {
+        let message = format!("repository {}: version {} follows version {}", repo.id, entry.number, before.number);
+        return Err(Error::corrupt(message));
+    }
+    let mut refs = before.refs.clone();
+    for edit in &entry.edits {
+        match edit.target {
+            Some(oid) => refs.insert(edit.name.clone(), oid),
+            None => refs.remove(&edit.name),
+        };
+    }
+    let version = Arc::new(Version {
+        number: entry.number,
+        time_millis: entry.time_millis,
+        actor: entry.actor,
+        cause: entry.cause,
+        head: entry.head.clone().unwrap_or_else(|| before.head.clone()),
+        refs,
+        lineage: 0,
+    });
+    set_version(repo, version.clone());
+    let carried = Carried::claim(core, &repo.pool, entry.objects)?;
+    carried.set_live();
+    let publication = publication(entry.seq, repo.id, &version, entry.edits.into());
+    Ok(GroupEntry::Transaction { repo: repo.clone(), version, head: entry.head, carried, publication })
+}

@@ -1,0 +1,350 @@
+//! Settling: moves what the journal holds to its place and shortens the journal.
+//!
+//! Objects go into blocks, references into the checkpoint of the newest version, versions and publications into the
+//! history; then the journal's records are removed, all in one atomic batch after the blocks. Until then the objects
+//! stay in memory, so what is unsettled is bounded, and so is the time to replay the journal at opening.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::{
+    core::Core,
+    feed::Publication,
+    ids::{RepoId, Seq},
+    ingest::{Ingest, Staged},
+    journal::Carried,
+    record::{CatalogRow, FeedRow, encode_version},
+    state::RepoState,
+    version::Version,
+};
+use crate::{
+    ErrorKind, Result,
+    backend::{BackendErrorKind, Batch, Family, Sync, key},
+    block::Base,
+    refs::RefName,
+};
+
+/// What one settling takes at most, in bytes of journal records.
+const STEP_BYTES: usize = 64 << 20;
+/// Journal entries after which settling begins, whatever their bytes.
+const ENTRIES_MAX: usize = 20_000;
+
+/// A group commit that has been written.
+pub(crate) struct Group {
+    pub(crate) key: Seq,
+    pub(crate) bytes: usize,
+    pub(crate) entries: Vec<GroupEntry>,
+}
+
+pub(crate) enum GroupEntry {
+    Transaction {
+        repo: Arc<RepoState>,
+        version: Arc<Version>,
+        head: Option<RefName>,
+        carried: Carried,
+        publication: Publication,
+    },
+    /// A repository was created or its record changed.
+    Recorded(Arc<RepoState>),
+    Deleted(Arc<RepoState>),
+}
+
+impl GroupEntry {
+    pub(crate) fn publication(&self) -> Option<&Publication> {
+        match self {
+            GroupEntry::Transaction { publication, .. } => Some(publication),
+            GroupEntry::Recorded(_) | GroupEntry::Deleted(_) => None,
+        }
+    }
+}
+
+/// Groups that wait to be settled, oldest first.
+#[derive(Default)]
+pub(crate) struct SettleQueue {
+    state: Mutex<Queue>,
+    changed: Condvar,
+    stop: AtomicBool,
+}
+
+#[derive(Default)]
+struct Queue {
+    groups: VecDeque<Arc<Group>>,
+    bytes: usize,
+    entries: usize,
+    /// Whether someone waits for everything to be settled.
+    flush: bool,
+    failed: bool,
+}
+
+impl SettleQueue {
+    pub(crate) fn push(&self, core: &Core, group: Group) {
+        let mut queue = self.state.lock();
+        queue.bytes += group.bytes;
+        queue.entries += group.entries.len();
+        queue.groups.push_back(Arc::new(group));
+        if queue.is_due(core) {
+            self.changed.notify_all();
+        }
+    }
+
+    /// Holds the journal back while settling cannot follow it.
+    pub(crate) fn wait_for_room(&self, core: &Core) {
+        let mut queue = self.state.lock();
+        while queue.bytes > 4 * core.options.settle_bytes && !queue.failed && !self.stop.load(Ordering::Acquire) {
+            self.changed.wait_for(&mut queue, Duration::from_millis(100));
+            if core.health.check_not_poisoned().is_err() || core.health.is_full() {
+                return;
+            }
+        }
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.state.lock().bytes as u64
+    }
+
+    /// The publications from `from` to `to` that are not settled.
+    pub(crate) fn publications(&self, from: u64, to: u64, found: &mut Vec<Publication>) {
+        let queue = self.state.lock();
+        let entries = queue.groups.iter().flat_map(|group| &group.entries);
+        let publications = entries.filter_map(GroupEntry::publication);
+        found.extend(publications.filter(|publication| (from..=to).contains(&publication.seq.0)).cloned());
+    }
+
+    /// Settles everything that waits and returns when that is done or has failed.
+    pub(crate) fn flush(&self, core: &Core) {
+        let mut queue = self.state.lock();
+        let Some(last) = queue.groups.back().map(|group| group.key) else { return };
+        while queue.groups.front().is_some_and(|group| group.key <= last)
+            && !queue.failed
+            && core.health.check_not_poisoned().is_ok()
+        {
+            queue.flush = true;
+            self.changed.notify_all();
+            self.changed.wait_for(&mut queue, Duration::from_millis(50));
+            if core.health.is_full() {
+                break;
+            }
+        }
+        queue.flush = false;
+    }
+
+    pub(crate) fn stop(&self) {
+        let _queue = self.state.lock();
+        self.stop.store(true, Ordering::Release);
+        self.changed.notify_all();
+    }
+}
+
+impl Queue {
+    fn is_due(&self, core: &Core) -> bool {
+        self.flush || self.bytes >= core.options.settle_bytes || self.entries >= ENTRIES_MAX
+    }
+}
+
+/// Runs the settler until it is stopped; a panic poisons the store.
+pub(crate) fn run(core: Arc<Core>) {
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| settle_until_stopped(&core)));
+    if outcome.is_err() {
+        core.health.poison("the settling thread panicked");
+    }
+    let mut queue = core.settle.state.lock();
+    queue.failed = outcome.is_err();
+    core.settle.changed.notify_all();
+}
+
+fn settle_until_stopped(core: &Arc<Core>) {
+    let settle = &core.settle;
+    // Whether the last attempt found no room: it is made again until it does, and says when there is some.
+    let mut retrying = false;
+    loop {
+        let groups = {
+            let mut queue = settle.state.lock();
+            while !settle.stop.load(Ordering::Acquire) && (queue.groups.is_empty() || !(retrying || queue.is_due(core)))
+            {
+                settle.changed.wait(&mut queue);
+            }
+            if settle.stop.load(Ordering::Acquire) {
+                return;
+            }
+            let mut bytes = 0;
+            let within = |group: &&Arc<Group>| {
+                bytes += group.bytes;
+                bytes <= STEP_BYTES || bytes == group.bytes
+            };
+            queue.groups.iter().take_while(within).cloned().collect::<Vec<_>>()
+        };
+        match settle_groups(core, &groups) {
+            Ok(()) => {
+                retrying = false;
+                core.health.set_ok();
+                forget_groups(core, groups);
+            }
+            Err(error) if *error.kind() == ErrorKind::StorageFull => {
+                core.health.set_full(error.message());
+                retrying = true;
+                let mut queue = settle.state.lock();
+                if !settle.stop.load(Ordering::Acquire) {
+                    settle.changed.wait_for(&mut queue, Duration::from_millis(500));
+                }
+            }
+            Err(error) => {
+                core.health.poison(&format!("settling failed: {error}"));
+                return;
+            }
+        }
+    }
+}
+
+/// Lets go of what has been settled: from now on its objects may be evicted.
+fn forget_groups(core: &Core, groups: Vec<Arc<Group>>) {
+    let count = groups.len();
+    let mut settled = Vec::with_capacity(count);
+    {
+        let mut queue = core.settle.state.lock();
+        drop(groups);
+        for _ in 0..count {
+            let Some(group) = queue.groups.pop_front() else { break };
+            queue.bytes -= group.bytes;
+            queue.entries -= group.entries.len();
+            settled.push(group);
+        }
+    }
+    core.settle.changed.notify_all();
+    for group in settled {
+        // Nobody else keeps a group: the queue's clones are gone with the lock.
+        let Some(group) = Arc::into_inner(group) else { continue };
+        for entry in group.entries {
+            match entry {
+                GroupEntry::Transaction { repo, carried, .. } => carried.release(core, &repo.pool),
+                GroupEntry::Deleted(repo) => core.table.forget_pool(repo.pool.id),
+                GroupEntry::Recorded(_) => {}
+            }
+        }
+    }
+}
+
+/// What the groups make of one repository.
+struct Outcome<'a> {
+    repo: &'a Arc<RepoState>,
+    version: Option<&'a Arc<Version>>,
+    carried: Vec<&'a Carried>,
+    refs: BTreeMap<&'a RefName, Option<crate::object::Oid>>,
+    deleted: bool,
+}
+
+fn settle_groups(core: &Arc<Core>, groups: &[Arc<Group>]) -> Result<()> {
+    let mut batch = Batch::new();
+    let mut outcomes: HashMap<RepoId, Outcome<'_>> = HashMap::new();
+    for group in groups {
+        batch.delete(Family::Journal, key::journal(group.key));
+        for entry in &group.entries {
+            let (GroupEntry::Transaction { repo, .. } | GroupEntry::Recorded(repo) | GroupEntry::Deleted(repo)) = entry;
+            let outcome = outcomes.entry(repo.id).or_insert_with(|| Outcome {
+                repo,
+                version: None,
+                carried: Vec::new(),
+                refs: BTreeMap::new(),
+                deleted: false,
+            });
+            match entry {
+                GroupEntry::Transaction { version, head, carried, publication, .. } => {
+                    outcome.version = Some(version);
+                    outcome.carried.push(carried);
+                    let edits = &publication.edits;
+                    outcome.refs.extend(edits.iter().map(|edit| (&edit.name, edit.target)));
+                    let value = encode_version(version, edits, head.as_ref());
+                    batch.put(Family::History, key::version(repo.id, version.number), value);
+                    batch.put(Family::History, key::feed(publication.seq), FeedRow::encode(publication));
+                }
+                GroupEntry::Deleted(_) => outcome.deleted = true,
+                GroupEntry::Recorded(_) => {}
+            }
+        }
+    }
+    let mut staged = Vec::new();
+    for outcome in outcomes.values() {
+        if outcome.deleted {
+            purge(&mut batch, outcome.repo);
+        } else {
+            settle_repo(core, &mut batch, outcome, &mut staged)?;
+        }
+    }
+    let next_repo = core.catalog.next_repo.load(Ordering::Relaxed);
+    batch.put(Family::Meta, key::NEXT_REPO.to_vec(), next_repo.to_be_bytes().to_vec());
+    core.health.check_not_poisoned()?;
+    // Unsynced: should it be lost, the journal is still there.
+    if let Err(error) = core.backend.write(batch, Sync::No) {
+        if error.kind != BackendErrorKind::Full {
+            // It may have been written; the next opening finds out by the intents.
+            staged.iter().for_each(Staged::keep);
+        }
+        return Err(error.into());
+    }
+    staged.iter().for_each(Staged::keep);
+    for outcome in outcomes.values() {
+        if let Some(version) = outcome.version {
+            outcome.repo.settled.store(version.clone());
+        }
+    }
+    Ok(())
+}
+
+fn settle_repo(core: &Arc<Core>, batch: &mut Batch, outcome: &Outcome<'_>, staged: &mut Vec<Staged>) -> Result<()> {
+    let repo = outcome.repo;
+    if outcome.carried.iter().any(|carried| carried.objects().len() > 0) {
+        let segment = write_objects(core, repo, &outcome.carried)?;
+        segment.write_rows(batch);
+        staged.push(segment);
+    }
+    for (name, target) in &outcome.refs {
+        match target {
+            Some(oid) => batch.put(Family::Refs, key::reference(repo.id, name), oid.as_bytes().to_vec()),
+            None => batch.delete(Family::Refs, key::reference(repo.id, name)),
+        }
+    }
+    // Without a transaction among these groups, the row keeps the version that is settled.
+    let settled = repo.settled.load();
+    let version = outcome.version.unwrap_or(&settled);
+    let row = CatalogRow::new(&repo.record.load(), repo.pool.id, version);
+    batch.put(Family::Catalog, key::repo(repo.id), row.encode());
+    Ok(())
+}
+
+fn write_objects(core: &Arc<Core>, repo: &Arc<RepoState>, carried: &[&Carried]) -> Result<Staged> {
+    let mut seen = HashSet::new();
+    let mut objects: Vec<_> = carried.iter().flat_map(|carried| carried.objects()).collect();
+    objects.retain(|object| seen.insert(object.oid));
+    // Like beside like; otherwise in the order in which they came.
+    objects.sort_by_key(|object| object.kind);
+    let ingest = Ingest::new(core.clone(), repo.clone());
+    let mut lane = ingest.lane();
+    for object in objects {
+        lane.add(object.oid, object.kind, object.data.len() as u64, Base::Whole, &object.data)?;
+    }
+    lane.finish()?;
+    ingest.finish()
+}
+
+/// Removes everything of a repository.
+fn purge(batch: &mut Batch, repo: &RepoState) {
+    batch.delete(Family::Catalog, key::repo(repo.id));
+    let ranges = [
+        (Family::Refs, key::repo(repo.id)),
+        (Family::History, key::versions(repo.id)),
+        (Family::Ids, key::pool(repo.pool.id)),
+        (Family::Blocks, key::pool(repo.pool.id)),
+    ];
+    for (family, prefix) in ranges {
+        if let Some(end) = key::after_prefix(&prefix) {
+            batch.delete_range(family, prefix, end);
+        }
+    }
+}

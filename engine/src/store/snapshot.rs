@@ -1,0 +1,210 @@
+//! Snapshots: a pinned version and the objects it reaches. What every reader holds.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{state::Repo, version::Version};
+use crate::{
+    Error, Result,
+    block::Location,
+    object::{Commit, Kind, Oid, Tag},
+    refs::RefName,
+};
+
+/// An object's kind and bytes, sharing memory with the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Object {
+    /// The kind.
+    pub kind: Kind,
+    /// The bytes.
+    pub data: Bytes,
+}
+
+/// A record as it is stored, for those who can pass a delta on.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    /// The kind.
+    pub kind: Kind,
+    /// The object's size in bytes.
+    pub size: u64,
+    /// What the body is.
+    pub base: StoredBase,
+    /// The object, or a delta in git's instructions.
+    pub body: Bytes,
+}
+
+/// What a stored body is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoredBase {
+    /// The object itself.
+    Whole,
+    /// A delta against the record there.
+    At(Location),
+    /// A delta against this object of the repository.
+    Id(Oid),
+}
+
+/// One version of a repository and access to its objects. Cheap to clone, never changes, blocks nobody.
+#[derive(Clone)]
+pub struct Snapshot {
+    repo: Repo,
+    version: Arc<Version>,
+    /// Whether objects of transactions that are not durable are readable: for writers, and where nothing is durable.
+    pending: bool,
+}
+
+impl Snapshot {
+    pub(super) fn of(repo: &Repo, version: Arc<Version>) -> Self {
+        let pending = repo.state.durability() != super::ids::Durability::Durable;
+        Self { repo: repo.clone(), version, pending }
+    }
+
+    pub(super) fn of_tip(repo: &Repo, version: Arc<Version>) -> Self {
+        Self { repo: repo.clone(), version, pending: true }
+    }
+
+    /// The repository.
+    pub fn repo(&self) -> &Repo {
+        &self.repo
+    }
+
+    /// The version.
+    pub fn version(&self) -> &Version {
+        &self.version
+    }
+
+    /// The branch that `HEAD` names; it need not exist.
+    pub fn head(&self) -> &RefName {
+        &self.version.head
+    }
+
+    /// What a reference points at.
+    pub fn reference(&self, name: &RefName) -> Option<Oid> {
+        self.version.refs.get(name).copied()
+    }
+
+    /// All references in the order of their names.
+    pub fn references(&self) -> impl Iterator<Item = (&RefName, &Oid)> {
+        self.version.refs.iter()
+    }
+
+    /// The references whose full names begin with `prefix`, in order; costs what it yields.
+    pub fn references_with_prefix<'a>(&'a self, prefix: &'a [u8]) -> impl Iterator<Item = (&'a RefName, &'a Oid)> {
+        let from = RefName::probe(prefix);
+        self.version.refs.range(from..).take_while(move |(name, _)| name.as_bytes().starts_with(prefix))
+    }
+
+    /// The references after `name` whose full names begin with `prefix`, in order.
+    pub fn references_after<'a>(
+        &'a self,
+        name: &RefName,
+        prefix: &'a [u8],
+    ) -> impl Iterator<Item = (&'a RefName, &'a Oid)> {
+        use std::ops::Bound;
+        let range = (Bound::Excluded(name.clone()), Bound::Unbounded);
+        self.version.refs.range(range).take_while(move |(name, _)| name.as_bytes().starts_with(prefix))
+    }
+
+    /// How many references there are.
+    pub fn reference_count(&self) -> usize {
+        self.version.refs.len()
+    }
+
+    /// An object, or `None` if the repository does not have it.
+    ///
+    /// # Errors
+    /// When the storage fails or is damaged.
+    pub fn try_object(&self, oid: &Oid) -> Result<Option<Object>> {
+        self.repo.core.find(&self.repo.state.pool, oid, self.pending)
+    }
+
+    /// An object.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::NotFound`] if the repository does not have it; else as [`Snapshot::try_object`].
+    pub fn object(&self, oid: &Oid) -> Result<Object> {
+        self.try_object(oid)?.ok_or_else(|| Error::not_found(format!("object {oid} does not exist")))
+    }
+
+    /// An object that must be of `kind`.
+    ///
+    /// # Errors
+    /// As [`Snapshot::object`]; [`crate::ErrorKind::Invalid`] if it is of another kind.
+    pub fn object_of(&self, oid: &Oid, kind: Kind) -> Result<Bytes> {
+        let object = self.object(oid)?;
+        if object.kind != kind {
+            return Err(Error::invalid(format!("object {oid} is a {}, not a {kind}", object.kind)));
+        }
+        Ok(object.data)
+    }
+
+    /// An object's kind and size, without its bytes.
+    ///
+    /// # Errors
+    /// As [`Snapshot::try_object`].
+    pub fn header(&self, oid: &Oid) -> Result<Option<(Kind, u64)>> {
+        self.repo.core.header(&self.repo.state.pool, oid, self.pending)
+    }
+
+    /// Whether the repository has an object.
+    ///
+    /// # Errors
+    /// As [`Snapshot::try_object`].
+    pub fn contains(&self, oid: &Oid) -> Result<bool> {
+        Ok(self.header(oid)?.is_some())
+    }
+
+    /// Where objects are stored, in the order of `oids`; `None` for those that are in memory or the journal only.
+    ///
+    /// # Errors
+    /// As [`Snapshot::try_object`].
+    pub fn locate(&self, oids: &[Oid]) -> Result<Vec<Option<Location>>> {
+        self.repo.core.locate(&self.repo.state.pool, oids)
+    }
+
+    /// The record at a location that [`Snapshot::locate`] gave.
+    ///
+    /// # Errors
+    /// As [`Snapshot::try_object`]; [`crate::ErrorKind::NotFound`] if it has been rewritten since.
+    pub fn record(&self, location: Location) -> Result<Stored> {
+        self.repo.core.record(&self.repo.state.pool, location)
+    }
+
+    /// The ids of objects that begin so, at most `limit`, of those that are stored.
+    ///
+    /// # Errors
+    /// As [`Snapshot::try_object`].
+    pub fn ids_with_prefix(&self, prefix: &crate::object::OidPrefix, limit: usize) -> Result<Vec<Oid>> {
+        let (from, to) = prefix.range();
+        let pool = &self.repo.state.pool;
+        let mut found = self.repo.core.ids_between(pool, &from, &to, limit)?;
+        found.extend(self.repo.core.table.ids_between(pool.id, &from, &to, self.pending));
+        found.sort_unstable();
+        found.dedup();
+        found.truncate(limit);
+        Ok(found)
+    }
+
+    /// A parsed commit.
+    ///
+    /// # Errors
+    /// As [`Snapshot::object_of`].
+    pub fn commit(&self, oid: &Oid) -> Result<Commit> {
+        Commit::parse(&self.object_of(oid, Kind::Commit)?)
+    }
+
+    /// A parsed annotated tag.
+    ///
+    /// # Errors
+    /// As [`Snapshot::object_of`].
+    pub fn tag(&self, oid: &Oid) -> Result<Tag> {
+        Tag::parse(&self.object_of(oid, Kind::Tag)?)
+    }
+}
+
+impl std::fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Snapshot({:?} version {})", self.repo, self.version.number)
+    }
+}

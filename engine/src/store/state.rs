@@ -1,0 +1,193 @@
+//! What the store holds of one repository, and the handle that users have of it.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use parking_lot::{Mutex, RwLock};
+
+use super::{
+    core::Core,
+    ids::{Cause, Durability, PoolId, RepoId, RepoName, RepoSettings},
+    ingest::{IdRow, Staged},
+    snapshot::Snapshot,
+    transaction::Transaction,
+    version::Version,
+};
+use crate::object::Oid;
+
+/// The set of objects that a repository (and its forks) share.
+pub(crate) struct Pool {
+    pub(crate) id: PoolId,
+    /// Blocks and ids of a memory repository; `None` where they are in the backend.
+    pub(crate) memory: Option<MemoryPool>,
+    /// Segments whose version is in `tip` and whose rows are not written yet. Writers add before they advance `tip`;
+    /// the journal (or the writer of a memory repository) removes once the rows are there or the version is not.
+    pub(crate) in_flight: RwLock<Vec<Staged>>,
+}
+
+impl Pool {
+    pub(crate) fn enter_flight(&self, staged: &[Staged]) {
+        if !staged.is_empty() {
+            self.in_flight.write().extend_from_slice(staged);
+        }
+    }
+
+    pub(crate) fn leave_flight(&self, staged: &[Staged]) {
+        if !staged.is_empty() {
+            let mut in_flight = self.in_flight.write();
+            for gone in staged {
+                if let Some(at) = in_flight.iter().position(|other| other.is_same(gone)) {
+                    in_flight.swap_remove(at);
+                }
+            }
+        }
+    }
+}
+
+/// Blocks that never leave memory.
+#[derive(Default)]
+pub(crate) struct MemoryPool {
+    pub(crate) ids: papaya::HashMap<Oid, IdRow>,
+    pub(crate) blocks: papaya::HashMap<(u32, u32), Bytes>,
+    /// Bytes held for this pool: blocks, rows, and objects in the table. Written by its writers.
+    pub(crate) held_bytes: AtomicU64,
+}
+
+/// What the catalog records of a repository.
+#[derive(Debug, Clone)]
+pub(crate) struct RepoRecord {
+    pub(crate) name: RepoName,
+    pub(crate) description: String,
+    pub(crate) durability: Durability,
+    pub(crate) created_millis: i64,
+}
+
+/// One repository in memory.
+pub(crate) struct RepoState {
+    pub(crate) id: RepoId,
+    pub(crate) pool: Pool,
+    /// Written by the journal thread (or the caller, for memory repositories) when a change is durable.
+    pub(crate) record: ArcSwap<RepoRecord>,
+    /// The newest version, durable or not. Advanced by writers with compare-and-swap, reset by the journal thread.
+    pub(crate) tip: ArcSwap<Version>,
+    /// The newest version that readers see. Written by the journal thread; in memory and relaxed repositories by
+    /// writers. Only ever advances.
+    pub(crate) published: ArcSwap<Version>,
+    /// The newest version whose references are in their checkpoint. Written by the settling thread.
+    pub(crate) settled: ArcSwap<Version>,
+    /// Number and lineage of the newest version that the journal has taken; the journal thread's own.
+    pub(crate) journaled: AtomicU64,
+    pub(crate) lineage: AtomicU64,
+    /// Set once, when deletion has begun.
+    pub(crate) deleted: AtomicBool,
+    /// Held while the record changes, so that changes do not overwrite one another.
+    pub(crate) changing: Mutex<()>,
+}
+
+impl RepoState {
+    /// A repository whose newest, published and settled version is `version`.
+    pub(crate) fn new(id: RepoId, pool: PoolId, record: RepoRecord, version: Version) -> Self {
+        let memory = (record.durability == Durability::Memory).then(MemoryPool::default);
+        let version = Arc::new(version);
+        Self {
+            id,
+            pool: Pool { id: pool, memory, in_flight: RwLock::default() },
+            record: ArcSwap::from_pointee(record),
+            tip: ArcSwap::new(version.clone()),
+            published: ArcSwap::new(version.clone()),
+            journaled: AtomicU64::new(version.number),
+            settled: ArcSwap::new(version),
+            lineage: AtomicU64::new(0),
+            deleted: AtomicBool::new(false),
+            changing: Mutex::new(()),
+        }
+    }
+
+    pub(crate) fn durability(&self) -> Durability {
+        self.record.load().durability
+    }
+
+    /// Advances `published` to `version` unless it is there already.
+    pub(crate) fn publish(&self, version: &Arc<Version>) {
+        self.published.rcu(|now| if now.number < version.number { version.clone() } else { now.clone() });
+    }
+}
+
+/// A repository of a store. Cheap to clone; stays valid, and fails, after the repository is deleted.
+#[derive(Clone)]
+pub struct Repo {
+    pub(crate) core: Arc<Core>,
+    pub(crate) state: Arc<RepoState>,
+}
+
+/// Figures of one repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RepoStats {
+    /// Number of the published version.
+    pub version: u64,
+    /// References in it.
+    pub references: usize,
+}
+
+impl Repo {
+    /// The key; stays the same when the repository is renamed.
+    pub fn id(&self) -> RepoId {
+        self.state.id
+    }
+
+    /// The current name.
+    pub fn name(&self) -> RepoName {
+        self.state.record.load().name.clone()
+    }
+
+    /// The current settings.
+    pub fn settings(&self) -> RepoSettings {
+        let record = self.state.record.load();
+        RepoSettings {
+            description: record.description.clone(),
+            default_branch: self.state.published.load().head.clone(),
+            durability: record.durability,
+        }
+    }
+
+    /// When the repository was created, in seconds since the Unix epoch.
+    pub fn created_seconds(&self) -> i64 {
+        self.state.record.load().created_millis.div_euclid(1000)
+    }
+
+    /// Whether the repository has been deleted since this handle was got.
+    pub fn is_deleted(&self) -> bool {
+        self.state.deleted.load(Ordering::Acquire)
+    }
+
+    /// The published version, pinned: what readers see, and go on seeing through this snapshot.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot::of(self, self.state.published.load_full())
+    }
+
+    /// The newest version, durable or not: what a writer builds on.
+    pub(crate) fn tip_snapshot(&self) -> Snapshot {
+        Snapshot::of_tip(self, self.state.tip.load_full())
+    }
+
+    /// Starts a transaction of `actor`.
+    pub fn begin(&self, actor: &str, cause: Cause) -> Transaction {
+        Transaction::new(self.clone(), actor, cause)
+    }
+
+    /// Figures of the repository.
+    pub fn stats(&self) -> RepoStats {
+        let version = self.state.published.load();
+        RepoStats { version: version.number, references: version.refs.len() }
+    }
+}
+
+impl std::fmt::Debug for Repo {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Repo({} {})", self.state.id, self.name())
+    }
+}

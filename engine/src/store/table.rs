@@ -1,0 +1,266 @@
+//! The object table: every object that is in memory, of all pools.
+//!
+//! An entry is *live* once some publication that carries it is visible, and *claimed* while a transaction in flight
+//! or an unsettled journal record carries it. Live entries without claims may be evicted, for they are in the
+//! backend; entries that are neither live nor claimed belong to transactions that failed, and go at once.
+//! Entries of memory repositories keep their claim until the repository is deleted.
+
+use std::{
+    collections::VecDeque,
+    hash::{BuildHasherDefault, Hash, Hasher},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::{ids::PoolId, snapshot::Object};
+use crate::object::{Kind, Oid};
+
+/// Bytes that an entry takes beside its object's: entry, slot, ring and allocator.
+const ENTRY_OVERHEAD_BYTES: u64 = 200;
+const RINGS: usize = 16;
+/// The claims of an entry that has been taken out of the table.
+const DEAD: u32 = u32::MAX;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Key {
+    pool: PoolId,
+    oid: Oid,
+}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let first = self.oid.as_bytes().first_chunk::<8>().expect("ids have 20 bytes");
+        state.write_u64(u64::from_le_bytes(*first) ^ self.pool.0.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    }
+}
+
+/// Ids are uniform already: the hash of a key is taken from its own bits.
+#[derive(Default)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("keys write one u64")
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        self.0 = value;
+    }
+}
+
+/// One object in memory.
+pub(crate) struct Entry {
+    kind: Kind,
+    data: Bytes,
+    /// Set once, by the publisher (journal thread, or the writer of a memory repository), after the object is as
+    /// durable as promised; read by every lookup.
+    live: AtomicBool,
+    /// Counted by writers and the settler; [`DEAD`] once and for all when the entry leaves the table.
+    claims: AtomicU32,
+    /// Set by readers, cleared by the clock's hand.
+    hot: AtomicBool,
+    /// Whether the key is in a ring, so that it is there once; written by whoever pushes or pops it.
+    in_ring: AtomicBool,
+}
+
+impl Entry {
+    /// Makes the object visible to readers; pairs with the acquire in [`Entry::is_live`].
+    pub(crate) fn set_live(&self) {
+        self.live.store(true, Ordering::Release);
+    }
+
+    fn is_live(&self) -> bool {
+        self.live.load(Ordering::Acquire)
+    }
+
+    fn bytes(&self) -> u64 {
+        self.data.len() as u64 + ENTRY_OVERHEAD_BYTES
+    }
+
+    /// One claim more, unless the entry is dead or dying.
+    fn try_claim(&self) -> bool {
+        let claim = |claims: u32| match claims {
+            DEAD => None,
+            0 if !self.is_live() => None,
+            claims => Some(claims + 1),
+        };
+        self.claims.fetch_update(Ordering::AcqRel, Ordering::Acquire, claim).is_ok()
+    }
+}
+
+/// Objects in memory, under a budget.
+pub(crate) struct ObjectTable {
+    map: papaya::HashMap<Key, Arc<Entry>, BuildHasherDefault<IdHasher>>,
+    rings: [Mutex<VecDeque<Key>>; RINGS],
+    used_bytes: AtomicU64,
+    limit_bytes: u64,
+    evictions: AtomicU64,
+}
+
+impl ObjectTable {
+    pub(crate) fn new(limit_bytes: u64) -> Self {
+        Self {
+            map: papaya::HashMap::with_hasher(BuildHasherDefault::default()),
+            rings: std::array::from_fn(|_| Mutex::new(VecDeque::new())),
+            used_bytes: AtomicU64::new(0),
+            limit_bytes,
+            evictions: AtomicU64::new(0),
+        }
+    }
+
+    /// The object, if it is in memory and visible: published, or `pending` is asked for.
+    pub(crate) fn get(&self, pool: PoolId, oid: &Oid, pending: bool) -> Option<Object> {
+        let map = self.map.pin();
+        let entry = map.get(&Key { pool, oid: *oid })?;
+        if !pending && !entry.is_live() {
+            return None;
+        }
+        if !entry.hot.load(Ordering::Relaxed) {
+            entry.hot.store(true, Ordering::Relaxed);
+        }
+        Some(Object { kind: entry.kind, data: entry.data.clone() })
+    }
+
+    /// Puts an object of a transaction into the table, invisible if it is new, and claims it.
+    pub(crate) fn claim(&self, pool: PoolId, oid: Oid, kind: Kind, data: &Bytes) -> Arc<Entry> {
+        let key = Key { pool, oid };
+        loop {
+            let map = self.map.pin();
+            if let Some(entry) = map.get(&key) {
+                if entry.try_claim() {
+                    return entry.clone();
+                }
+                // Dead or dying: whoever made it so removes it; help, then try again.
+                let _ = map.remove_if(&key, |_, found| Arc::ptr_eq(found, entry));
+                continue;
+            }
+            let entry = Arc::new(Entry {
+                kind,
+                data: data.clone(),
+                live: AtomicBool::new(false),
+                claims: AtomicU32::new(1),
+                hot: AtomicBool::new(true),
+                in_ring: AtomicBool::new(false),
+            });
+            if map.try_insert(key, entry.clone()).is_ok() {
+                self.used_bytes.fetch_add(entry.bytes(), Ordering::Relaxed);
+                return entry;
+            }
+        }
+    }
+
+    /// Gives a claim back: what is live may be evicted from now on, what is not goes. In a `memory` pool everything
+    /// goes, for there is no backend that has it.
+    pub(crate) fn release(&self, pool: PoolId, oid: Oid, entry: &Arc<Entry>, memory: bool) {
+        if entry.claims.fetch_sub(1, Ordering::AcqRel) != 1 {
+            return;
+        }
+        let key = Key { pool, oid };
+        if entry.is_live() && !memory {
+            self.enter_ring(key, entry);
+            self.evict();
+        } else {
+            self.remove_unclaimed(&key, entry);
+        }
+    }
+
+    /// Keeps an object that was read from the backend.
+    pub(crate) fn insert_loaded(&self, pool: PoolId, oid: Oid, object: &Object) {
+        if object.data.len() as u64 > self.limit_bytes / 8 {
+            return;
+        }
+        let key = Key { pool, oid };
+        let map = self.map.pin();
+        let entry = Arc::new(Entry {
+            kind: object.kind,
+            data: object.data.clone(),
+            live: AtomicBool::new(true),
+            claims: AtomicU32::new(0),
+            hot: AtomicBool::new(false),
+            in_ring: AtomicBool::new(false),
+        });
+        if map.try_insert(key, entry.clone()).is_ok() {
+            self.used_bytes.fetch_add(entry.bytes(), Ordering::Relaxed);
+            self.enter_ring(key, &entry);
+            self.evict();
+        }
+    }
+
+    fn enter_ring(&self, key: Key, entry: &Entry) {
+        if !entry.in_ring.swap(true, Ordering::AcqRel) {
+            self.rings[usize::from(key.oid.as_bytes()[19]) % RINGS].lock().push_back(key);
+        }
+    }
+
+    /// Takes out an entry that nobody claims; whether it was this call that did.
+    fn remove_unclaimed(&self, key: &Key, entry: &Arc<Entry>) -> bool {
+        if entry.claims.compare_exchange(0, DEAD, Ordering::AcqRel, Ordering::Acquire).is_err() {
+            return false;
+        }
+        let _ = self.map.pin().remove_if(key, |_, found| Arc::ptr_eq(found, entry));
+        self.used_bytes.fetch_sub(entry.bytes(), Ordering::Relaxed);
+        true
+    }
+
+    /// Moves the clock's hands until the table is within its budget or everything left is claimed or hot.
+    fn evict(&self) {
+        let mut start = 0;
+        while self.used_bytes.load(Ordering::Relaxed) > self.limit_bytes && start < RINGS {
+            let ring = &self.rings[start];
+            let mut hands = ring.lock().len() * 2;
+            while self.used_bytes.load(Ordering::Relaxed) > self.limit_bytes && hands > 0 {
+                hands -= 1;
+                let Some(key) = ring.lock().pop_front() else { break };
+                let map = self.map.pin();
+                let Some(entry) = map.get(&key) else { continue };
+                entry.in_ring.store(false, Ordering::Release);
+                if entry.hot.swap(false, Ordering::Relaxed) {
+                    self.enter_ring(key, entry);
+                } else if self.remove_unclaimed(&key, entry) {
+                    self.evictions.fetch_add(1, Ordering::Relaxed);
+                }
+                // A claimed entry comes back to the ring when its last claim is released.
+            }
+            start += 1;
+        }
+    }
+
+    /// The visible objects in memory from `from` to `to`, both included; walks the whole table.
+    pub(crate) fn ids_between(&self, pool: PoolId, from: &Oid, to: &Oid, pending: bool) -> Vec<Oid> {
+        let map = self.map.pin();
+        let fits = |key: &Key| key.pool == pool && (from..=to).contains(&&key.oid);
+        map.iter().filter(|(key, entry)| fits(key) && (pending || entry.is_live())).map(|(key, _)| key.oid).collect()
+    }
+
+    /// Drops every entry of a pool whose repository is gone.
+    pub(crate) fn forget_pool(&self, pool: PoolId) {
+        let map = self.map.pin();
+        for (key, entry) in map.iter().filter(|(key, _)| key.pool == pool) {
+            if entry.claims.swap(DEAD, Ordering::AcqRel) != DEAD {
+                let _ = map.remove_if(key, |_, found| Arc::ptr_eq(found, entry));
+                self.used_bytes.fetch_sub(entry.bytes(), Ordering::Relaxed);
+            }
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.map.len()
+    }
+
+    pub(crate) fn used_bytes(&self) -> u64 {
+        self.used_bytes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn evictions(&self) -> u64 {
+        self.evictions.load(Ordering::Relaxed)
+    }
+}

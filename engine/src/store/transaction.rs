@@ -1,0 +1,333 @@
+//! Transactions: private objects and reference edits, checked, then published by one compare-and-swap of `tip`.
+//!
+//! Writers take no locks: a lost race is retried on the new tip, and only an expectation that no longer holds is an
+//! error. What is durable when is the journal's business.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, atomic::Ordering},
+};
+
+use bytes::Bytes;
+
+use super::{
+    ids::{Cause, Durability},
+    ingest::{Ingest, Staged},
+    journal::{Carried, Pending},
+    snapshot::{Object, Snapshot},
+    state::Repo,
+    ticket::Ticket,
+    version::Version,
+};
+use crate::{
+    Error, ErrorKind, Result,
+    block::Base,
+    object::{Kind, Oid, hash_object},
+    refs::{RefEdit, RefName},
+};
+
+/// Fresh objects beyond this ride in blocks instead of in the journal's record.
+const RIDE_BYTES_MAX: usize = 2 << 20;
+
+/// Objects and edits that nobody else sees. Dropping it leaves nothing behind.
+pub struct Transaction {
+    repo: Repo,
+    actor: Arc<str>,
+    cause: Cause,
+    fresh: Vec<Fresh>,
+    fresh_bytes: usize,
+    by_oid: HashMap<Oid, usize>,
+    staged: Vec<Staged>,
+    edits: Vec<RefEdit>,
+    edited: HashSet<RefName>,
+    head: Option<RefName>,
+    /// The lineage of the versions that it may have read.
+    lineage: u64,
+}
+
+/// An object that a transaction brings.
+#[derive(Clone)]
+pub(crate) struct Fresh {
+    pub(crate) oid: Oid,
+    pub(crate) kind: Kind,
+    pub(crate) data: Bytes,
+}
+
+/// A checked transaction, not yet visible: what policies look at.
+pub struct Prepared(Transaction);
+
+/// A visible transaction, or one that will be when its ticket is answered.
+#[derive(Debug)]
+pub struct Published {
+    /// The number of the version that the transaction made.
+    pub version: u64,
+    /// Answered when the version is as durable as its repository promises.
+    pub ticket: Ticket,
+}
+
+impl std::fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Ticket")
+    }
+}
+
+impl Transaction {
+    pub(super) fn new(repo: Repo, actor: &str, cause: Cause) -> Self {
+        repo.core.counters.open_transactions.fetch_add(1, Ordering::Relaxed);
+        let lineage = repo.state.tip.load().lineage;
+        Self {
+            lineage,
+            repo,
+            actor: actor.into(),
+            cause,
+            fresh: Vec::new(),
+            fresh_bytes: 0,
+            by_oid: HashMap::new(),
+            staged: Vec::new(),
+            edits: Vec::new(),
+            edited: HashSet::new(),
+            head: None,
+        }
+    }
+
+    /// The repository.
+    pub fn repo(&self) -> &Repo {
+        &self.repo
+    }
+
+    /// The newest version, durable or not: what the transaction builds on.
+    pub fn tip(&self) -> Snapshot {
+        self.repo.tip_snapshot()
+    }
+
+    /// Adds an object and gives its id.
+    ///
+    /// # Errors
+    /// [`ErrorKind::TooLarge`] over the limit for objects.
+    pub fn put(&mut self, kind: Kind, data: Bytes) -> Result<Oid> {
+        let limit = self.repo.core.options.limits.object_bytes_max;
+        if data.len() as u64 > limit {
+            return Err(Error::too_large(format!("an object of {} bytes; the limit is {limit}", data.len())));
+        }
+        let oid = hash_object(kind, &data)?;
+        self.put_hashed(oid, kind, data);
+        Ok(oid)
+    }
+
+    /// Adds an object whose id the caller has computed from these very bytes.
+    pub fn put_hashed(&mut self, oid: Oid, kind: Kind, data: Bytes) {
+        if let std::collections::hash_map::Entry::Vacant(vacant) = self.by_oid.entry(oid) {
+            vacant.insert(self.fresh.len());
+            self.fresh_bytes += data.len();
+            self.fresh.push(Fresh { oid, kind, data });
+        }
+    }
+
+    /// Adds a segment that was ingested for this repository.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] if it was ingested for another one.
+    pub fn attach(&mut self, staged: Staged) -> Result<()> {
+        if !staged.is_for(&self.repo.state) {
+            return Err(Error::invalid("the staged objects belong to another repository"));
+        }
+        self.staged.push(staged);
+        Ok(())
+    }
+
+    /// Wants a reference changed.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] if the transaction changes it already.
+    pub fn edit(&mut self, edit: RefEdit) -> Result<()> {
+        if !self.edited.insert(edit.name.clone()) {
+            return Err(Error::invalid(format!("reference {} is changed twice in one transaction", edit.name)));
+        }
+        self.edits.push(edit);
+        Ok(())
+    }
+
+    /// Wants `HEAD` to name another branch.
+    pub fn set_head(&mut self, branch: RefName) {
+        self.head = Some(branch);
+    }
+
+    /// An object that the transaction brings or the repository has, durable or not.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] if neither has it; else when the storage fails.
+    pub fn object(&self, oid: &Oid) -> Result<Object> {
+        if let Some(&at) = self.by_oid.get(oid) {
+            let fresh = &self.fresh[at];
+            return Ok(Object { kind: fresh.kind, data: fresh.data.clone() });
+        }
+        for staged in &self.staged {
+            if let Some(object) = staged.object(oid)? {
+                return Ok(object);
+            }
+        }
+        self.tip().object(oid)
+    }
+
+    fn kind_of(&self, oid: &Oid) -> Result<Kind> {
+        if let Some(&at) = self.by_oid.get(oid) {
+            return Ok(self.fresh[at].kind);
+        }
+        if let Some((kind, _)) = self.staged.iter().find_map(|staged| staged.header(oid)) {
+            return Ok(kind);
+        }
+        match self.tip().header(oid)? {
+            Some((kind, _)) => Ok(kind),
+            None => Err(Error::not_found(format!("object {oid} does not exist"))),
+        }
+    }
+
+    /// Checks the edits against the newest version and the objects they name.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] for a target that does not exist, [`ErrorKind::Invalid`] for a branch that is no
+    /// commit; else as [`Prepared::publish`].
+    pub fn prepare(mut self) -> Result<Prepared> {
+        for edit in &self.edits {
+            let Some(target) = edit.target else { continue };
+            let kind = self.kind_of(&target).map_err(|error| error.context(&edit.name))?;
+            if edit.name.is_branch() && kind != Kind::Commit {
+                return Err(Error::invalid(format!("branch {} cannot point at a {kind}", edit.name)));
+            }
+        }
+        self.repo.state.tip.load().edited(&self.edits).inspect_err(|error| self.count(error))?;
+        if self.fresh_bytes > RIDE_BYTES_MAX {
+            self.move_to_blocks()?;
+        }
+        Ok(Prepared(self))
+    }
+
+    fn move_to_blocks(&mut self) -> Result<()> {
+        let ingest = self.repo.ingest();
+        let mut lane = ingest.lane();
+        for fresh in self.fresh.drain(..) {
+            lane.add(fresh.oid, fresh.kind, fresh.data.len() as u64, Base::Whole, &fresh.data)?;
+        }
+        lane.finish()?;
+        self.by_oid.clear();
+        self.fresh_bytes = 0;
+        self.staged.push(ingest.finish()?);
+        Ok(())
+    }
+
+    fn count(&self, error: &Error) {
+        if matches!(error.kind(), ErrorKind::Conflict(_)) {
+            self.repo.core.counters.conflicts.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Transaction {
+    fn drop(&mut self) {
+        self.repo.core.counters.open_transactions.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Repo {
+    /// Starts to write many objects into blocks, to be attached to a transaction of this repository.
+    pub fn ingest(&self) -> Ingest {
+        Ingest::new(self.core.clone(), self.state.clone())
+    }
+}
+
+impl Prepared {
+    /// The edits that will be made.
+    pub fn edits(&self) -> &[RefEdit] {
+        &self.0.edits
+    }
+
+    /// Publishes: all edits or none.
+    ///
+    /// On return the newest version has the edits; readers see them when the ticket is answered (at once in memory
+    /// and relaxed repositories).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] with expected and actual ids, [`ErrorKind::Exists`] for a directory conflict,
+    /// [`ErrorKind::OutOfBudget`] in a memory repository, [`ErrorKind::Closed`] when the store is read-only;
+    /// nothing was changed then.
+    pub fn publish(self) -> Result<Published> {
+        let mut transaction = self.0;
+        let repo = transaction.repo.clone();
+        let (core, state) = (&repo.core, &repo.state);
+        core.health.check_writable()?;
+        let durability = state.durability();
+        if durability == Durability::Relaxed && core.health.is_full() {
+            return Err(Error::new(ErrorKind::StorageFull, "the storage is full"));
+        }
+        let carried = Carried::claim(core, &state.pool, std::mem::take(&mut transaction.fresh))?;
+        if durability == Durability::Memory {
+            // There is nothing to wait for, and a version must never be seen before its objects.
+            carried.set_live();
+        }
+        state.pool.enter_flight(&transaction.staged);
+        let version = match transaction.swap_tip() {
+            Ok(version) => version,
+            Err(error) => {
+                transaction.count(&error);
+                state.pool.leave_flight(&transaction.staged);
+                carried.release(core, &state.pool);
+                return Err(error);
+            }
+        };
+        core.counters.published.fetch_add(1, Ordering::Relaxed);
+        let number = version.number;
+        if durability != Durability::Durable {
+            state.publish(&version);
+        }
+        if durability == Durability::Memory {
+            carried.keep();
+            transaction.staged.iter().for_each(Staged::insert_in_memory);
+            state.pool.leave_flight(&transaction.staged);
+            core.feed.append(state, &version, std::mem::take(&mut transaction.edits));
+            return Ok(Published { version: number, ticket: Ticket::ready(Ok(())) });
+        }
+        let (ticket, promise) = Ticket::new();
+        core.journal.send_transaction(Pending {
+            repo: state.clone(),
+            version,
+            edits: std::mem::take(&mut transaction.edits),
+            head: transaction.head.take(),
+            carried,
+            staged: std::mem::take(&mut transaction.staged),
+            // A relaxed write is acknowledged already.
+            promise: (durability == Durability::Durable).then_some(promise),
+        });
+        let ticket = if durability == Durability::Durable { ticket } else { Ticket::ready(Ok(())) };
+        Ok(Published { version: number, ticket })
+    }
+}
+
+impl Transaction {
+    /// Advances the newest version by the edits, whoever else advances it at the same time.
+    fn swap_tip(&self) -> Result<Arc<Version>> {
+        let (core, state) = (&self.repo.core, &self.repo.state);
+        let mut tip = state.tip.load();
+        loop {
+            if state.deleted.load(Ordering::Acquire) {
+                return Err(Error::not_found(format!("repository {} has been deleted", self.repo.name())));
+            }
+            if tip.lineage != self.lineage {
+                return Err(Error::new(ErrorKind::StorageFull, "a write that this one builds on has failed"));
+            }
+            let next = Arc::new(Version {
+                number: tip.number + 1,
+                time_millis: core.now_millis().max(tip.time_millis),
+                actor: self.actor.clone(),
+                cause: self.cause,
+                head: self.head.clone().unwrap_or_else(|| tip.head.clone()),
+                refs: tip.edited(&self.edits)?,
+                lineage: tip.lineage,
+            });
+            let found = state.tip.compare_and_swap(&*tip, next.clone());
+            if Arc::ptr_eq(&found, &tip) {
+                return Ok(next);
+            }
+            tip = found;
+        }
+    }
+}

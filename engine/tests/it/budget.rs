@@ -1,0 +1,212 @@
+//! Memory: stores larger than their budget, and repositories that live in memory alone.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use govc_backends::{MemoryBackend, Survivors};
+use govc_engine::{
+    Cause, Durability, ErrorKind, Expected, Kind, Oid, Repo, Store, StoreOptions, block::Base, hash_object,
+};
+
+use crate::helper::{
+    branch, crash, create, disk, edit, kind, message, noise, open, options, publish, repo_name, set_durably,
+};
+
+const OBJECT_BYTES: usize = 256 << 10;
+
+fn small_store() -> Store {
+    let options = StoreOptions { memory_budget_bytes: 16 << 20, ..options() };
+    Store::open(Arc::new(MemoryBackend::new()), options).unwrap()
+}
+
+/// Puts noise of these seeds through one transaction.
+fn put_all(repo: &Repo, seeds: std::ops::Range<u64>) -> Vec<(u64, Oid)> {
+    let mut transaction = repo.begin("tester", Cause::Import);
+    let put = |seed| (seed, transaction.put(Kind::Blob, noise(seed, OBJECT_BYTES).into()).unwrap());
+    let oids: Vec<_> = seeds.map(put).collect();
+    publish(transaction).unwrap().ticket.wait().unwrap();
+    oids
+}
+
+/// Ingests noise of these seeds through four lanes at once.
+fn ingest_all(repo: &Repo, from: u64, count: u64) -> Vec<(u64, Oid)> {
+    let ingest = repo.ingest();
+    let fill = |from: u64| {
+        let mut lane = ingest.lane();
+        let add = |seed: u64| {
+            let data = noise(seed, OBJECT_BYTES);
+            let oid = hash_object(Kind::Blob, &data).unwrap();
+            lane.add(oid, Kind::Blob, data.len() as u64, Base::Whole, &data).unwrap();
+            (seed, oid)
+        };
+        let oids: Vec<_> = (from..from + count / 4).map(add).collect();
+        lane.finish().unwrap();
+        oids
+    };
+    let oids: Vec<(u64, Oid)> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..4).map(|lane| scope.spawn(move || fill(from + lane * (count / 4)))).collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    let staged = ingest.finish().unwrap();
+    assert_eq!(staged.len(), oids.len());
+    let mut transaction = repo.begin("tester", Cause::Import);
+    transaction.attach(staged).unwrap();
+    publish(transaction).unwrap().ticket.wait().unwrap();
+    oids
+}
+
+#[test]
+fn a_repository_larger_than_the_budget_reads_back() {
+    let store = small_store();
+    let repo = create(&store, "a", Durability::Durable);
+    let mut oids = Vec::new();
+    for batch in 0..32u64 {
+        oids.extend(put_all(&repo, batch * 4..batch * 4 + 4));
+    }
+    oids.extend(ingest_all(&repo, 1000, 128));
+    store.settle();
+    assert_eq!(oids.len() * OBJECT_BYTES, 64 << 20);
+    let snapshot = repo.snapshot();
+    for (seed, oid) in &oids {
+        let object = snapshot.object(oid).unwrap();
+        assert_eq!(object.kind, Kind::Blob);
+        assert!(object.data == noise(*seed, OBJECT_BYTES), "object {seed}");
+    }
+    let stats = store.stats();
+    assert!(stats.resident_bytes <= stats.budget_bytes, "{} of {}", stats.resident_bytes, stats.budget_bytes);
+    assert!(stats.evictions_total > 0 && stats.cache_misses_total > 0);
+    assert_eq!((stats.unsettled_bytes, stats.open_transactions), (0, 0));
+}
+
+#[test]
+fn deltas_of_an_ingest_read_back() {
+    let store = small_store();
+    let repo = create(&store, "a", Durability::Durable);
+    let base = put_all(&repo, 7..8)[0].1;
+    let base_data = noise(7, OBJECT_BYTES);
+    // Git's delta: lengths, a copy of the first eight bytes, an insertion of one.
+    let delta_of = |len: usize, byte: u8| {
+        let mut delta = Vec::new();
+        for mut size in [len, 9] {
+            while size >= 0x80 {
+                delta.push(size as u8 | 0x80);
+                size >>= 7;
+            }
+            delta.push(size as u8);
+        }
+        delta.extend_from_slice(&[0x90, 8, 1, byte]);
+        delta
+    };
+    let ingest = repo.ingest();
+    let mut lane = ingest.lane();
+    let data = |byte: u8| [&base_data[..8], &[byte]].concat();
+    let oid = |byte: u8| hash_object(Kind::Blob, &data(byte)).unwrap();
+    let first = lane.add(oid(b'x'), Kind::Blob, 9, Base::Far(base), &delta_of(OBJECT_BYTES, b'x')).unwrap();
+    let near = Base::Near { block: first.block, slot: first.slot };
+    lane.add(oid(b'y'), Kind::Blob, 9, near, &delta_of(9, b'y')).unwrap();
+    lane.finish().unwrap();
+    let staged = ingest.finish().unwrap();
+    assert_eq!(staged.object(&oid(b'y')).unwrap().unwrap().data, data(b'y'));
+    assert!(!repo.snapshot().contains(&oid(b'y')).unwrap(), "it is not published");
+    let mut transaction = repo.begin("tester", Cause::Import);
+    transaction.attach(staged.clone()).unwrap();
+    publish(transaction).unwrap().ticket.wait().unwrap();
+    for byte in [b'x', b'y'] {
+        assert_eq!(repo.snapshot().object(&oid(byte)).unwrap().data, data(byte));
+    }
+    let mut other = create(&store, "b", Durability::Durable).begin("tester", Cause::Import);
+    assert_eq!(kind(other.attach(staged)), ErrorKind::Invalid, "another repository's segment");
+}
+
+#[test]
+fn memory_repositories_vanish_and_stored_ones_do_not() {
+    let backend = disk();
+    let store = open(&backend);
+    let (memory, stored) =
+        (create(&store, "memory", Durability::Memory), create(&store, "stored", Durability::Durable));
+    for repo in [&memory, &stored] {
+        set_durably(repo, &branch("main"), "text").unwrap();
+        assert_eq!(message(repo, &branch("main")).as_deref(), Some("text"));
+    }
+    store.close().unwrap();
+    assert_eq!(message(&memory, &branch("main")).as_deref(), Some("text"), "what is held can be read");
+    let store = open(&crash(&backend, Survivors::Synced));
+    assert_eq!(kind(store.repo(&repo_name("memory"))), ErrorKind::NotFound);
+    assert_eq!(message(&store.repo(&repo_name("stored")).unwrap(), &branch("main")).as_deref(), Some("text"));
+}
+
+#[test]
+fn memory_repositories_stay_within_their_share() {
+    let store = small_store();
+    let repo = create(&store, "memory", Durability::Memory);
+    let put = |seed: u64, len: usize| {
+        let mut transaction = repo.begin("tester", Cause::Import);
+        let oid = transaction.put(Kind::Blob, Bytes::from(noise(seed, len)))?;
+        publish(transaction).map(|_| oid)
+    };
+    let mut kept = Vec::new();
+    let error = loop {
+        // Small objects ride in the table, large ones go into blocks: both count.
+        let len = if kept.len() % 2 == 0 { 1 << 20 } else { 3 << 20 };
+        match put(kept.len() as u64, len) {
+            Ok(oid) => kept.push((oid, len)),
+            Err(error) => break error,
+        }
+        assert!(kept.len() < 16, "the budget has no end");
+    };
+    assert_eq!(error.kind(), &ErrorKind::OutOfBudget);
+    assert!(error.message().contains("memory repositories"), "{error}");
+    assert!(kept.len() >= 3);
+    for (seed, (oid, len)) in kept.iter().enumerate() {
+        assert!(repo.snapshot().object(oid).unwrap().data == noise(seed as u64, *len), "object {seed}");
+    }
+    set_durably(&create(&store, "stored", Durability::Durable), &branch("main"), "text").unwrap();
+    store.delete(&repo_name("memory")).unwrap();
+    assert_eq!(store.stats().memory_repositories_bytes, 0);
+    set_durably(&create(&store, "memory", Durability::Memory), &branch("main"), "text").unwrap();
+}
+
+#[test]
+fn memory_is_given_back_once_when_a_repository_goes_while_it_is_filled() {
+    let store = small_store();
+    let repo = create(&store, "memory", Durability::Memory);
+    let ingest = repo.ingest();
+    let mut lane = ingest.lane();
+    let data = noise(1, OBJECT_BYTES);
+    lane.add(hash_object(Kind::Blob, &data).unwrap(), Kind::Blob, data.len() as u64, Base::Whole, &data).unwrap();
+    lane.finish().unwrap();
+    assert!(store.stats().memory_repositories_bytes > 0);
+    store.delete(&repo_name("memory")).unwrap();
+    drop(ingest);
+    assert_eq!(store.stats().memory_repositories_bytes, 0);
+    set_durably(&create(&store, "memory", Durability::Memory), &branch("main"), "text").unwrap();
+}
+
+#[test]
+fn a_failed_ingest_takes_nothing_from_a_published_one() {
+    let store = small_store();
+    let repo = create(&store, "memory", Durability::Memory);
+    let main = branch("main");
+    let data = noise(1, 1000);
+    let oid = hash_object(Kind::Blob, &data).unwrap();
+    let stage = || {
+        let ingest = repo.ingest();
+        let mut lane = ingest.lane();
+        lane.add(oid, Kind::Blob, 1000, Base::Whole, &data).unwrap();
+        lane.finish().unwrap();
+        ingest.finish().unwrap()
+    };
+    let (failing, published) = (stage(), stage());
+    let mut transaction = repo.begin("tester", Cause::Push);
+    transaction.attach(failing.clone()).unwrap();
+    transaction.edit(edit(&main, Expected::Absent, None)).unwrap();
+    let prepared = transaction.prepare().unwrap();
+    set_durably(&repo, &main, "in between").unwrap();
+    assert!(matches!(kind(prepared.publish()), ErrorKind::Conflict(_)));
+
+    let mut transaction = repo.begin("tester", Cause::Push);
+    transaction.attach(published).unwrap();
+    publish(transaction).unwrap().ticket.wait().unwrap();
+    drop(failing);
+    assert!(repo.snapshot().object(&oid).unwrap().data == data);
+}

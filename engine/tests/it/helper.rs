@@ -1,0 +1,191 @@
+//! What the tests share: stores on a disk that can crash, commits, and a gate that holds writes back.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use govc_backends::{FaultBackend, FaultPlan, Survivors};
+use govc_engine::{
+    Cause, Commit, Durability, ErrorKind, Expected, Kind, Oid, Published, RefEdit, RefName, Repo, RepoName,
+    RepoSettings, Result, Signature, Store, StoreOptions, Transaction,
+    backend::{Backend, BackendResult, Batch, Description, Entries, Family, Scan, Sync, Usage},
+};
+use parking_lot::{Condvar, Mutex};
+
+pub(crate) fn disk() -> Arc<FaultBackend> {
+    Arc::new(FaultBackend::new(FaultPlan::none()))
+}
+
+/// The next life of a disk after a crash, or after a clean close.
+pub(crate) fn crash(backend: &FaultBackend, survivors: Survivors) -> Arc<FaultBackend> {
+    let disk = backend.crash(survivors).unwrap();
+    Arc::new(FaultBackend::over(&disk, FaultPlan::none()).unwrap())
+}
+
+pub(crate) fn options() -> StoreOptions {
+    StoreOptions { memory_budget_bytes: 64 << 20, ..StoreOptions::default() }
+}
+
+pub(crate) fn open(backend: &Arc<FaultBackend>) -> Store {
+    Store::open(backend.clone(), options()).unwrap()
+}
+
+pub(crate) fn repo_name(name: &str) -> RepoName {
+    RepoName::new(name).unwrap()
+}
+
+pub(crate) fn create(store: &Store, name: &str, durability: Durability) -> Repo {
+    store.create(&repo_name(name), RepoSettings { durability, ..RepoSettings::default() }, "tester").unwrap()
+}
+
+pub(crate) fn branch(short: &str) -> RefName {
+    RefName::branch(short).unwrap()
+}
+
+pub(crate) fn signature(seconds: i64) -> Signature {
+    Signature::new("Tester", "tester@example.com", seconds, 0).unwrap()
+}
+
+pub(crate) fn commit_bytes(tree: Oid, parents: &[Oid], seconds: i64, message: &str) -> Bytes {
+    let commit = Commit {
+        tree,
+        parents: parents.iter().copied().collect(),
+        author: signature(seconds),
+        committer: signature(seconds),
+        encoding: None,
+        extra_headers: Vec::new(),
+        message: message.as_bytes().to_vec(),
+    };
+    commit.to_bytes().into()
+}
+
+pub(crate) fn edit(name: &RefName, expected: Expected, target: Option<Oid>) -> RefEdit {
+    RefEdit { name: name.clone(), expected, target }
+}
+
+/// Points a reference at a new commit with this message.
+pub(crate) fn set(repo: &Repo, name: &RefName, expected: Expected, message: &str) -> Result<(Oid, Published)> {
+    let mut transaction = repo.begin("tester", Cause::Api);
+    let oid = transaction.put(Kind::Commit, commit_bytes(Oid::empty_tree(), &[], 1, message))?;
+    transaction.edit(edit(name, expected, Some(oid)))?;
+    Ok((oid, publish(transaction)?))
+}
+
+pub(crate) fn publish(transaction: Transaction) -> Result<Published> {
+    transaction.prepare()?.publish()
+}
+
+/// [`set`], and waits until it is durable.
+pub(crate) fn set_durably(repo: &Repo, name: &RefName, message: &str) -> Result<Oid> {
+    let (oid, published) = set(repo, name, Expected::Any, message)?;
+    published.ticket.wait()?;
+    Ok(oid)
+}
+
+/// The message of the commit that readers see on a reference.
+pub(crate) fn message(repo: &Repo, name: &RefName) -> Option<String> {
+    let snapshot = repo.snapshot();
+    let oid = snapshot.reference(name)?;
+    Some(String::from_utf8(snapshot.commit(&oid).unwrap().message).unwrap())
+}
+
+#[track_caller]
+pub(crate) fn kind<T>(result: Result<T>) -> ErrorKind {
+    match result {
+        Ok(_) => panic!("this should have failed"),
+        Err(error) => error.kind().clone(),
+    }
+}
+
+/// Waits for what other threads bring about; only a hang makes it fail.
+#[track_caller]
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !holds() {
+        assert!(started.elapsed() < Duration::from_secs(20), "it never came: {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Bytes without any pattern, the same for the same seed.
+pub(crate) fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut out = Vec::with_capacity(len + 8);
+    while out.len() < len {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        out.extend_from_slice(&state.wrapping_mul(0x2545_f491_4f6c_dd1d).to_le_bytes());
+    }
+    out.truncate(len);
+    out
+}
+
+pub(crate) fn entries(backend: &dyn Backend, family: Family, prefix: &[u8]) -> Vec<(Bytes, Bytes)> {
+    backend.scan(family, Scan::prefix(prefix)).unwrap().collect::<BackendResult<_>>().unwrap()
+}
+
+/// A disk whose writes wait while the gate is shut.
+pub(crate) struct Gate {
+    disk: FaultBackend,
+    shut: Mutex<bool>,
+    opened: Condvar,
+}
+
+impl Gate {
+    pub(crate) fn new() -> Self {
+        Self { disk: FaultBackend::new(FaultPlan::none()), shut: Mutex::new(false), opened: Condvar::new() }
+    }
+
+    /// Shuts the gate until the answer is dropped, also by a test that fails.
+    pub(crate) fn shut(self: &Arc<Self>) -> Shut {
+        *self.shut.lock() = true;
+        Shut(self.clone())
+    }
+}
+
+pub(crate) struct Shut(Arc<Gate>);
+
+impl Drop for Shut {
+    fn drop(&mut self) {
+        *self.0.shut.lock() = false;
+        self.0.opened.notify_all();
+    }
+}
+
+impl Backend for Gate {
+    fn get(&self, family: Family, key: &[u8]) -> BackendResult<Option<Bytes>> {
+        self.disk.get(family, key)
+    }
+
+    fn scan(&self, family: Family, scan: Scan) -> BackendResult<Entries<'_>> {
+        self.disk.scan(family, scan)
+    }
+
+    fn write(&self, batch: Batch, sync: Sync) -> BackendResult<()> {
+        let mut shut = self.shut.lock();
+        while *shut {
+            self.opened.wait(&mut shut);
+        }
+        drop(shut);
+        self.disk.write(batch, sync)
+    }
+
+    fn sync(&self) -> BackendResult<()> {
+        self.disk.sync()
+    }
+
+    fn describe(&self) -> Description {
+        self.disk.describe()
+    }
+
+    fn usage(&self) -> BackendResult<Usage> {
+        self.disk.usage()
+    }
+
+    fn close(&self) -> BackendResult<()> {
+        self.disk.close()
+    }
+}

@@ -1,0 +1,13 @@
+//! The engine through its public interface, on backends that can fail, fill up and crash.
+
+#![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
+
+mod budget;
+mod commit;
+mod failure;
+mod feed;
+mod helper;
+mod model;
+mod publish;
+mod read;
+mod recovery;
