@@ -1,0 +1,146 @@
+//! What all handlers share: the store, the configuration, and the server's own services around them.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use govc_backends::MemoryBackend;
+use govc_engine::{Backend, Limits, Store, StoreOptions};
+
+use crate::config::{BackendKind, Config};
+use crate::git::{PackCache, PackCacheOptions};
+use crate::telemetry::Metrics;
+use crate::work::{WorkOptions, WorkPool};
+
+/// The server's state. One exists for the life of the process.
+pub struct App {
+    /// All repositories.
+    pub store: Store,
+    /// What the server was told.
+    pub config: Config,
+    /// What it counts.
+    pub metrics: Metrics,
+    /// Where long work runs.
+    pub work: WorkPool,
+    /// Packs kept for verbatim serving.
+    pub packs: PackCache,
+    /// When the server started.
+    pub started: Instant,
+    /// Set once, when the server begins to stop; read by the readiness probe. Orders nothing.
+    draining: AtomicBool,
+}
+
+/// Why the server's data could not be opened.
+#[derive(Debug)]
+pub struct OpenError(String);
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for OpenError {}
+
+impl App {
+    /// Opens everything that `config` names, recovering what an earlier process left. Blocks.
+    ///
+    /// # Errors
+    /// When the data folder cannot be made or used, another process has it, or its content is damaged.
+    pub fn open(config: Config) -> Result<Arc<Self>, OpenError> {
+        let backend = open_backend(&config)?;
+        let options = StoreOptions {
+            memory_budget_bytes: config.engine_memory_bytes(),
+            limits: Limits { object_bytes_max: config.storage.object_bytes_max, ..Limits::default() },
+            relaxed_delay_max: config.storage.relaxed_delay_max,
+            ..StoreOptions::default()
+        };
+        let store = Store::open(backend, options)
+            .map_err(|error| OpenError(format!("cannot open the store: {}", with_causes(&error))))?;
+        let packs = PackCacheOptions {
+            dir: config.data_folder().map(|data| data.join("packs")),
+            memory_bytes: config.git.pack_cache_memory_bytes,
+            disk_bytes: config.git.pack_cache_disk_bytes,
+        };
+        let packs =
+            PackCache::open(packs).map_err(|error| OpenError(format!("cannot open the pack cache: {error}")))?;
+        Ok(Arc::new(Self::new(store, config, packs)))
+    }
+
+    fn new(store: Store, config: Config, packs: PackCache) -> Self {
+        let work = WorkPool::new(WorkOptions {
+            threads: config.server.work_threads,
+            queue_max: config.server.work_queue_max,
+            timeout: config.server.work_timeout,
+        });
+        let metrics = Metrics::new();
+        Self { store, config, metrics, work, packs, started: Instant::now(), draining: AtomicBool::new(false) }
+    }
+
+    /// Marks the server as stopping: it is not ready any more, and goes on answering what reaches it.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the server is stopping.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+}
+
+impl fmt::Debug for App {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("App").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+fn open_backend(config: &Config) -> Result<Arc<dyn Backend>, OpenError> {
+    match config.storage.backend {
+        BackendKind::Memory => Ok(Arc::new(MemoryBackend::new())),
+        BackendKind::Rocksdb => {
+            make_folder(&config.storage.data)?;
+            open_rocksdb(&config.storage.data.join("rocksdb"), config)
+        }
+    }
+}
+
+/// Makes the data folder, for nobody but the server's user: repositories may be private.
+fn make_folder(folder: &Path) -> Result<(), OpenError> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| {
+        let folder = folder.display();
+        OpenError(format!("cannot make the data folder {folder} (storage.data): {error}"))
+    })
+}
+
+#[cfg(feature = "rocksdb")]
+fn open_rocksdb(path: &Path, config: &Config) -> Result<Arc<dyn Backend>, OpenError> {
+    use govc_backends::{RocksBackend, RocksOptions};
+    use govc_engine::BackendErrorKind;
+
+    let options = RocksOptions { reserve_bytes: config.storage.reserve_bytes, ..RocksOptions::default() };
+    match RocksBackend::open(path, options) {
+        Ok(backend) => Ok(Arc::new(backend)),
+        Err(error) if matches!(error.kind, BackendErrorKind::Locked) => {
+            Err(OpenError(format!("the data in {} are in use by another process: {}", path.display(), error.message)))
+        }
+        Err(error) => Err(OpenError(format!("cannot open the data in {}: {}", path.display(), error.message))),
+    }
+}
+
+#[cfg(not(feature = "rocksdb"))]
+fn open_rocksdb(_path: &Path, _config: &Config) -> Result<Arc<dyn Backend>, OpenError> {
+    Err(OpenError("storage.backend = rocksdb: this program was built without RocksDB".to_owned()))
+}
+
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

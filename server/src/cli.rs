@@ -1,0 +1,243 @@
+//! The command line: `govc serve` and `govc version`.
+//!
+//! Flags are taken as text and left to [`Config`], which parses them as it does
+//! the environment's and the file's values, so that all three refuse the same things in the same words.
+
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::Config;
+use crate::serve;
+
+/// The version of the program.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// A bad flag, variable or file; clap's own errors end with the same code.
+const EXIT_USAGE: u8 = 2;
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "govc",
+    version,
+    about = "A memory-first, Git-compatible repository server",
+    long_about = "govc is a database server whose data are Git repositories: push to it and clone from it \
+                  with any git client, or commit and read through its HTTP API under /api/v1.",
+    arg_required_else_help = true
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start the server
+    #[command(
+        long_about = "Start the server.\n\nIt prints one line with its address on standard output when it \
+                      is ready, and logs to standard error. SIGTERM and SIGINT let requests in flight \
+                      finish (at most 30 s), then make everything durable and end; a second signal ends \
+                      at once.\n\nEvery setting may be given as a flag, as an environment variable or in \
+                      the TOML file that --config names; flags win over the environment, the environment \
+                      over the file. Unknown names and bad values are errors.",
+        after_long_help = SETTINGS_HELP
+    )]
+    Serve(Box<ServeArgs>),
+    /// Print the version
+    #[command(long_about = "Print the program's name and version on one line.")]
+    Version,
+}
+
+#[derive(Debug, Args)]
+struct ServeArgs {
+    /// Address and port to listen on; port 0 takes a free one [default: 127.0.0.1:8080] [env: GOVC_LISTEN]
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<String>,
+
+    /// Folder of the data, made if it is missing [default: ./govc-data] [env: GOVC_DATA]
+    #[arg(long, value_name = "DIR")]
+    data: Option<String>,
+
+    /// What keeps the data: rocksdb, or memory (nothing survives) [default: rocksdb] [env: GOVC_BACKEND]
+    #[arg(long, value_name = "NAME")]
+    backend: Option<String>,
+
+    /// TOML file with settings [env: GOVC_CONFIG]
+    #[arg(long, value_name = "FILE")]
+    config: Option<String>,
+
+    /// Memory for repository data, such as 2G [default: half of the machine's] [env: GOVC_MEMORY]
+    #[arg(long, value_name = "SIZE")]
+    memory: Option<String>,
+
+    /// Free disk space to leave alone; writes are refused before it is used [default: 256MiB] [env: GOVC_RESERVE]
+    #[arg(long, value_name = "SIZE")]
+    reserve: Option<String>,
+
+    /// Let a push to a repository that does not exist create it [env: GOVC_CREATE_ON_PUSH]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    create_on_push: Option<String>,
+
+    /// Listen beyond loopback although everyone who reaches the server may do everything
+    /// [env: GOVC_INSECURE_NO_AUTH]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    insecure_no_auth: Option<String>,
+
+    /// Largest body of an API request [default: 128MiB] [env: GOVC_MAX_BODY]
+    #[arg(long, value_name = "SIZE")]
+    max_body: Option<String>,
+
+    /// Largest single Git object [default: 128MiB] [env: GOVC_MAX_OBJECT]
+    #[arg(long, value_name = "SIZE")]
+    max_object: Option<String>,
+
+    /// Largest pack that a push may send [default: 4GiB] [env: GOVC_MAX_PACK]
+    #[arg(long, value_name = "SIZE")]
+    max_pack: Option<String>,
+
+    /// Least severe level that is logged: trace, debug, info, warn, error or off [default: info]
+    /// [env: GOVC_LOG_LEVEL]
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<String>,
+
+    /// Form of a log line: json or text [default: json] [env: GOVC_LOG_FORMAT]
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<String>,
+}
+
+/// What `govc serve --help` says about the file and the settings that have no flag.
+const SETTINGS_HELP: &str = "\
+The TOML file (--config, GOVC_CONFIG), with the defaults:
+
+  [server]
+  listen = \"127.0.0.1:8080\"     # GOVC_LISTEN
+  host, port                    # GOVC_HOST, GOVC_PORT: the parts of listen, instead of it
+  insecure_no_auth = false      # GOVC_INSECURE_NO_AUTH
+  max_body = \"128MiB\"           # GOVC_MAX_BODY
+  header_timeout = \"60s\"        # GOVC_HEADER_TIMEOUT: for a request's head, and idle connections
+  max_connections = 8192        # GOVC_MAX_CONNECTIONS
+  work_threads                  # GOVC_WORK_THREADS: for long work; default 8 a processor, 16 to 256
+  work_queue = 1024             # GOVC_WORK_QUEUE: long work that may wait for a thread
+  work_timeout = \"60s\"          # GOVC_WORK_TIMEOUT: how long it may wait, and then run
+  shutdown_timeout = \"30s\"      # GOVC_SHUTDOWN_TIMEOUT: at most 30s
+
+  [storage]
+  backend = \"rocksdb\"           # GOVC_BACKEND
+  data = \"./govc-data\"          # GOVC_DATA
+  memory                        # GOVC_MEMORY: default half of the machine's
+  reserve = \"256MiB\"            # GOVC_RESERVE
+  max_object = \"128MiB\"         # GOVC_MAX_OBJECT
+  relaxed_delay = \"100ms\"       # GOVC_RELAXED_DELAY: what a relaxed repository may lose
+
+  [logging]
+  level = \"info\"                # GOVC_LOG_LEVEL
+  format = \"json\"               # GOVC_LOG_FORMAT
+
+  [metrics]
+  enabled = true                # GOVC_METRICS_ENABLED
+  path = \"/metrics\"             # GOVC_METRICS_PATH
+
+  [git]
+  create_on_push = false        # GOVC_CREATE_ON_PUSH
+  max_pack = \"4GiB\"             # GOVC_MAX_PACK
+  pack_cache_memory             # GOVC_PACK_CACHE_MEMORY: default 1/8 of memory, at most 256MiB
+  pack_cache_disk = \"4GiB\"      # GOVC_PACK_CACHE_DISK
+
+Sizes: 4096, 512MiB, 2G (powers of 1024), 500MB (powers of 1000). Durations: 500ms, 30s, 5m, 1h.";
+
+/// Runs the program that the process's arguments ask for, to its end.
+pub fn run() -> ExitCode {
+    match Cli::parse().command {
+        Command::Serve(args) => match Config::load(args.given()) {
+            Ok(config) => serve::run(config),
+            Err(error) => {
+                eprintln!("govc: {error}");
+                ExitCode::from(EXIT_USAGE)
+            }
+        },
+        Command::Version => {
+            println!("govc {VERSION}");
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+impl ServeArgs {
+    /// The flags that are present, under the names that [`Config`] knows.
+    fn given(self) -> Vec<(&'static str, String)> {
+        let flags = [
+            ("listen", self.listen),
+            ("data", self.data),
+            ("backend", self.backend),
+            ("config", self.config),
+            ("memory", self.memory),
+            ("reserve", self.reserve),
+            ("create-on-push", self.create_on_push),
+            ("insecure-no-auth", self.insecure_no_auth),
+            ("max-body", self.max_body),
+            ("max-object", self.max_object),
+            ("max-pack", self.max_pack),
+            ("log-level", self.log_level),
+            ("log-format", self.log_format),
+        ];
+        flags.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+    }
+}
+
+/// The whole help of `govc serve`.
+#[cfg(test)]
+pub(crate) fn serve_help() -> String {
+    use clap::CommandFactory;
+    let mut command = Cli::command();
+    let serve = command.find_subcommand_mut("serve").expect("serve is a subcommand");
+    serve.render_long_help().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn given(arguments: &[&str]) -> Result<Vec<(&'static str, String)>, clap::Error> {
+        let arguments = ["govc", "serve"].iter().chain(arguments);
+        match Cli::try_parse_from(arguments)?.command {
+            Command::Serve(args) => Ok(args.given()),
+            Command::Version => unreachable!("serve was asked for"),
+        }
+    }
+
+    #[test]
+    fn the_commands_are_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn switches_may_carry_a_value() {
+        assert!(given(&[]).unwrap().is_empty());
+        let on = ("create-on-push", "true".to_owned());
+        assert_eq!(given(&["--create-on-push"]).unwrap(), [on]);
+        let off = ("create-on-push", "false".to_owned());
+        assert_eq!(given(&["--create-on-push=false"]).unwrap(), [off]);
+        given(&["--create-on-push", "true"]).unwrap_err();
+    }
+
+    #[test]
+    fn every_flag_is_a_setting() {
+        let command = Cli::command();
+        let serve = command.find_subcommand("serve").expect("serve is a subcommand");
+        let flags: Vec<_> = serve.get_arguments().filter_map(clap::Arg::get_long).collect();
+        assert!(flags.len() >= 13, "{flags:?}");
+        for flag in flags.into_iter().filter(|flag| !["help", "config"].contains(flag)) {
+            let arguments = [format!("--{flag}=\u{1}")];
+            let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+            let flags = given(&arguments).unwrap();
+            let found = crate::config::Given { flags, ..Default::default() };
+            let message = Config::resolve(&found).map(|config| config.storage.data.display().to_string());
+            // A folder may have any name; every other setting refuses a control byte.
+            match message {
+                Ok(data) => assert!(flag == "data" && data == "\u{1}", "--{flag} was ignored"),
+                Err(error) => assert!(error.to_string().contains(&format!("--{flag}")), "{error}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,341 @@
+//! What the server is told: the one place that reads files and the environment.
+//!
+//! A setting has one key (`section.name`), and may come from a flag, an environment variable or the TOML
+//! file; flags win over the environment, the environment over the file, the file over the defaults.
+//! [`Config::resolve`] is a pure function of those texts, so everything about precedence and bad values is
+//! tested without touching the process. An unknown key or a bad value is always an error that names the
+//! key and where it was given: a misspelt setting must not silently become a default.
+
+mod machine;
+mod sources;
+#[cfg(test)]
+mod tests;
+mod values;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tracing::level_filters::LevelFilter;
+
+use sources::Layers;
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+/// The least memory budget that the server starts with, in bytes.
+const MEMORY_BYTES_MIN: u64 = 32 * MIB;
+
+/// Half of this is the memory budget when the machine does not say how much it has.
+const MEMORY_BYTES_ASSUMED: u64 = 2 * GIB;
+
+/// All settings, valid together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Where and how connections are served.
+    pub server: ServerConfig,
+    /// Where the data are and how much memory serves them.
+    pub storage: StorageConfig,
+    /// What is logged.
+    pub logging: LoggingConfig,
+    /// What is measured.
+    pub metrics: MetricsConfig,
+    /// The Git protocol.
+    pub git: GitConfig,
+}
+
+/// Section `[server]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerConfig {
+    /// The address to listen on; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Whether to listen beyond loopback although there are no users yet.
+    pub insecure_no_auth: bool,
+    /// The largest body of an API request, in bytes. Pushes have [`GitConfig::pack_bytes_max`].
+    pub body_bytes_max: u64,
+    /// How long a client may take for a request's head, and may keep an idle connection.
+    pub header_timeout: Duration,
+    /// How many connections are served at once; further ones wait in the listener's backlog.
+    pub connections_max: usize,
+    /// How many blocking threads long work (walks, grep, packs) may use at once.
+    pub work_threads: usize,
+    /// How many pieces of long work may wait for a thread; more are refused.
+    pub work_queue_max: usize,
+    /// How long long work may wait for a thread, and the deadline that it is given once it runs.
+    pub work_timeout: Duration,
+    /// How long requests in flight may take to finish after the first signal to stop; at most 30 s.
+    pub shutdown_timeout: Duration,
+}
+
+/// Section `[storage]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StorageConfig {
+    /// What keeps the data.
+    pub backend: BackendKind,
+    /// The folder that holds everything durable. Not used by the memory backend.
+    pub data: PathBuf,
+    /// The memory budget of the whole process for repository data, in bytes. The pack cache's share is
+    /// part of it.
+    pub memory_bytes: u64,
+    /// Free disk space that the server leaves alone: writes are refused before it is used, in bytes.
+    pub reserve_bytes: u64,
+    /// The largest single Git object, in bytes.
+    pub object_bytes_max: u64,
+    /// How long a write to a `relaxed` repository may stay volatile.
+    pub relaxed_delay_max: Duration,
+}
+
+/// Which backend keeps the data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BackendKind {
+    /// Nothing is kept; for tests and throw-away servers.
+    Memory,
+    /// RocksDB under `DATA/rocksdb`.
+    Rocksdb,
+}
+
+/// Section `[logging]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LoggingConfig {
+    /// The least severe level that is written.
+    pub level: LevelFilter,
+    /// The form of a line.
+    pub format: LogFormat,
+}
+
+/// The form of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For people at a terminal.
+    Text,
+}
+
+/// Section `[metrics]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MetricsConfig {
+    /// Whether metrics are served at all.
+    pub enabled: bool,
+    /// The path at which they are served.
+    pub path: String,
+}
+
+/// Section `[git]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GitConfig {
+    /// Whether a push to a repository that does not exist creates it.
+    pub create_on_push: bool,
+    /// The largest pack that a push may send, in bytes.
+    pub pack_bytes_max: u64,
+    /// Memory for packs kept for verbatim serving, in bytes; part of [`StorageConfig::memory_bytes`].
+    pub pack_cache_memory_bytes: u64,
+    /// Disk space for packs kept for verbatim serving, in bytes.
+    pub pack_cache_disk_bytes: u64,
+}
+
+/// Everything that a configuration is made of, as text.
+#[derive(Debug, Clone, Default)]
+pub struct Given {
+    /// Flags of the command line that were present: name without dashes, value.
+    pub flags: Vec<(&'static str, String)>,
+    /// The environment; only names that start with `GOVC_` are looked at.
+    pub environment: BTreeMap<String, String>,
+    /// The file's path and text, if there is one.
+    pub file: Option<(PathBuf, String)>,
+    /// The memory that the process may use, in bytes, if known.
+    pub machine_memory_bytes: Option<u64>,
+}
+
+/// A setting that cannot be used. The message names the key and where it was given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError(String);
+
+impl ConfigError {
+    fn new(message: impl Into<String>) -> Self {
+        Self(message.into())
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl Default for Config {
+    /// The defaults, with the memory budget of a machine that does not say how much it has.
+    fn default() -> Self {
+        let memory_bytes = MEMORY_BYTES_ASSUMED / 2;
+        Self {
+            server: ServerConfig {
+                listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080),
+                insecure_no_auth: false,
+                body_bytes_max: 128 * MIB,
+                header_timeout: Duration::from_secs(60),
+                connections_max: 8192,
+                work_threads: work_threads_default(),
+                work_queue_max: 1024,
+                work_timeout: Duration::from_secs(60),
+                shutdown_timeout: SHUTDOWN_TIMEOUT_MAX,
+            },
+            storage: StorageConfig {
+                backend: BackendKind::Rocksdb,
+                data: PathBuf::from("./govc-data"),
+                memory_bytes,
+                reserve_bytes: 256 * MIB,
+                object_bytes_max: 128 * MIB,
+                relaxed_delay_max: Duration::from_millis(100),
+            },
+            logging: LoggingConfig { level: LevelFilter::INFO, format: LogFormat::Json },
+            metrics: MetricsConfig { enabled: true, path: "/metrics".to_owned() },
+            git: GitConfig {
+                create_on_push: false,
+                pack_bytes_max: 4 * GIB,
+                pack_cache_memory_bytes: pack_cache_memory_default(memory_bytes),
+                pack_cache_disk_bytes: 4 * GIB,
+            },
+        }
+    }
+}
+
+/// In-flight requests finish within this time or are cut off; an orchestrator's patience ends about then.
+const SHUTDOWN_TIMEOUT_MAX: Duration = Duration::from_secs(30);
+
+/// Many more threads than processors: a pack that streams to a slow client holds its thread while it waits.
+fn work_threads_default() -> usize {
+    let processors = std::thread::available_parallelism().map_or(4, std::num::NonZero::get);
+    processors.saturating_mul(8).clamp(16, 256)
+}
+
+fn pack_cache_memory_default(memory_bytes: u64) -> u64 {
+    (memory_bytes / 8).min(256 * MIB)
+}
+
+impl Config {
+    /// Reads the environment and the file that it or the flags name, and resolves them.
+    ///
+    /// # Errors
+    /// When the file cannot be read, and as [`Config::resolve`].
+    pub fn load(flags: Vec<(&'static str, String)>) -> Result<Self, ConfigError> {
+        // A variable whose name or value is not Unicode cannot be one of ours unless its name starts
+        // like ours; then the lossy value fails where it is parsed, under its name.
+        let environment = std::env::vars_os()
+            .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
+            .collect();
+        let mut given = Given { flags, environment, file: None, machine_memory_bytes: machine::memory_bytes() };
+        if let Some((path, origin)) = given.file_path() {
+            let text = std::fs::read_to_string(&path).map_err(|error| {
+                ConfigError::new(format!("cannot read the file {} ({origin}): {error}", path.display()))
+            })?;
+            given.file = Some((path, text));
+        }
+        Self::resolve(&given)
+    }
+
+    /// Makes the configuration out of what was given. Pure.
+    ///
+    /// # Errors
+    /// On an unknown key or `GOVC_` variable, a value that its setting does not take, or settings that do
+    /// not go together.
+    pub fn resolve(given: &Given) -> Result<Self, ConfigError> {
+        let layers = Layers::new(given)?;
+        let mut config = Self::default();
+
+        let server = &mut config.server;
+        server.listen = layers.listen(server.listen)?;
+        layers.set("server.insecure_no_auth", &mut server.insecure_no_auth, values::boolean)?;
+        layers.set("server.max_body", &mut server.body_bytes_max, values::size)?;
+        layers.set("server.header_timeout", &mut server.header_timeout, values::duration)?;
+        layers.set("server.max_connections", &mut server.connections_max, values::count)?;
+        layers.set("server.work_threads", &mut server.work_threads, values::count)?;
+        layers.set("server.work_queue", &mut server.work_queue_max, values::count)?;
+        layers.set("server.work_timeout", &mut server.work_timeout, values::duration)?;
+        layers.set("server.shutdown_timeout", &mut server.shutdown_timeout, |text| {
+            values::duration_up_to(text, SHUTDOWN_TIMEOUT_MAX)
+        })?;
+
+        let storage = &mut config.storage;
+        if let Some(machine_bytes) = given.machine_memory_bytes {
+            storage.memory_bytes = (machine_bytes / 2).max(MEMORY_BYTES_MIN);
+        }
+        layers.set("storage.backend", &mut storage.backend, values::backend)?;
+        layers.set("storage.data", &mut storage.data, values::path)?;
+        layers.set("storage.memory", &mut storage.memory_bytes, |text| values::size_from(text, MEMORY_BYTES_MIN))?;
+        layers.set("storage.reserve", &mut storage.reserve_bytes, values::size)?;
+        layers.set("storage.max_object", &mut storage.object_bytes_max, |text| values::size_from(text, KIB))?;
+        layers.set("storage.relaxed_delay", &mut storage.relaxed_delay_max, values::duration)?;
+
+        layers.set("logging.level", &mut config.logging.level, values::level)?;
+        layers.set("logging.format", &mut config.logging.format, values::log_format)?;
+
+        layers.set("metrics.enabled", &mut config.metrics.enabled, values::boolean)?;
+        layers.set("metrics.path", &mut config.metrics.path, values::metrics_path)?;
+
+        let git = &mut config.git;
+        git.pack_cache_memory_bytes = pack_cache_memory_default(config.storage.memory_bytes);
+        layers.set("git.create_on_push", &mut git.create_on_push, values::boolean)?;
+        layers.set("git.max_pack", &mut git.pack_bytes_max, |text| values::size_from(text, KIB))?;
+        layers.set("git.pack_cache_memory", &mut git.pack_cache_memory_bytes, values::size)?;
+        layers.set("git.pack_cache_disk", &mut git.pack_cache_disk_bytes, values::size)?;
+
+        config.check_together(&layers)?;
+        Ok(config)
+    }
+
+    /// The folder of everything durable, unless nothing is.
+    pub fn data_folder(&self) -> Option<&Path> {
+        match self.storage.backend {
+            BackendKind::Memory => None,
+            BackendKind::Rocksdb => Some(&self.storage.data),
+        }
+    }
+
+    /// The engine's part of the memory budget: all but the pack cache's.
+    pub fn engine_memory_bytes(&self) -> u64 {
+        self.storage.memory_bytes.saturating_sub(self.git.pack_cache_memory_bytes)
+    }
+
+    fn check_together(&self, layers: &Layers) -> Result<(), ConfigError> {
+        if self.git.pack_cache_memory_bytes > self.storage.memory_bytes / 2 {
+            return Err(ConfigError::new(format!(
+                "git.pack_cache_memory ({}) may be at most half of storage.memory, which is {} bytes",
+                layers.origin("git.pack_cache_memory"),
+                self.storage.memory_bytes
+            )));
+        }
+        // `::ffff:127.0.0.1` is loopback too.
+        let address = self.server.listen.ip().to_canonical();
+        if !address.is_loopback() && !self.server.insecure_no_auth {
+            return Err(ConfigError::new(format!(
+                "server.listen ({}): refusing to listen on {}, because there are no users yet and everyone \
+                 who reaches it could read and change everything; listen on 127.0.0.1, or add \
+                 --insecure-no-auth if that is what you want",
+                layers.listen_origin(),
+                self.server.listen
+            )));
+        }
+        Ok(())
+    }
+}
+
+impl BackendKind {
+    /// The word of flags and files.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Rocksdb => "rocksdb",
+        }
+    }
+}
+
+impl fmt::Display for BackendKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

@@ -1,0 +1,273 @@
+//! What a client is told first: references and capabilities (versions 0 and 1), or capabilities alone (version 2).
+//!
+//! Source: git's `Documentation/gitprotocol-http`, `gitprotocol-capabilities`, `upload-pack.c`, `receive-pack.c`.
+
+use std::fmt;
+use std::io::Write;
+
+use govc_engine::{Kind, Oid, Result, Snapshot};
+
+use super::pkt;
+
+/// How the server names itself; visible ASCII without spaces.
+pub(crate) const AGENT: &str = concat!("govc/", env!("CARGO_PKG_VERSION"));
+
+const FETCH_CAPABILITIES: &str = "multi_ack thin-pack side-band side-band-64k ofs-delta shallow deepen-since \
+     deepen-not deepen-relative no-progress include-tag multi_ack_detailed no-done";
+
+const PUSH_CAPABILITIES: &str = "report-status report-status-v2 delete-refs side-band-64k quiet atomic ofs-delta";
+
+/// The two programs of git that a client talks to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Service {
+    /// Sends packs: clone, fetch, ls-remote.
+    UploadPack,
+    /// Takes packs: push.
+    ReceivePack,
+}
+
+impl Service {
+    /// The service of git's name for it.
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "git-upload-pack" => Some(Service::UploadPack),
+            "git-receive-pack" => Some(Service::ReceivePack),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Service::UploadPack => "git-upload-pack",
+            Service::ReceivePack => "git-receive-pack",
+        })
+    }
+}
+
+/// The protocol's version, as the `Git-Protocol` header asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(crate) enum Version {
+    /// The original protocol.
+    #[default]
+    V0,
+    /// The original protocol with its number in front.
+    V1,
+    /// Commands and capabilities.
+    V2,
+}
+
+impl Version {
+    /// The highest version that a header's `key=value` list names; what is unknown is passed over, as git does.
+    pub(crate) fn from_header(header: &str) -> Self {
+        let known = |part: &str| match part {
+            "version=1" => Some(Version::V1),
+            "version=2" => Some(Version::V2),
+            _ => None,
+        };
+        header.split(':').filter_map(known).max().unwrap_or_default()
+    }
+}
+
+/// Writes the advertisement for fetching in version 2. It is the same for every repository.
+///
+/// # Errors
+/// What `out` fails with.
+pub(crate) fn capabilities_v2(out: &mut dyn Write) -> std::io::Result<()> {
+    pkt::text(out, format_args!("version 2\n"))?;
+    pkt::text(out, format_args!("agent={AGENT}\n"))?;
+    pkt::text(out, format_args!("ls-refs=unborn\n"))?;
+    pkt::text(out, format_args!("fetch=shallow wait-for-done\n"))?;
+    pkt::text(out, format_args!("object-format=sha1\n"))?;
+    pkt::flush(out)
+}
+
+/// Writes the advertisement of all references with the service's line in front, as it goes over HTTP.
+///
+/// # Errors
+/// What reading the tags or `out` fails with.
+pub(crate) fn references(snapshot: &Snapshot, service: Service, version: Version, out: &mut dyn Write) -> Result<()> {
+    write_head(service, version, out).map_err(pkt::input_error)?;
+    let head = snapshot.reference(snapshot.head());
+    let mut lines = Lines::new(out, capabilities(service, head.map(|_| snapshot.head().as_bytes())));
+    match service {
+        Service::UploadPack => {
+            if let Some(oid) = head {
+                // HEAD names a branch, and a branch a commit: there is nothing to peel.
+                lines.line(&oid, b"HEAD")?;
+            }
+            for (name, oid) in snapshot.references() {
+                lines.line(oid, name.as_bytes())?;
+                if let Some(peeled) = peeled(snapshot, name.is_branch(), oid)? {
+                    lines.line(&peeled, &[name.as_bytes(), b"^{}"].concat())?;
+                }
+            }
+        }
+        Service::ReceivePack => {
+            for (name, oid) in snapshot.references() {
+                lines.line(oid, name.as_bytes())?;
+            }
+        }
+    }
+    lines.finish()
+}
+
+/// What an annotated tag leads to in the end; `None` for every other object.
+///
+/// # Errors
+/// What reading the object fails with.
+pub(crate) fn peeled(snapshot: &Snapshot, is_branch: bool, oid: &Oid) -> Result<Option<Oid>> {
+    if is_branch {
+        return Ok(None);
+    }
+    match snapshot.header(oid)? {
+        Some((Kind::Tag, _)) => Ok(Some(snapshot.peel(*oid)?.0)),
+        _ => Ok(None),
+    }
+}
+
+fn write_head(service: Service, version: Version, out: &mut dyn Write) -> std::io::Result<()> {
+    pkt::text(out, format_args!("# service={service}\n"))?;
+    pkt::flush(out)?;
+    // Pushing has no version 2; a client that asks for it gets version 0, as from git.
+    if version == Version::V1 { pkt::text(out, format_args!("version 1\n")) } else { Ok(()) }
+}
+
+fn capabilities(service: Service, head_target: Option<&[u8]>) -> Vec<u8> {
+    let list = match service {
+        Service::UploadPack => FETCH_CAPABILITIES,
+        Service::ReceivePack => PUSH_CAPABILITIES,
+    };
+    let mut capabilities = list.as_bytes().to_vec();
+    if let (Service::UploadPack, Some(target)) = (service, head_target) {
+        capabilities.extend_from_slice(b" symref=HEAD:");
+        capabilities.extend_from_slice(target);
+    }
+    capabilities.extend_from_slice(format!(" object-format=sha1 agent={AGENT}").as_bytes());
+    capabilities
+}
+
+/// Lines `ID NAME`, the first of them with the capabilities.
+struct Lines<'a> {
+    out: &'a mut dyn Write,
+    /// Taken by the first line.
+    capabilities: Option<Vec<u8>>,
+    line: Vec<u8>,
+}
+
+impl<'a> Lines<'a> {
+    fn new(out: &'a mut dyn Write, capabilities: Vec<u8>) -> Self {
+        Self { out, capabilities: Some(capabilities), line: Vec::new() }
+    }
+
+    fn line(&mut self, oid: &Oid, name: &[u8]) -> Result<()> {
+        self.line.clear();
+        self.line.extend_from_slice(oid.to_string().as_bytes());
+        self.line.push(b' ');
+        self.line.extend_from_slice(name);
+        if let Some(capabilities) = self.capabilities.take() {
+            self.line.push(0);
+            self.line.extend_from_slice(&capabilities);
+        }
+        self.line.push(b'\n');
+        pkt::data(self.out, &self.line).map_err(pkt::input_error)
+    }
+
+    fn finish(mut self) -> Result<()> {
+        if self.capabilities.is_some() {
+            self.line(&Oid::null(), b"capabilities^{}")?;
+        }
+        pkt::flush(self.out).map_err(pkt::input_error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::git::pkt::{Line, Reader};
+
+    fn read(stream: &[u8]) -> Vec<String> {
+        let mut reader = Reader::new(stream);
+        let mut lines = Vec::new();
+        loop {
+            match reader.read().expect("valid lines") {
+                Line::Data(data) => lines.push(String::from_utf8_lossy(data).into_owned()),
+                Line::Eof => return lines,
+                other => lines.push(format!("{other:?}")),
+            }
+        }
+    }
+
+    #[test]
+    fn the_highest_version_that_is_known_wins() {
+        let cases = [
+            ("", Version::V0),
+            ("version=2", Version::V2),
+            ("version=1:version=2:version=1", Version::V2),
+            ("version=1:key", Version::V1),
+            ("version=3", Version::V0),
+            ("Version=2", Version::V0),
+        ];
+        for (header, version) in cases {
+            assert_eq!(Version::from_header(header), version, "{header:?}");
+        }
+    }
+
+    #[test]
+    fn version_2_lists_capabilities_one_a_line() {
+        let mut out = Vec::new();
+        capabilities_v2(&mut out).unwrap();
+        let agent = format!("agent={AGENT}\n");
+        let expected = [
+            "version 2\n",
+            &agent,
+            "ls-refs=unborn\n",
+            "fetch=shallow wait-for-done\n",
+            "object-format=sha1\n",
+            "Flush",
+        ];
+        assert_eq!(read(&out), expected);
+    }
+
+    #[test]
+    fn only_the_first_line_carries_capabilities() {
+        let mut out = Vec::new();
+        let head = Oid::empty_tree();
+        let capabilities = capabilities(Service::UploadPack, Some(b"refs/heads/main"));
+        let mut lines = Lines::new(&mut out, capabilities);
+        lines.line(&head, b"HEAD").unwrap();
+        lines.line(&head, b"refs/heads/main").unwrap();
+        lines.finish().unwrap();
+        let lines = read(&out);
+        assert_eq!(lines.len(), 3);
+        let (name, capabilities) = lines[0].split_once('\0').expect("capabilities after a NUL");
+        assert_eq!(name, format!("{head} HEAD"));
+        let words: Vec<_> = capabilities.trim_end().split(' ').collect();
+        assert!(words.contains(&"symref=HEAD:refs/heads/main"), "{words:?}");
+        assert!(words.contains(&"side-band-64k") && words.contains(&"no-done"), "{words:?}");
+        assert!(!words.contains(&"filter") && !words.contains(&""), "{words:?}");
+        assert_eq!(lines[1], format!("{head} refs/heads/main\n"));
+    }
+
+    #[test]
+    fn an_empty_repository_still_names_its_capabilities() {
+        let mut out = Vec::new();
+        Lines::new(&mut out, capabilities(Service::ReceivePack, None)).finish().unwrap();
+        let lines = read(&out);
+        let expected = format!("{} capabilities^{{}}\0report-status ", Oid::null());
+        assert!(lines[0].starts_with(&expected), "{}", lines[0]);
+        assert!(!lines[0].contains("symref"), "{}", lines[0]);
+        assert_eq!(lines[1], "Flush");
+    }
+
+    #[test]
+    fn the_service_comes_first_and_version_1_says_so() {
+        let mut out = Vec::new();
+        write_head(Service::UploadPack, Version::V1, &mut out).unwrap();
+        assert_eq!(read(&out), ["# service=git-upload-pack\n", "Flush", "version 1\n"]);
+        let mut out = Vec::new();
+        write_head(Service::ReceivePack, Version::V2, &mut out).unwrap();
+        assert_eq!(read(&out), ["# service=git-receive-pack\n", "Flush"]);
+    }
+}

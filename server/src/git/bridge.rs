@@ -1,0 +1,419 @@
+//! Between connections and working threads: a request body as a blocking `Read`, a response body as a blocking
+//! `Write`, each over a short bounded queue, so that neither side runs ahead of the other in memory.
+//!
+//! - A client that goes away ends both: reads fail, writes fail with `BrokenPipe`.
+//! - A client that stalls for [`STALL_MAX`] counts as gone; a working thread never waits longer for it.
+//! - What the work leaves unread of the body is drained, within [`DRAIN_BYTES_MAX`]: a client reads the reason of a
+//!   refusal only once it has finished sending.
+//! - While a response is silent, [`Flow`] says whether a side-band keep-alive may be sent.
+
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::{Buf, Bytes, BytesMut};
+use futures_util::{StreamExt, stream};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use crate::work::WorkError;
+
+/// How long a client may neither send nor take anything.
+const STALL_MAX: Duration = Duration::from_secs(60);
+
+/// How much of an unwanted request body is taken and thrown away.
+const DRAIN_BYTES_MAX: u64 = 256 << 20;
+
+/// How long a response is silent before a keep-alive, git's `uploadpack.keepalive`.
+const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(5);
+
+/// An empty packet of band 1.
+const KEEP_ALIVE: &[u8] = b"0005\x01";
+
+/// How many pieces wait in either direction.
+const QUEUE_LEN: usize = 8;
+
+/// Small writes are joined up to this size.
+const CHUNK_BYTES: usize = 64 << 10;
+
+/// The state of an exchange that both of its directions need.
+#[derive(Debug, Default)]
+pub(crate) struct Flow {
+    /// Set by the working thread while every write of it is a whole side-band packet, read by the response's
+    /// stream. Orders nothing: the queue between them orders the packets.
+    keep_alive: AtomicBool,
+    /// Set once by the pump when the body has arrived whole. Orders nothing.
+    received: AtomicBool,
+}
+
+impl Flow {
+    /// Says whether every write from now on is a whole side-band packet.
+    pub(crate) fn keep_alive(&self, on: bool) {
+        self.keep_alive.store(on, Ordering::Relaxed);
+    }
+
+    /// Whether the client has sent its whole request. Many clients do not read before that.
+    pub(crate) fn received(&self) -> bool {
+        self.received.load(Ordering::Relaxed)
+    }
+
+    /// Says that the client has sent its whole request.
+    pub(crate) fn set_received(&self) {
+        self.received.store(true, Ordering::Relaxed);
+    }
+
+    fn may_keep_alive(&self) -> bool {
+        self.received() && self.keep_alive.load(Ordering::Relaxed)
+    }
+}
+
+/// A request body for a working thread.
+pub(crate) struct RequestReader {
+    pieces: mpsc::Receiver<io::Result<Bytes>>,
+    piece: Bytes,
+    ended: bool,
+}
+
+impl RequestReader {
+    /// Starts to take in `body`. Must be called within a runtime.
+    pub(crate) fn start(body: Body, flow: Arc<Flow>) -> Self {
+        let (sender, pieces) = mpsc::channel(QUEUE_LEN);
+        tokio::spawn(pump(body, Some(sender), flow));
+        Self { pieces, piece: Bytes::new(), ended: false }
+    }
+}
+
+impl Read for RequestReader {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        while self.piece.is_empty() {
+            if self.ended {
+                return Ok(0);
+            }
+            match self.pieces.blocking_recv() {
+                Some(Ok(piece)) => self.piece = piece,
+                Some(Err(error)) => {
+                    self.ended = true;
+                    return Err(error);
+                }
+                None => self.ended = true,
+            }
+        }
+        let n = into.len().min(self.piece.len());
+        self.piece.split_to(n).copy_to_slice(into.get_mut(..n).unwrap_or_default());
+        Ok(n)
+    }
+}
+
+/// Takes and throws away a body that nobody wants, so that the client gets to read why. Must be called within a
+/// runtime.
+pub(crate) fn discard(body: Body) {
+    tokio::spawn(pump(body, None, Arc::default()));
+}
+
+/// Hands on the pieces of `body` while somebody listens, and throws away what comes then.
+async fn pump(body: Body, mut listener: Option<mpsc::Sender<io::Result<Bytes>>>, flow: Arc<Flow>) {
+    let mut pieces = body.into_data_stream();
+    let mut drained_bytes = 0u64;
+    let failure = loop {
+        let piece = match timeout(STALL_MAX, pieces.next()).await {
+            Err(_elapsed) => break io::Error::new(io::ErrorKind::TimedOut, "the client stopped sending"),
+            Ok(Some(Err(error))) => break io::Error::new(io::ErrorKind::ConnectionAborted, error),
+            Ok(None) => {
+                flow.set_received();
+                return;
+            }
+            Ok(Some(Ok(piece))) => piece,
+        };
+        let len = piece.len() as u64;
+        if let Some(sender) = &listener {
+            if sender.send(Ok(piece)).await.is_ok() {
+                continue;
+            }
+            listener = None;
+        }
+        drained_bytes = drained_bytes.saturating_add(len);
+        if drained_bytes > DRAIN_BYTES_MAX {
+            return;
+        }
+    };
+    if let Some(sender) = listener {
+        // Nobody to tell is as good as told.
+        let _ = sender.send(Err(failure)).await;
+    }
+}
+
+/// Refuses to yield more than a number of bytes: a small compressed body may be an endless one.
+pub(crate) struct Limited<R> {
+    input: R,
+    left_bytes: u64,
+    max_bytes: u64,
+}
+
+impl<R: Read> Limited<R> {
+    /// At most `max_bytes` of `input`.
+    pub(crate) fn new(input: R, max_bytes: u64) -> Self {
+        Self { input, left_bytes: max_bytes, max_bytes }
+    }
+}
+
+impl<R: Read> Read for Limited<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        // One byte beyond the limit is asked for, to tell an input that ends there from one that goes on.
+        let most = usize::try_from(self.left_bytes.saturating_add(1)).unwrap_or(usize::MAX).min(into.len());
+        let n = self.input.read(into.get_mut(..most).unwrap_or_default())?;
+        self.left_bytes = self.left_bytes.checked_sub(n as u64).ok_or_else(|| {
+            let message = format!("the request is larger than the limit of {} bytes", self.max_bytes);
+            io::Error::new(io::ErrorKind::FileTooLarge, message)
+        })?;
+        Ok(n)
+    }
+}
+
+/// A response body for a working thread. Bytes leave when 64 KiB have come together, and on flush; the bytes of one
+/// `write` always leave together.
+pub(crate) struct ResponseWriter {
+    chunks: mpsc::Sender<Bytes>,
+    runtime: Handle,
+    chunk: BytesMut,
+}
+
+impl ResponseWriter {
+    /// A writer and the queue that it fills. Must be called within a runtime.
+    pub(crate) fn new() -> (Self, mpsc::Receiver<Bytes>) {
+        let (chunks, queue) = mpsc::channel(QUEUE_LEN);
+        (Self { chunks, runtime: Handle::current(), chunk: BytesMut::new() }, queue)
+    }
+
+    fn send(&self, chunk: Bytes) -> io::Result<()> {
+        let gone = || io::Error::new(io::ErrorKind::BrokenPipe, "the client went away");
+        match self.chunks.try_send(chunk) {
+            Ok(()) => Ok(()),
+            Err(mpsc::error::TrySendError::Closed(_)) => Err(gone()),
+            Err(mpsc::error::TrySendError::Full(chunk)) => {
+                let sent = self.runtime.block_on(async { timeout(STALL_MAX, self.chunks.send(chunk)).await });
+                match sent {
+                    Ok(Ok(())) => Ok(()),
+                    Ok(Err(_closed)) => Err(gone()),
+                    Err(_elapsed) => Err(io::Error::new(io::ErrorKind::TimedOut, "the client stopped reading")),
+                }
+            }
+        }
+    }
+}
+
+impl Write for ResponseWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.chunk.len().saturating_add(bytes.len()) > CHUNK_BYTES {
+            self.flush()?;
+        }
+        if bytes.len() >= CHUNK_BYTES / 2 {
+            self.flush()?;
+            self.send(Bytes::copy_from_slice(bytes))?;
+        } else {
+            self.chunk.extend_from_slice(bytes);
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.chunk.is_empty() {
+            return Ok(());
+        }
+        let chunk = self.chunk.split().freeze();
+        self.send(chunk)
+    }
+}
+
+/// Why the work of a response ended before its time.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// It was not run to its end.
+    Work(WorkError),
+    /// It failed.
+    Engine(govc_engine::Error),
+    /// The server is stopping.
+    Stopping,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Work(error) => error.fmt(f),
+            Failure::Engine(error) => error.fmt(f),
+            Failure::Stopping => f.write_str("the server is stopping"),
+        }
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// What the work behind a response comes to.
+pub(crate) type Outcome = Result<govc_engine::Result<()>, WorkError>;
+
+/// The response of a working thread, chunk by chunk. Dropping it tells the work that the client is gone.
+pub(crate) struct Response {
+    chunks: mpsc::Receiver<Bytes>,
+    flow: Arc<Flow>,
+    work: JoinHandle<Outcome>,
+    ended: bool,
+}
+
+impl Response {
+    /// The response that `work` writes into `chunks`.
+    pub(crate) fn new(chunks: mpsc::Receiver<Bytes>, flow: Arc<Flow>, work: JoinHandle<Outcome>) -> Self {
+        Self { chunks, flow, work, ended: false }
+    }
+
+    /// The next chunk; `None` after the last. A failure comes after all chunks that were written before it.
+    pub(crate) async fn next(&mut self) -> Option<Result<Bytes, Failure>> {
+        while !self.ended {
+            match timeout(KEEP_ALIVE_EVERY, self.chunks.recv()).await {
+                Ok(Some(chunk)) => return Some(Ok(chunk)),
+                Ok(None) => {
+                    self.ended = true;
+                    return match (&mut self.work).await {
+                        Ok(Ok(Ok(()))) => None,
+                        Ok(Ok(Err(error))) => Some(Err(Failure::Engine(error))),
+                        Ok(Err(error)) => Some(Err(Failure::Work(error))),
+                        Err(_) => Some(Err(Failure::Stopping)),
+                    };
+                }
+                Err(_elapsed) if self.flow.may_keep_alive() => return Some(Ok(Bytes::from_static(KEEP_ALIVE))),
+                Err(_elapsed) => {}
+            }
+        }
+        None
+    }
+
+    /// The body that begins with `first` and goes on with the rest. A failure breaks the body off, which no client
+    /// takes for its end.
+    pub(crate) fn into_body(self, first: Bytes) -> Body {
+        let first = stream::once(async move { Ok(first) });
+        let rest = stream::unfold(self, |mut response| async move {
+            let chunk = response.next().await?;
+            Some((chunk, response))
+        });
+        Body::from_stream(first.chain(rest))
+    }
+}
+
+impl Drop for Response {
+    fn drop(&mut self) {
+        // Work that still waits for a thread is never begun; what runs notices at its next write.
+        self.work.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pieces(pieces: Vec<Result<&'static str, io::Error>>) -> Body {
+        Body::from_stream(stream::iter(pieces))
+    }
+
+    async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+        tokio::task::spawn_blocking(work).await.expect("no panic")
+    }
+
+    #[tokio::test]
+    async fn a_body_is_read_in_order_to_its_end() {
+        let flow = Arc::new(Flow::default());
+        let body = pieces(vec![Ok("one "), Ok(""), Ok("two")]);
+        let mut reader = RequestReader::start(body, flow.clone());
+        let text = blocking(move || io::read_to_string(&mut reader).unwrap()).await;
+        assert_eq!(text, "one two");
+        assert!(flow.received());
+    }
+
+    #[tokio::test]
+    async fn a_body_that_breaks_off_is_an_error_not_an_end() {
+        let flow = Arc::new(Flow::default());
+        let body = pieces(vec![Ok("one"), Err(io::Error::other("reset"))]);
+        let mut reader = RequestReader::start(body, flow.clone());
+        let error = blocking(move || io::read_to_string(&mut reader).unwrap_err()).await;
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted);
+        assert!(!flow.received());
+    }
+
+    #[tokio::test]
+    async fn what_is_left_unread_is_drained() {
+        let flow = Arc::new(Flow::default());
+        let (sender, body) = mpsc::channel::<Result<Bytes, io::Error>>(1);
+        let body = stream::unfold(body, |mut body| async move { body.recv().await.map(|piece| (piece, body)) });
+        drop(RequestReader::start(Body::from_stream(body), flow.clone()));
+        for _ in 0..100 {
+            sender.send(Ok(Bytes::from_static(b"piece"))).await.expect("somebody takes it");
+        }
+        drop(sender);
+        while !flow.received() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[test]
+    fn the_limit_is_exact() {
+        let mut all = Vec::new();
+        Limited::new(&b"12345"[..], 5).read_to_end(&mut all).unwrap();
+        assert_eq!(all, b"12345");
+        let error = Limited::new(io::repeat(0), 1000).read_to_end(&mut Vec::new()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::FileTooLarge);
+    }
+
+    fn respond(work: impl FnOnce(&mut ResponseWriter) -> govc_engine::Result<()> + Send + 'static) -> Response {
+        let (mut writer, chunks) = ResponseWriter::new();
+        let task = tokio::task::spawn_blocking(move || Ok(work(&mut writer)));
+        Response::new(chunks, Arc::default(), task)
+    }
+
+    #[tokio::test]
+    async fn a_response_far_longer_than_the_queue_arrives_whole() {
+        let response = respond(|out| {
+            for n in 0..100_000u32 {
+                out.write_all(&n.to_be_bytes()).unwrap();
+            }
+            out.write_all(&vec![7; 1 << 20]).unwrap();
+            out.flush().unwrap();
+            Ok(())
+        });
+        let body = axum::body::to_bytes(response.into_body(Bytes::new()), usize::MAX).await.unwrap();
+        let expected: Vec<u8> = (0..100_000u32).flat_map(u32::to_be_bytes).chain(vec![7; 1 << 20]).collect();
+        assert_eq!(body, expected);
+    }
+
+    #[tokio::test]
+    async fn a_failure_breaks_the_body_off_after_what_was_written() {
+        let mut response = respond(|out| {
+            out.write_all(b"begun").unwrap();
+            out.flush().unwrap();
+            Err(govc_engine::Error::corrupt("a broken block"))
+        });
+        assert_eq!(response.next().await.unwrap().unwrap(), "begun");
+        assert!(matches!(response.next().await, Some(Err(Failure::Engine(_)))));
+        assert!(response.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_client_that_goes_away_stops_the_work() {
+        let (told, tells) = tokio::sync::oneshot::channel();
+        let response = respond(move |out| {
+            let error = loop {
+                if let Err(error) = out.write_all(&[0; 1000]) {
+                    break error;
+                }
+            };
+            told.send(error.kind()).expect("the test waits");
+            Ok(())
+        });
+        drop(response);
+        // An aborted task that has begun still runs; one that has not drops its sender.
+        if let Ok(kind) = tells.await {
+            assert_eq!(kind, io::ErrorKind::BrokenPipe);
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! The head of a version 2 request: which command, with which capabilities.
+//!
+//! What the server has not advertised is an error, as with git: a client that relies on it would be misled.
+//! Source: git's `serve.c`, `Documentation/gitprotocol-v2`.
+
+use std::io::Read;
+
+use govc_engine::{Error, Result};
+
+use super::pkt::{Line, Reader};
+
+/// What a version 2 request asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Command {
+    /// List references.
+    LsRefs,
+    /// Negotiate and send a pack.
+    Fetch,
+}
+
+/// A command, and whether arguments follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Head {
+    /// The command.
+    pub(crate) command: Command,
+    /// Whether a delimiter came, so that lines of arguments follow up to a flush.
+    pub(crate) arguments: bool,
+}
+
+/// More lines than any client sends in a head.
+const LINES_MAX: usize = 64;
+
+/// Reads the head of a request; `None` when the client asked nothing.
+///
+/// # Errors
+/// `Invalid` for anything but known capabilities and exactly one known command.
+pub(crate) fn read_head<R: Read>(reader: &mut Reader<R>) -> Result<Option<Head>> {
+    let mut command = None;
+    for seen in 0..LINES_MAX {
+        let line = reader.read()?;
+        let arguments = match line {
+            Line::Data(_) => {
+                read_line(line.text().unwrap_or_default(), &mut command)?;
+                continue;
+            }
+            Line::Delimiter => true,
+            Line::Flush if seen == 0 => return Ok(None),
+            Line::Flush => false,
+            Line::Eof if seen == 0 => return Ok(None),
+            Line::Eof | Line::ResponseEnd => {
+                return Err(Error::invalid("protocol error: the request ended within its capabilities"));
+            }
+        };
+        let command = command.ok_or_else(|| Error::invalid("no command requested"))?;
+        return Ok(Some(Head { command, arguments }));
+    }
+    Err(Error::invalid("protocol error: too many capabilities"))
+}
+
+fn read_line(line: &[u8], command: &mut Option<Command>) -> Result<()> {
+    let shown = |text: &[u8]| String::from_utf8_lossy(text).into_owned();
+    if let Some(name) = line.strip_prefix(b"command=") {
+        let named = match name {
+            b"ls-refs" => Command::LsRefs,
+            b"fetch" => Command::Fetch,
+            _ => return Err(Error::invalid(format!("invalid command '{}'", shown(name)))),
+        };
+        if command.replace(named).is_some() {
+            return Err(Error::invalid(format!("command '{}' requested after another command", shown(name))));
+        }
+        return Ok(());
+    }
+    if let Some(format) = line.strip_prefix(b"object-format=") {
+        return match format {
+            b"sha1" => Ok(()),
+            _ => {
+                let client = shown(format);
+                Err(Error::invalid(format!("mismatched object format: server sha1; client {client}")))
+            }
+        };
+    }
+    if line == b"agent" || line.starts_with(b"agent=") {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("unknown capability '{}'", shown(line))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::git::pkt;
+
+    fn head(lines: &[&str], end: &[u8]) -> Result<Option<Head>> {
+        let mut request = Vec::new();
+        for line in lines {
+            pkt::data(&mut request, line.as_bytes()).unwrap();
+        }
+        request.extend_from_slice(end);
+        read_head(&mut Reader::new(&request[..]))
+    }
+
+    #[test]
+    fn commands_are_read_with_and_without_arguments() {
+        let lines = ["command=fetch", "agent=git/2.39.5", "object-format=sha1\n"];
+        assert_eq!(head(&lines, b"0001").unwrap(), Some(Head { command: Command::Fetch, arguments: true }));
+        assert_eq!(
+            head(&["command=ls-refs\n"], b"0000").unwrap(),
+            Some(Head { command: Command::LsRefs, arguments: false })
+        );
+        assert_eq!(head(&[], b"0000").unwrap(), None);
+        assert_eq!(head(&[], b"").unwrap(), None);
+    }
+
+    #[test]
+    fn what_was_not_offered_is_refused() {
+        let refused: [(&[&str], &str); 6] = [
+            (&["command=push"], "invalid command 'push'"),
+            (&["agent=x"], "no command requested"),
+            (&["command=fetch", "command=ls-refs"], "after another command"),
+            (&["command=fetch", "server-option=x"], "unknown capability 'server-option=x'"),
+            (&["command=fetch", "object-format=sha256"], "client sha256"),
+            (&["command=fetch\0"], "invalid command"),
+        ];
+        for (lines, reason) in refused {
+            let error = head(lines, b"0000").unwrap_err();
+            assert!(error.to_string().contains(reason), "{lines:?}: {error}");
+        }
+        assert!(head(&["command=fetch"], b"").is_err(), "no end");
+        assert!(head(&["agent=x"; LINES_MAX + 1], b"0000").is_err(), "endless");
+    }
+}

@@ -1,0 +1,83 @@
+//! Entries for fuzzing: each takes any bytes as what a client sends, and must return, in bounded memory.
+
+use super::command::{self, Command};
+use super::fetch_request::FetchRequest;
+use super::ls_refs::LsRefs;
+use super::pkt::{self, Line, Reader};
+use super::push_request::PushRequest;
+
+/// Reads `data` as pkt-lines, and checks that what was read is written back the same.
+pub fn fuzz_pkt_line(data: &[u8]) {
+    let mut reader = Reader::new(data);
+    let mut written = Vec::new();
+    let complete = loop {
+        let result = match reader.read() {
+            Ok(Line::Data(content)) => pkt::data(&mut written, content),
+            Ok(Line::Flush) => pkt::flush(&mut written),
+            Ok(Line::Delimiter) => pkt::delimiter(&mut written),
+            Ok(Line::ResponseEnd) => {
+                written.extend_from_slice(b"0002");
+                Ok(())
+            }
+            Ok(Line::Eof) => break true,
+            Err(_) => break false,
+        };
+        assert!(result.is_ok(), "what was read can be written");
+    };
+    assert!(!complete || written.eq_ignore_ascii_case(data), "what was read is what was sent");
+}
+
+/// Reads `data` as a request of `git-upload-pack`, in both forms.
+pub fn fuzz_upload_request(data: &[u8]) {
+    // What is refused is refused with an error; only a panic is a finding.
+    let _ = FetchRequest::read_v0(&mut Reader::new(data));
+    let mut reader = Reader::new(data);
+    if let Ok(Some(head)) = command::read_head(&mut reader)
+        && head.arguments
+    {
+        match head.command {
+            Command::LsRefs => drop(LsRefs::read(&mut reader)),
+            Command::Fetch => drop(FetchRequest::read_v2(&mut reader)),
+        }
+    }
+}
+
+/// Reads `data` as the commands of a push.
+pub fn fuzz_receive_commands(data: &[u8]) {
+    let mut request = PushRequest::default();
+    if request.read(&mut Reader::new(data)).is_ok() {
+        for command in &request.commands {
+            assert!(!command.name.contains(&b'\n') && !command.name.contains(&0), "a name is one word of a report");
+        }
+    }
+}
+
+/// Feeds arbitrary bytes to the receiving of packs, with a right checksum and without; a fuzz target.
+pub fn fuzz_pack(data: &[u8]) {
+    use govc_engine::{Limits, RepoName, RepoSettings, Store, StoreOptions, object::PackHasher};
+    use std::sync::{Arc, OnceLock};
+
+    static STORE: OnceLock<Store> = OnceLock::new();
+    let store = STORE.get_or_init(|| {
+        let backend = Arc::new(govc_backends::MemoryBackend::new());
+        Store::open(backend, StoreOptions::default()).expect("an empty store opens")
+    });
+    let name = RepoName::new("fuzz").expect("a valid name");
+    let repo = store
+        .repo(&name)
+        .or_else(|_| store.create(&name, RepoSettings::default(), "fuzz"))
+        .expect("an empty repository");
+    let limits = Limits { object_bytes_max: 1 << 20, pack_objects_max: 1 << 16, pack_expanded_bytes_max: 1 << 24 };
+    let mut hasher = PackHasher::default();
+    hasher.update(data);
+    let mut sealed = data.to_vec();
+    if let Ok(checksum) = hasher.finish() {
+        sealed.extend_from_slice(checksum.as_bytes());
+    }
+    for bytes in [data, &sealed] {
+        let before = store.stats().last_seq;
+        let received = super::pack::receive::receive_pack(None, limits, &repo, &mut &bytes[..], &mut |_| {});
+        drop(received);
+        assert_eq!(store.stats().last_seq, before, "receiving publishes nothing");
+    }
+}

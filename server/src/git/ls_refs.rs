@@ -1,0 +1,184 @@
+//! Version 2's `ls-refs`: the references of a snapshot under the wanted prefixes, HEAD first.
+//!
+//! Source: git's `ls-refs.c`, `Documentation/gitprotocol-v2`.
+
+use std::io::{Read, Write};
+
+use govc_engine::{Error, Oid, Result, Snapshot};
+
+use super::advertise::peeled;
+use super::pkt::{self, Line, Reader};
+
+/// With this many prefixes, all references are listed instead: a prefix is a hint, never a filter to rely on.
+const PREFIXES_MAX: usize = 65536;
+
+/// The arguments of the command.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct LsRefs {
+    peel: bool,
+    symrefs: bool,
+    unborn: bool,
+    /// Sorted, none a prefix of another; empty for all references.
+    prefixes: Vec<Vec<u8>>,
+}
+
+impl LsRefs {
+    /// Reads the arguments up to the flush.
+    ///
+    /// # Errors
+    /// `Invalid` for an unknown argument or an end that is not a flush.
+    pub(crate) fn read<R: Read>(reader: &mut Reader<R>) -> Result<Self> {
+        let mut arguments = Self::default();
+        let mut too_many = false;
+        loop {
+            let line = reader.read()?;
+            let text = match line {
+                Line::Flush => break,
+                Line::Data(_) => line.text().unwrap_or_default(),
+                _ => return Err(Error::invalid("expected flush after ls-refs arguments")),
+            };
+            match text {
+                b"peel" => arguments.peel = true,
+                b"symrefs" => arguments.symrefs = true,
+                b"unborn" => arguments.unborn = true,
+                _ => match text.strip_prefix(b"ref-prefix ") {
+                    Some(_) if arguments.prefixes.len() >= PREFIXES_MAX => too_many = true,
+                    Some(prefix) => arguments.prefixes.push(prefix.to_vec()),
+                    None => {
+                        let shown = String::from_utf8_lossy(text);
+                        return Err(Error::invalid(format!("unexpected line: '{shown}'")));
+                    }
+                },
+            }
+        }
+        if too_many {
+            arguments.prefixes.clear();
+        }
+        arguments.prefixes.sort_unstable();
+        // In this order a prefix stands right before all that it covers.
+        arguments.prefixes.dedup_by(|later, earlier| later.starts_with(earlier));
+        Ok(arguments)
+    }
+
+    /// Writes the response.
+    ///
+    /// # Errors
+    /// What reading the tags or `out` fails with.
+    pub(crate) fn answer(&self, snapshot: &Snapshot, out: &mut dyn Write) -> Result<()> {
+        let mut line = Vec::new();
+        self.head_line(snapshot.reference(snapshot.head()), snapshot.head().as_bytes(), &mut line);
+        if !line.is_empty() {
+            pkt::data(out, &line).map_err(pkt::input_error)?;
+        }
+        let all = [Vec::new()];
+        let prefixes = if self.prefixes.is_empty() { &all[..] } else { &self.prefixes[..] };
+        for prefix in prefixes {
+            for (name, oid) in snapshot.references_with_prefix(prefix) {
+                let peeled = if self.peel { peeled(snapshot, name.is_branch(), oid)? } else { None };
+                reference_line(oid, name.as_bytes(), peeled, &mut line);
+                pkt::data(out, &line).map_err(pkt::input_error)?;
+            }
+        }
+        pkt::flush(out).map_err(pkt::input_error)
+    }
+
+    /// The line of HEAD; empty when it is not to be shown.
+    fn head_line(&self, head: Option<Oid>, target: &[u8], line: &mut Vec<u8>) {
+        line.clear();
+        if !self.prefixes.is_empty() && !self.prefixes.iter().any(|prefix| b"HEAD".starts_with(prefix)) {
+            return;
+        }
+        match head {
+            Some(oid) => line.extend_from_slice(format!("{oid} HEAD").as_bytes()),
+            // An unborn HEAD says nothing but the branch that it names.
+            None if self.unborn && self.symrefs => line.extend_from_slice(b"unborn HEAD"),
+            None => return,
+        }
+        if self.symrefs {
+            line.extend_from_slice(b" symref-target:");
+            line.extend_from_slice(target);
+        }
+        line.push(b'\n');
+    }
+}
+
+fn reference_line(oid: &Oid, name: &[u8], peeled: Option<Oid>, line: &mut Vec<u8>) {
+    line.clear();
+    line.extend_from_slice(oid.to_string().as_bytes());
+    line.push(b' ');
+    line.extend_from_slice(name);
+    if let Some(peeled) = peeled {
+        line.extend_from_slice(b" peeled:");
+        line.extend_from_slice(peeled.to_string().as_bytes());
+    }
+    line.push(b'\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(lines: &[&str]) -> Result<LsRefs> {
+        let mut request = Vec::new();
+        for line in lines {
+            pkt::data(&mut request, line.as_bytes()).unwrap();
+        }
+        pkt::flush(&mut request).unwrap();
+        LsRefs::read(&mut Reader::new(&request[..]))
+    }
+
+    fn head_line(arguments: &[&str], head: Option<Oid>) -> String {
+        let mut line = Vec::new();
+        parse(arguments).unwrap().head_line(head, b"refs/heads/main", &mut line);
+        String::from_utf8(line).unwrap()
+    }
+
+    #[test]
+    fn prefixes_lose_what_another_covers() {
+        let arguments = parse(&[
+            "peel\n",
+            "ref-prefix refs/tags/v1",
+            "ref-prefix refs/heads/",
+            "ref-prefix refs/tags/",
+            "ref-prefix refs/heads/",
+            "ref-prefix HEAD",
+        ])
+        .unwrap();
+        assert!(arguments.peel && !arguments.symrefs && !arguments.unborn);
+        let prefixes: Vec<_> = arguments.prefixes.iter().map(|p| String::from_utf8_lossy(p)).collect();
+        assert_eq!(prefixes, ["HEAD", "refs/heads/", "refs/tags/"]);
+    }
+
+    #[test]
+    fn an_empty_prefix_covers_everything() {
+        let arguments = parse(&["ref-prefix refs/heads/", "ref-prefix "]).unwrap();
+        assert_eq!(arguments.prefixes, [Vec::<u8>::new()]);
+        assert!(head_line(&["ref-prefix "], Some(Oid::empty_tree())).ends_with(" HEAD\n"));
+    }
+
+    #[test]
+    fn unknown_arguments_and_a_missing_flush_are_errors() {
+        assert!(parse(&["depth 3"]).unwrap_err().to_string().contains("unexpected line: 'depth 3'"));
+        assert!(LsRefs::read(&mut Reader::new(&b"0008peel"[..])).is_err());
+        assert!(LsRefs::read(&mut Reader::new(&b"0008peel0001"[..])).is_err());
+    }
+
+    #[test]
+    fn head_is_shown_when_it_is_wanted() {
+        let oid = Oid::empty_tree();
+        assert_eq!(head_line(&[], Some(oid)), format!("{oid} HEAD\n"));
+        assert_eq!(head_line(&["symrefs"], Some(oid)), format!("{oid} HEAD symref-target:refs/heads/main\n"));
+        assert_eq!(head_line(&["symrefs", "unborn"], None), "unborn HEAD symref-target:refs/heads/main\n");
+        assert_eq!(head_line(&["unborn"], None), "");
+        assert_eq!(head_line(&["symrefs"], None), "");
+        assert_eq!(head_line(&["ref-prefix refs/heads/"], Some(oid)), "");
+    }
+
+    #[test]
+    fn a_peeled_tag_is_named_on_its_line() {
+        let mut line = Vec::new();
+        let oid = Oid::empty_tree();
+        reference_line(&oid, b"refs/tags/v1", Some(oid), &mut line);
+        assert_eq!(line, format!("{oid} refs/tags/v1 peeled:{oid}\n").into_bytes());
+    }
+}

@@ -1,0 +1,37 @@
+//! Git's own protocol over HTTP, spoken without git.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `route` | paths, headers, statuses |
+//! | `bridge` | connections on one side, working threads on the other |
+//! | `pkt`, `sideband` | framing |
+//! | `advertise`, `ls_refs` | which references there are |
+//! | `command`, `fetch_request`, `push_request` | what clients ask for |
+//! | `negotiate`, `shallow` | what a client lacks |
+//! | `upload_pack`, `receive_pack` | fetching and pushing |
+//! | `pack`, `cache` | packs, and those kept for serving again |
+//! | `fuzz` | entries for fuzzing |
+//!
+//! Deliberately absent: the dumb protocol, partial clones (`filter`), push certificates and push options, hooks,
+//! `git archive --remote`, server options, bundle URIs. None is advertised, and asking for one is a clear error.
+
+mod advertise;
+mod bridge;
+mod cache;
+mod command;
+mod fetch_request;
+mod fuzz;
+mod ls_refs;
+mod negotiate;
+pub(crate) mod pack;
+mod pkt;
+mod push_request;
+mod receive_pack;
+mod route;
+mod shallow;
+mod sideband;
+mod upload_pack;
+
+pub use cache::{PackCache, PackCacheOptions};
+pub use fuzz::{fuzz_pack, fuzz_pkt_line, fuzz_receive_commands, fuzz_upload_request};
+pub(crate) use route::router;

@@ -1,0 +1,17 @@
+//! Git's packs (Documentation/gitformat-pack.adoc): receiving and sending them.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `entry` | the header of an entry |
+//! | `spool` | a pack on its way in, in memory or in a temporary file |
+//! | `stream` | the first pass: entries as they arrive, in bounded memory |
+//! | `resolve` | the second pass: deltas on their bases |
+//! | `receive` | both passes, the checks, and what a push does with the result |
+//! | `write` | packs for fetches |
+
+mod entry;
+pub(crate) mod receive;
+mod resolve;
+pub(super) mod spool;
+mod stream;
+pub(crate) mod write;

@@ -1,0 +1,208 @@
+//! What a client that pushes asks for: commands and capabilities, before the pack.
+//!
+//! The lines naming the borders of a shallow clone are read and not used: what is pushed must be whole on this side,
+//! which the check of connectivity finds out by itself. So a push from a shallow clone works when the repository has
+//! what lies behind the borders, and no border is ever stored.
+//! Source: git's `receive-pack.c` (`read_head_info`), `Documentation/gitprotocol-pack`.
+
+use std::io::Read;
+
+use govc_engine::{Error, Oid, Result};
+
+use super::pkt::{Line, Reader};
+use super::sideband::Bands;
+
+/// The most commands, and the most borders, that a push may name.
+const LINES_MAX: usize = 1 << 17;
+
+/// The longest name that is looked at; the rules for names are far stricter.
+const NAME_LEN_MAX: usize = 4096;
+
+/// A wanted change of one reference; an all-zero id stands for none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Command {
+    /// What the client takes the reference to be.
+    pub(crate) old: Oid,
+    /// What it is to become.
+    pub(crate) new: Oid,
+    /// The reference's full name, unchecked; no line break and no NUL.
+    pub(crate) name: Vec<u8>,
+}
+
+/// A parsed push, without its pack.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct PushRequest {
+    /// The changes, in order.
+    pub(crate) commands: Vec<Command>,
+    /// Whether the client wants to know what became of them. Both versions of the report look the same here: what
+    /// the second adds are renamed references, which do not occur.
+    pub(crate) report: bool,
+    /// How the answer is framed.
+    pub(crate) bands: Bands,
+    /// All changes or none.
+    pub(crate) atomic: bool,
+    /// No progress.
+    pub(crate) quiet: bool,
+}
+
+impl PushRequest {
+    /// Reads the commands up to the flush; the pack comes next. A body without commands is the probe that clients
+    /// send before a large push. After an error, `bands` says how the client can be told.
+    ///
+    /// # Errors
+    /// `Invalid` for what git would refuse, `TooLarge` beyond the limits.
+    pub(crate) fn read<R: Read>(&mut self, reader: &mut Reader<R>) -> Result<()> {
+        for seen in 0..LINES_MAX {
+            let line = reader.read()?;
+            let text = match line {
+                Line::Flush => return Ok(()),
+                Line::Eof if seen == 0 => return Ok(()),
+                Line::Data(_) => line.text().unwrap_or_default(),
+                _ => return Err(Error::invalid("protocol error: the request ended within its commands")),
+            };
+            if let Some(hex) = text.strip_prefix(b"shallow ") {
+                Oid::from_hex(hex).map_err(|_| Error::invalid("protocol error: expected shallow object ID"))?;
+                continue;
+            }
+            let mut halves = text.splitn(2, |b| *b == 0);
+            let command = halves.next().unwrap_or_default();
+            if let Some(features) = halves.next() {
+                self.features(features)?;
+            }
+            self.commands.push(command_line(command)?);
+        }
+        Err(Error::too_large(format!("a push names at most {LINES_MAX} references")))
+    }
+
+    /// Whether no pack follows: every command deletes.
+    pub(crate) fn only_deletes(&self) -> bool {
+        self.commands.iter().all(|command| command.new.is_null())
+    }
+
+    fn features(&mut self, features: &[u8]) -> Result<()> {
+        for feature in features.split(|b| *b == b' ') {
+            match feature {
+                b"report-status" | b"report-status-v2" => self.report = true,
+                b"side-band-64k" => self.bands = Bands::Large,
+                b"atomic" => self.atomic = true,
+                b"quiet" => self.quiet = true,
+                _ => {}
+            }
+        }
+        let format = features.split(|b| *b == b' ').find_map(|feature| feature.strip_prefix(b"object-format="));
+        match format {
+            None | Some(b"sha1") => Ok(()),
+            Some(other) => {
+                let other = String::from_utf8_lossy(other);
+                Err(Error::invalid(format!("unsupported object format '{other}'")))
+            }
+        }
+    }
+}
+
+fn command_line(line: &[u8]) -> Result<Command> {
+    let malformed = || {
+        let shown = String::from_utf8_lossy(line.get(..100).unwrap_or(line)).into_owned();
+        Error::invalid(format!("protocol error: expected old/new/ref, got '{shown}'"))
+    };
+    let mut parts = line.splitn(3, |b| *b == b' ');
+    let (Some(old), Some(new), Some(name)) = (parts.next(), parts.next(), parts.next()) else {
+        return Err(malformed());
+    };
+    if name.is_empty() || name.len() > NAME_LEN_MAX || name.contains(&b'\n') {
+        return Err(malformed());
+    }
+    let oid = |hex| Oid::from_hex(hex).map_err(|_| malformed());
+    Ok(Command { old: oid(old)?, new: oid(new)?, name: name.to_vec() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::git::pkt;
+
+    const A: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+    const B: &str = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
+    const ZERO: &str = "0000000000000000000000000000000000000000";
+
+    fn parse(lines: &[String], end: &[u8]) -> (PushRequest, Result<()>) {
+        let mut out = Vec::new();
+        for line in lines {
+            pkt::data(&mut out, line.as_bytes()).unwrap();
+        }
+        out.extend_from_slice(end);
+        let mut request = PushRequest::default();
+        let result = request.read(&mut Reader::new(&out[..]));
+        (request, result)
+    }
+
+    #[test]
+    fn commands_and_capabilities_are_read_and_the_pack_is_left() {
+        let mut out = Vec::new();
+        let first = format!(
+            "{ZERO} {A} refs/heads/a b\0 report-status-v2 side-band-64k atomic quiet object-format=sha1 agent=x"
+        );
+        for line in [format!("shallow {B}"), first, format!("{A} {ZERO} refs/heads/old\n")] {
+            pkt::data(&mut out, line.as_bytes()).unwrap();
+        }
+        out.extend_from_slice(b"0000PACK");
+        let mut reader = Reader::new(&out[..]);
+        let mut request = PushRequest::default();
+        request.read(&mut reader).unwrap();
+        assert_eq!(reader.into_inner(), b"PACK");
+        let command = |old: &str, new: &str, name: &str| Command {
+            old: old.parse().unwrap(),
+            new: new.parse().unwrap(),
+            name: name.as_bytes().to_vec(),
+        };
+        let expected = PushRequest {
+            commands: vec![command(ZERO, A, "refs/heads/a b"), command(A, ZERO, "refs/heads/old")],
+            report: true,
+            bands: Bands::Large,
+            atomic: true,
+            quiet: true,
+        };
+        assert_eq!(request, expected);
+        assert!(!request.only_deletes());
+        request.commands.remove(0);
+        assert!(request.only_deletes());
+    }
+
+    #[test]
+    fn a_probe_has_no_commands() {
+        for end in [&b"0000"[..], b""] {
+            let (request, result) = parse(&[], end);
+            result.unwrap();
+            assert_eq!(request, PushRequest::default());
+        }
+    }
+
+    #[test]
+    fn nonsense_is_refused_and_the_bands_are_known_by_then() {
+        let bad = [
+            format!("{A} {B}"),
+            format!("{A} {B} "),
+            format!("{A} x refs/heads/a"),
+            format!("{A}  {B} refs/heads/a"),
+            format!("{A} {B} {}", "x".repeat(NAME_LEN_MAX + 1)),
+            format!("{A} {B} refs/heads/a\nng refs"),
+            "shallow x".to_owned(),
+            "push-cert".to_owned(),
+        ];
+        for line in bad {
+            assert!(parse(std::slice::from_ref(&line), b"0000").1.is_err(), "{line:?}");
+        }
+        let sha256 = format!("{ZERO} {A} refs/heads/a\0side-band-64k object-format=sha256");
+        let (request, result) = parse(&[sha256], b"0000");
+        assert!(result.unwrap_err().to_string().contains("'sha256'"));
+        assert_eq!(request.bands, Bands::Large);
+        assert!(parse(&[format!("{ZERO} {A} refs/heads/a")], b"").1.is_err(), "no flush");
+        assert!(parse(&[format!("{ZERO} {A} refs/heads/a")], b"0001").1.is_err(), "no flush");
+    }
+
+    #[test]
+    fn endless_requests_are_refused() {
+        let lines = vec![format!("shallow {A}"); LINES_MAX + 1];
+        assert_eq!(*parse(&lines, b"0000").1.unwrap_err().kind(), govc_engine::ErrorKind::TooLarge);
+    }
+}

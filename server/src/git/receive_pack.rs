@@ -1,0 +1,438 @@
+//! Pushing: the pack is checked and staged, the changes are decided, published and, once durable, reported.
+//!
+//! - Nothing is visible before a transaction is published; what is reported as `ok` is as durable as the repository
+//!   promises.
+//! - Changes stand for themselves unless the push is atomic: those that fail are left out, and the rest is published
+//!   together as far as that goes.
+//! - Whatever fails after the commands were read is told in the report, as git's clients expect, with HTTP's 200.
+//! - Nothing is sent before the client has sent its pack: many clients do not read until then.
+//!
+//! Source: git's `receive-pack.c`, `Documentation/gitprotocol-pack`.
+
+use std::collections::HashSet;
+use std::io::{Read, Write};
+
+use govc_engine::{Cause, Error, ErrorKind, Expected, Kind, Oid, RefEdit, RefName, Repo, Result, Snapshot};
+
+use super::bridge::Flow;
+use super::pack::receive::{self, Received};
+use super::pkt::{self, Reader};
+use super::push_request::{Command, PushRequest};
+use super::sideband::{Bands, Sideband};
+use crate::App;
+
+/// Who changes things as long as there are no users.
+pub(crate) const ACTOR: &str = "anonymous";
+
+const ATOMIC_FAILURE: &str = "atomic push failure";
+
+/// Answers one request of `git-receive-pack`.
+///
+/// # Errors
+/// When the client is gone; all else is told to the client.
+pub(crate) fn serve(app: &App, repo: &Repo, input: &mut dyn Read, out: &mut dyn Write, flow: &Flow) -> Result<()> {
+    let mut reader = Reader::new(input);
+    let mut request = PushRequest::default();
+    if let Err(error) = request.read(&mut reader) {
+        if *error.kind() == ErrorKind::Cancelled {
+            return Err(error);
+        }
+        if request.bands == Bands::None {
+            return pkt::error(out, error.message()).map_err(pkt::input_error);
+        }
+        let sideband = Sideband::new(out, request.bands, false);
+        sideband.error(error.message());
+        return sideband.finish().map_err(pkt::input_error);
+    }
+    let sideband = Sideband::new(out, request.bands, !request.quiet);
+    if !request.commands.is_empty() {
+        flow.keep_alive(request.bands != Bands::None);
+        let report = push(app, repo, &request, reader.into_inner(), &sideband, flow);
+        flow.keep_alive(false);
+        if request.report {
+            let report = report.write(&request.commands);
+            sideband.data().write_all(&report).map_err(pkt::input_error)?;
+        }
+    }
+    sideband.finish().map_err(pkt::input_error)
+}
+
+/// What became of a push.
+#[derive(Debug, PartialEq, Eq)]
+struct Report {
+    /// Why the pack was refused.
+    unpack: Option<String>,
+    /// Why each command was refused.
+    refused: Vec<Option<String>>,
+}
+
+impl Report {
+    fn new(commands: usize) -> Self {
+        Self { unpack: None, refused: vec![None; commands] }
+    }
+
+    fn refuse(&mut self, index: usize, reason: impl Into<String>) {
+        if let Some(refused) = self.refused.get_mut(index) {
+            refused.get_or_insert_with(|| reason.into());
+        }
+    }
+
+    fn refuse_rest(&mut self, reason: &str) {
+        for refused in &mut self.refused {
+            refused.get_or_insert_with(|| reason.to_owned());
+        }
+    }
+
+    /// The lines of `report-status`.
+    fn write(&self, commands: &[Command]) -> Vec<u8> {
+        let mut out = Vec::new();
+        let mut line = |text: Vec<u8>| {
+            // Names and reasons are bounded far below the longest line, and a vector takes everything.
+            let _ = pkt::data(&mut out, &text);
+        };
+        let unpack = self.unpack.as_deref().map_or_else(|| "ok".to_owned(), pkt::one_line);
+        line(format!("unpack {unpack}\n").into_bytes());
+        for (command, refused) in commands.iter().zip(&self.refused) {
+            line(match refused {
+                None => [&b"ok "[..], &command.name, b"\n"].concat(),
+                Some(reason) => [&b"ng "[..], &command.name, b" ", pkt::one_line(reason).as_bytes(), b"\n"].concat(),
+            });
+        }
+        out.extend_from_slice(b"0000");
+        out
+    }
+}
+
+fn push(
+    app: &App,
+    repo: &Repo,
+    request: &PushRequest,
+    pack: &mut dyn Read,
+    sideband: &Sideband<'_>,
+    flow: &Flow,
+) -> Report {
+    let mut report = Report::new(request.commands.len());
+    let mut progress = |text: &str| {
+        if flow.received() {
+            sideband.progress(text);
+        }
+    };
+    let received = if request.only_deletes() {
+        None
+    } else {
+        match receive::receive(app, repo, pack, &mut progress) {
+            Ok(received) => {
+                let (objects, plural) = (received.objects(), if received.objects() == 1 { "" } else { "s" });
+                progress(&format!("Checked {objects} object{plural}, done.\n"));
+                Some(received)
+            }
+            Err(error) => {
+                tracing::debug!(repo = %repo.name(), %error, "pack refused");
+                report.unpack = Some(error.message().to_owned());
+                report.refuse_rest("unpacker error");
+                return report;
+            }
+        }
+    };
+    let snapshot = repo.snapshot();
+    let edits = decide(&request.commands, &snapshot, sideband, &mut report);
+    // A pack that fills an empty repository is just what a clone will ask for.
+    let first_tips = (snapshot.reference_count() == 0).then(|| tips_of(&edits));
+    let mut publisher = Publisher { repo, received: received.as_ref(), edits, report };
+    if request.atomic {
+        publisher.publish_all_or_nothing();
+    } else {
+        publisher.publish_what_goes(snapshot);
+    }
+    let report = publisher.report;
+    if let (Some(received), Some(tips)) = (received, first_tips)
+        && report.refused.iter().all(Option::is_none)
+    {
+        received.keep(app, repo, tips);
+    }
+    report
+}
+
+fn tips_of(edits: &[Edit]) -> Vec<Oid> {
+    edits.iter().filter_map(|edit| edit.edit.target).collect()
+}
+
+/// A change that may be published, and the command that it stands for.
+struct Edit {
+    index: usize,
+    edit: RefEdit,
+}
+
+/// Turns commands into edits, deletions first: a deleted `a` makes way for `a/b`. What can be refused by itself is.
+fn decide(commands: &[Command], snapshot: &Snapshot, sideband: &Sideband<'_>, report: &mut Report) -> Vec<Edit> {
+    let mut edits = Vec::new();
+    let mut names = HashSet::new();
+    for (index, command) in commands.iter().enumerate() {
+        match decide_one(command, snapshot.head()) {
+            Err(reason) => report.refuse(index, reason),
+            Ok(edit) if !names.insert(edit.name.clone()) => {
+                report.refuse(index, "multiple updates of one reference");
+            }
+            Ok(edit) if command.old.is_null() && command.new.is_null() && snapshot.reference(&edit.name).is_none() => {
+                sideband.warning("warning: deleting a non-existent ref");
+            }
+            Ok(edit) if !edit.expected.holds(snapshot.reference(&edit.name)) => report.refuse(index, MOVED),
+            Ok(edit) => edits.push(Edit { index, edit }),
+        }
+    }
+    edits.sort_by_key(|edit| edit.edit.target.is_some());
+    edits
+}
+
+const MOVED: &str = "failed to update ref (moved)";
+
+fn decide_one(command: &Command, head: &RefName) -> Result<RefEdit, &'static str> {
+    let name = RefName::new(&command.name).map_err(|_| "funny refname")?;
+    let target = (!command.new.is_null()).then_some(command.new);
+    let one_level = name.as_bytes().strip_prefix(b"refs/").is_none_or(|rest| !rest.contains(&b'/'));
+    if one_level && target.is_some() {
+        return Err("funny refname");
+    }
+    if target.is_none() && name == *head {
+        return Err("deletion of the current branch prohibited");
+    }
+    let expected = if command.old.is_null() { Expected::Absent } else { Expected::Is(command.old) };
+    Ok(RefEdit { name, expected, target })
+}
+
+/// Why a transaction was not published.
+#[derive(Debug)]
+struct Refusal {
+    /// The command at fault, if it is known.
+    index: Option<usize>,
+    error: Error,
+}
+
+impl Refusal {
+    /// Whether the store, not the push, is at fault, so that trying less of it would not help.
+    fn is_final(&self) -> bool {
+        matches!(
+            self.error.kind(),
+            ErrorKind::StorageFull
+                | ErrorKind::OutOfBudget
+                | ErrorKind::Corrupt
+                | ErrorKind::Closed
+                | ErrorKind::Cancelled
+                | ErrorKind::Backend
+        )
+    }
+
+    fn reason(&self) -> String {
+        match self.error.kind() {
+            ErrorKind::Conflict(_) => MOVED.to_owned(),
+            _ => self.error.message().to_owned(),
+        }
+    }
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Self { index: None, error }
+    }
+}
+
+/// Publishes edits, and keeps the report of them.
+struct Publisher<'a> {
+    repo: &'a Repo,
+    received: Option<&'a Received>,
+    /// In the order in which they are applied.
+    edits: Vec<Edit>,
+    report: Report,
+}
+
+impl Publisher<'_> {
+    fn publish_all_or_nothing(&mut self) {
+        if self.report.refused.iter().any(Option::is_some) {
+            self.report.refuse_rest(ATOMIC_FAILURE);
+            return;
+        }
+        if self.edits.is_empty() {
+            return;
+        }
+        if let Err(refusal) = self.publish(&self.edits) {
+            match refusal.index {
+                Some(index) => self.report.refuse(index, refusal.reason()),
+                None => self.report.refuse_rest(&refusal.reason()),
+            }
+            self.report.refuse_rest(ATOMIC_FAILURE);
+        }
+    }
+
+    /// Publishes together what can be; a group that fails without a culprit is tried in halves.
+    fn publish_what_goes(&mut self, mut snapshot: Snapshot) {
+        let mut groups = vec![std::mem::take(&mut self.edits)];
+        while let Some(mut group) = groups.pop() {
+            // Others may have moved references since; without this, each would cost an attempt of its own.
+            group.retain(|edit| {
+                let holds = edit.edit.expected.holds(snapshot.reference(&edit.edit.name));
+                if !holds {
+                    self.report.refuse(edit.index, MOVED);
+                }
+                holds
+            });
+            if group.is_empty() {
+                continue;
+            }
+            let Err(refusal) = self.publish(&group) else { continue };
+            tracing::debug!(repo = %self.repo.name(), error = %refusal.error, edits = group.len(), "push refused");
+            if refusal.is_final() {
+                for edit in groups.iter().flatten().chain(&group) {
+                    self.report.refuse(edit.index, refusal.reason());
+                }
+                return;
+            }
+            snapshot = self.repo.snapshot();
+            match refusal.index {
+                Some(index) => {
+                    self.report.refuse(index, refusal.reason());
+                    group.retain(|edit| edit.index != index);
+                    groups.push(group);
+                }
+                None if group.len() == 1 => {
+                    group.iter().for_each(|edit| self.report.refuse(edit.index, refusal.reason()));
+                }
+                None => {
+                    let later = group.split_off(group.len() / 2);
+                    // The first half is taken first: deletions make way.
+                    groups.push(later);
+                    groups.push(group);
+                }
+            }
+        }
+    }
+
+    /// Publishes `edits` as one transaction and waits until it is durable.
+    fn publish(&self, edits: &[Edit]) -> Result<(), Refusal> {
+        let mut transaction = self.repo.begin(ACTOR, Cause::Push);
+        if let Some(received) = self.received {
+            let edits: Vec<RefEdit> = edits.iter().map(|edit| edit.edit.clone()).collect();
+            received.commit(&mut transaction, &edits)?;
+        }
+        for Edit { index, edit } in edits {
+            let at_fault = |error| Refusal { index: Some(*index), error };
+            if let Some(target) = edit.target.filter(|_| edit.name.is_branch()) {
+                let kind = transaction.object(&target).map_err(at_fault)?.kind;
+                if kind != Kind::Commit {
+                    let message = format!("a branch points to a commit, and {target} is a {kind}");
+                    return Err(at_fault(Error::invalid(message)));
+                }
+            }
+            transaction.edit(edit.clone()).map_err(at_fault)?;
+        }
+        if let Some(branch) = self.first_branch(&transaction, edits) {
+            transaction.set_head(branch);
+        }
+        let name_culprit = |error: Error| match error.kind() {
+            ErrorKind::Conflict(conflict) => {
+                let culprit = edits.iter().find(|edit| edit.edit.name.as_str() == conflict.name);
+                Refusal { index: culprit.map(|edit| edit.index), error }
+            }
+            _ => Refusal::from(error),
+        };
+        let published = transaction.prepare().and_then(|prepared| prepared.publish()).map_err(name_culprit)?;
+        published.ticket.wait().map_err(Refusal::from)
+    }
+}
+
+impl Publisher<'_> {
+    /// The branch that `HEAD` is to name after the first push to an empty repository, if its default branch is not
+    /// among those pushed: `main`, `master`, or the only one.
+    fn first_branch(&self, transaction: &govc_engine::Transaction, edits: &[Edit]) -> Option<RefName> {
+        let tip = transaction.tip();
+        if tip.reference_count() > 0 {
+            return None;
+        }
+        let branches = || edits.iter().map(|edit| &edit.edit.name).filter(|name| name.is_branch());
+        if branches().any(|name| name == tip.head()) {
+            return None;
+        }
+        let usual = ["refs/heads/main", "refs/heads/master"];
+        let usual = usual.iter().find_map(|usual| branches().find(|name| name.as_bytes() == usual.as_bytes()));
+        let only = branches().next().filter(|_| branches().count() == 1);
+        usual.or(only).cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::git::negotiate::tests::oid;
+    use crate::git::pkt::Line;
+
+    fn command(old: Oid, new: Oid, name: &str) -> Command {
+        Command { old, new, name: name.as_bytes().to_vec() }
+    }
+
+    #[test]
+    fn commands_become_edits_with_what_they_expect() {
+        let head = RefName::branch("main").unwrap();
+        let name = "refs/heads/topic";
+        let topic = RefName::new(name).unwrap();
+        let cases = [
+            (Oid::null(), oid(1), Expected::Absent, Some(oid(1))),
+            (oid(1), oid(2), Expected::Is(oid(1)), Some(oid(2))),
+            (oid(1), Oid::null(), Expected::Is(oid(1)), None),
+        ];
+        for (old, new, expected, target) in cases {
+            let edit = RefEdit { name: topic.clone(), expected, target };
+            assert_eq!(decide_one(&command(old, new, name), &head), Ok(edit));
+        }
+    }
+
+    #[test]
+    fn what_git_refuses_by_its_name_is_refused() {
+        let head = RefName::branch("main").unwrap();
+        let decide = |old, new, name| decide_one(&command(old, new, name), &head).map(|edit| edit.name.to_string());
+        for funny in ["main", "HEAD", "refs/stash", "refs/heads/../x", "refs/heads/a.lock", "refs/heads/a b"] {
+            assert_eq!(decide(Oid::null(), oid(1), funny), Err("funny refname"), "{funny}");
+        }
+        assert_eq!(decide(oid(1), Oid::null(), "refs/stash"), Ok("refs/stash".to_owned()));
+        let current = Err("deletion of the current branch prohibited");
+        assert_eq!(decide(oid(1), Oid::null(), "refs/heads/main"), current);
+    }
+
+    fn lines(stream: &[u8]) -> Vec<String> {
+        let mut reader = Reader::new(stream);
+        let mut lines = Vec::new();
+        loop {
+            match reader.read().expect("valid lines") {
+                Line::Data(data) => lines.push(String::from_utf8_lossy(data).into_owned()),
+                Line::Flush => lines.push(String::new()),
+                Line::Eof => return lines,
+                other => panic!("unexpected {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn the_report_names_every_reference() {
+        let commands = [command(oid(1), oid(2), "refs/heads/a"), command(oid(1), oid(2), "refs/heads/b")];
+        let mut report = Report::new(2);
+        report.refuse(1, "because\nof");
+        report.refuse(1, "a second reason does not hide the first");
+        report.refuse(7, "not there");
+        let expected = ["unpack ok\n", "ok refs/heads/a\n", "ng refs/heads/b because of\n", ""];
+        assert_eq!(lines(&report.write(&commands)), expected);
+
+        report.unpack = Some("pack is\ntruncated".to_owned());
+        report.refuse_rest("unpacker error");
+        let expected =
+            ["unpack pack is truncated\n", "ng refs/heads/a unpacker error\n", "ng refs/heads/b because of\n", ""];
+        assert_eq!(lines(&report.write(&commands)), expected);
+    }
+
+    #[test]
+    fn a_failing_store_is_not_tried_in_halves() {
+        let refusal = |kind| Refusal::from(Error::new(kind, "x"));
+        assert!(refusal(ErrorKind::StorageFull).is_final());
+        assert!(!refusal(ErrorKind::Exists).is_final());
+        let moved = Refusal::from(Error::conflict("refs/heads/a", None, Some(oid(1))));
+        assert!(!moved.is_final());
+        assert_eq!(moved.reason(), MOVED);
+    }
+}

@@ -1,0 +1,466 @@
+//! Git's paths, headers and refusals.
+//!
+//! `GET /{repo}[.git]/info/refs?service=…` and `POST /{repo}[.git]/git-upload-pack` or `…/git-receive-pack`, where a
+//! repository is one to three segments. Refusals are plain text, which git shows; what can be told within the
+//! protocol is, with status 200, by the services themselves.
+//! Source: git's `Documentation/gitprotocol-http`, `http-backend.c`.
+
+use std::io::{Cursor, Read, Write as _};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, EXPIRES, HeaderName, PRAGMA,
+};
+use axum::http::{HeaderMap, HeaderValue, Method};
+use axum::response::{IntoResponse, Response};
+use axum::{Router, routing::any};
+use bytes::Bytes;
+use flate2::read::GzDecoder;
+use govc_engine::{Error, ErrorKind, Repo, RepoName, RepoSettings, Result};
+use percent_encoding::percent_decode_str;
+
+use super::advertise::{self, Service, Version};
+use super::bridge::{self, Failure, Flow, Limited, RequestReader, ResponseWriter};
+use super::receive_pack::{self, ACTOR};
+use super::{pkt, upload_pack};
+use crate::App;
+use crate::http::problem::{Code, Problem, Thing, about};
+
+/// The most that a fetch may send, uncompressed: far more than a million haves.
+const FETCH_BYTES_MAX: u64 = 128 << 20;
+
+/// What a push may send besides its pack, in bytes.
+const COMMANDS_BYTES_MAX: u64 = 64 << 20;
+
+/// A body of at most this many bytes is taken in before a thread is asked for.
+const SMALL_BYTES_MAX: usize = 64 << 10;
+
+/// How long a client may take to send a small body.
+const SMALL_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Up to this many references are listed where the request is served, without a thread of the pool.
+const INLINE_REFERENCES_MAX: usize = 1000;
+
+const GIT_PROTOCOL: HeaderName = HeaderName::from_static("git-protocol");
+
+/// All routes of Git's protocol.
+pub(crate) fn router(app: Arc<App>) -> Router {
+    let mut router = Router::new();
+    for repo in ["/{a}", "/{a}/{b}", "/{a}/{b}/{c}"] {
+        router = router
+            .route(&format!("{repo}/info/refs"), any(info_refs))
+            .route(&format!("{repo}/git-upload-pack"), any(upload_pack))
+            .route(&format!("{repo}/git-receive-pack"), any(receive_pack));
+    }
+    router.with_state(app)
+}
+
+async fn info_refs(State(app): State<Arc<App>>, request: Request) -> Response {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return method_not_allowed("GET, HEAD", request);
+    }
+    let mut services = request.uri().query().unwrap_or_default().split('&');
+    let Some(named) = services.find_map(|pair| pair.strip_prefix("service=")) else {
+        let text = "this server speaks Git's smart HTTP protocol only; a client of git 1.6.6 or newer is needed";
+        return refuse(Problem::invalid(text), text);
+    };
+    let Some(service) = Service::from_name(named) else {
+        let text = format!("unsupported service: '{}'", pkt::one_line(named));
+        return refuse(Problem::invalid(text.as_str()), &text);
+    };
+    // Apart from the match: a borrow of the request must not live across an await.
+    let found = repo_of(&app, request.uri().path(), "/info/refs");
+    let version = version_of(request.headers());
+    let repo = match found {
+        Ok(repo) => repo,
+        Err(Missing::Repo(name)) if service == Service::ReceivePack && app.config.git.create_on_push => {
+            match create(&app, name).await {
+                Ok(repo) => repo,
+                Err(refusal) => return *refusal,
+            }
+        }
+        Err(missing) => return missing.refuse(),
+    };
+    let content_type = match service {
+        Service::UploadPack => "application/x-git-upload-pack-advertisement",
+        Service::ReceivePack => "application/x-git-receive-pack-advertisement",
+    };
+    let snapshot = repo.snapshot();
+    if service == Service::UploadPack && version == Version::V2 {
+        let mut out = Vec::new();
+        return answer_inline(advertise::capabilities_v2(&mut out).map_err(pkt::input_error), out, content_type);
+    }
+    if snapshot.reference_count() <= INLINE_REFERENCES_MAX {
+        let mut out = Vec::new();
+        return answer_inline(advertise::references(&snapshot, service, version, &mut out), out, content_type);
+    }
+    let work = move |_: &App, out: &mut ResponseWriter| advertise::references(&snapshot, service, version, out);
+    respond(start(&app, Arc::default(), work), content_type).await
+}
+
+async fn upload_pack(State(app): State<Arc<App>>, request: Request) -> Response {
+    serve(app, Service::UploadPack, request).await
+}
+
+async fn receive_pack(State(app): State<Arc<App>>, request: Request) -> Response {
+    serve(app, Service::ReceivePack, request).await
+}
+
+/// Answers a request of a service.
+async fn serve(app: Arc<App>, service: Service, request: Request) -> Response {
+    let (ending, request_type, result_type, bytes_max) = match service {
+        Service::UploadPack => (
+            "/git-upload-pack",
+            "application/x-git-upload-pack-request",
+            "application/x-git-upload-pack-result",
+            FETCH_BYTES_MAX,
+        ),
+        Service::ReceivePack => (
+            "/git-receive-pack",
+            "application/x-git-receive-pack-request",
+            "application/x-git-receive-pack-result",
+            app.config.git.pack_bytes_max.saturating_add(COMMANDS_BYTES_MAX),
+        ),
+    };
+    if request.method() != Method::POST {
+        return method_not_allowed("POST", request);
+    }
+    let found = repo_of(&app, request.uri().path(), ending).map_err(|missing| Box::new(missing.refuse()));
+    let checked = found.and_then(|repo| Ok((repo, check_headers(request.headers(), request_type, bytes_max)?)));
+    let (repo, headers) = match checked {
+        Ok(checked) => checked,
+        Err(refusal) => {
+            discard(request);
+            return *refusal;
+        }
+    };
+    let version = version_of(request.headers());
+    let flow = Arc::new(Flow::default());
+    let body = match take_in(request.into_body(), &headers, &flow).await {
+        Ok(body) => body,
+        Err(refusal) => return *refusal,
+    };
+    if let Taken::Small(body) = &body
+        && lists_references(body, &headers, service, version)
+        && repo.snapshot().reference_count() <= INLINE_REFERENCES_MAX
+    {
+        let mut out = Vec::new();
+        let mut input = Cursor::new(body.clone());
+        let served = upload_pack::serve(&app, &repo, version, &mut input, &mut out, &flow);
+        return answer_inline(served, out, result_type);
+    }
+    let mut input = body.into_reader(&headers, bytes_max);
+    let work_flow = Arc::clone(&flow);
+    let work = move |app: &App, out: &mut ResponseWriter| match service {
+        Service::UploadPack => upload_pack::serve(app, &repo, version, &mut *input, out, &work_flow),
+        Service::ReceivePack => receive_pack::serve(app, &repo, &mut *input, out, &work_flow),
+    };
+    respond(start(&app, flow, work), result_type).await
+}
+
+/// What the headers say of a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct BodyHeaders {
+    gzip: bool,
+    /// The length on the wire, if it was said.
+    wire_bytes: Option<u64>,
+}
+
+fn check_headers(
+    headers: &HeaderMap,
+    request_type: &str,
+    bytes_max: u64,
+) -> std::result::Result<BodyHeaders, Box<Response>> {
+    let text_of = |name: HeaderName| headers.get(name).map_or(Ok(""), HeaderValue::to_str).unwrap_or("?");
+    let refuse = |code, text: String| Err(Box::new(refuse(Problem::new(code, text.as_str()), &text)));
+    let content_type = text_of(CONTENT_TYPE);
+    if content_type != request_type {
+        let content_type = pkt::one_line(content_type);
+        let text = format!("expected POST with Content-Type '{request_type}', but received '{content_type}' instead");
+        return refuse(Code::UnsupportedMediaType, text);
+    }
+    let encoding = text_of(CONTENT_ENCODING);
+    let gzip = ["gzip", "x-gzip"].iter().any(|name| encoding.eq_ignore_ascii_case(name));
+    if !gzip && !encoding.is_empty() && !encoding.eq_ignore_ascii_case("identity") {
+        let text = format!("content encoding '{}' is not supported, gzip is", pkt::one_line(encoding));
+        return refuse(Code::UnsupportedMediaType, text);
+    }
+    let wire_bytes: Option<u64> = text_of(CONTENT_LENGTH).parse().ok();
+    if wire_bytes.is_some_and(|bytes| bytes > bytes_max) {
+        let text = format!("the request is larger than the limit of {bytes_max} bytes");
+        return refuse(Code::BodyTooLarge, text);
+    }
+    Ok(BodyHeaders { gzip, wire_bytes })
+}
+
+/// A body that is there, or on its way.
+enum Taken {
+    Small(Bytes),
+    Streamed(RequestReader),
+}
+
+impl Taken {
+    fn into_reader(self, headers: &BodyHeaders, bytes_max: u64) -> Box<dyn Read + Send> {
+        let wire: Box<dyn Read + Send> = match self {
+            Taken::Small(body) => Box::new(Cursor::new(body)),
+            Taken::Streamed(reader) => Box::new(reader),
+        };
+        if headers.gzip {
+            Box::new(Limited::new(GzDecoder::new(wire), bytes_max))
+        } else {
+            Box::new(Limited::new(wire, bytes_max))
+        }
+    }
+}
+
+async fn take_in(body: Body, headers: &BodyHeaders, flow: &Arc<Flow>) -> std::result::Result<Taken, Box<Response>> {
+    let small = headers.wire_bytes.is_some_and(|bytes| bytes <= SMALL_BYTES_MAX as u64);
+    if !small {
+        return Ok(Taken::Streamed(RequestReader::start(body, Arc::clone(flow))));
+    }
+    match tokio::time::timeout(SMALL_TIMEOUT, axum::body::to_bytes(body, SMALL_BYTES_MAX)).await {
+        Ok(Ok(body)) => {
+            flow.set_received();
+            Ok(Taken::Small(body))
+        }
+        Ok(Err(_)) | Err(_) => {
+            let text = "the request's body did not arrive whole";
+            Err(Box::new(refuse(Problem::invalid(text), text)))
+        }
+    }
+}
+
+/// Whether a request is version 2's `ls-refs`, the most frequent of all.
+fn lists_references(body: &[u8], headers: &BodyHeaders, service: Service, version: Version) -> bool {
+    let begins: [&[u8]; 2] = [b"0014command=ls-refs\n", b"0013command=ls-refs"];
+    service == Service::UploadPack
+        && version == Version::V2
+        && !headers.gzip
+        && begins.iter().any(|begin| body.starts_with(begin))
+}
+
+fn version_of(headers: &HeaderMap) -> Version {
+    let header = headers.get(GIT_PROTOCOL).and_then(|value| value.to_str().ok());
+    Version::from_header(header.unwrap_or_default())
+}
+
+/// Why a path leads to no repository.
+enum Missing {
+    /// The name is valid, and nothing has it.
+    Repo(RepoName),
+    /// The name cannot be one.
+    Name(Error),
+    /// The store does not answer.
+    Store(Error),
+}
+
+impl Missing {
+    fn refuse(self) -> Response {
+        let (problem, text) = match self {
+            Missing::Repo(name) => {
+                let text = format!("repository '{name}' does not exist");
+                (Problem::new(Code::RepoNotFound, text.as_str()), text)
+            }
+            Missing::Name(error) => {
+                let text = format!("there is no such repository: {}", error.message());
+                (Problem::new(Code::RepoNotFound, text.as_str()), text)
+            }
+            Missing::Store(error) => {
+                let text = error.message().to_owned();
+                (about(Thing::Repo)(error), text)
+            }
+        };
+        refuse(problem, &text)
+    }
+}
+
+fn repo_of(app: &App, path: &str, ending: &str) -> std::result::Result<Repo, Missing> {
+    let name = repo_name(path, ending).map_err(Missing::Name)?;
+    app.store.repo(&name).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => Missing::Repo(name),
+        _ => Missing::Store(error),
+    })
+}
+
+/// The repository that a path names, with or without `.git`.
+fn repo_name(path: &str, ending: &str) -> Result<RepoName> {
+    let encoded = path.strip_suffix(ending).unwrap_or(path).trim_start_matches('/');
+    let decoded = percent_decode_str(encoded).decode_utf8();
+    let name = decoded.map_err(|_| Error::invalid("the name is not UTF-8"))?;
+    RepoName::new(name.strip_suffix(".git").unwrap_or(&name))
+}
+
+/// Creates the repository of a first push.
+async fn create(app: &Arc<App>, name: RepoName) -> std::result::Result<Repo, Box<Response>> {
+    let work_app = Arc::clone(app);
+    let work = move || match work_app.store.create(&name, RepoSettings::default(), ACTOR) {
+        // Another push was faster.
+        Err(error) if *error.kind() == ErrorKind::Exists => work_app.store.repo(&name),
+        created => created,
+    };
+    match app.work.run(work).await {
+        Ok(Ok(repo)) => Ok(repo),
+        Ok(Err(error)) => Err(Box::new(refuse_failure(Failure::Engine(error)))),
+        Err(error) => Err(Box::new(refuse_failure(Failure::Work(error)))),
+    }
+}
+
+/// Runs `work` on a thread of the pool; the response is what it writes.
+fn start(
+    app: &Arc<App>,
+    flow: Arc<Flow>,
+    work: impl FnOnce(&App, &mut ResponseWriter) -> Result<()> + Send + 'static,
+) -> bridge::Response {
+    let (mut writer, chunks) = ResponseWriter::new();
+    let work_app = Arc::clone(app);
+    let work = move || {
+        work(&work_app, &mut writer)?;
+        writer.flush().map_err(pkt::input_error)
+    };
+    let app = Arc::clone(app);
+    bridge::Response::new(chunks, flow, tokio::spawn(async move { app.work.run(work).await }))
+}
+
+/// Answers with the first chunk at hand, or with the reason why there is none.
+async fn respond(mut response: bridge::Response, content_type: &'static str) -> Response {
+    match response.next().await {
+        Some(Ok(first)) => answer(response.into_body(first), content_type),
+        Some(Err(failure)) => refuse_failure(failure),
+        None => answer(Body::empty(), content_type),
+    }
+}
+
+fn answer_inline(served: Result<()>, out: Vec<u8>, content_type: &'static str) -> Response {
+    match served {
+        Ok(()) => answer(Body::from(out), content_type),
+        Err(error) => refuse_failure(Failure::Engine(error)),
+    }
+}
+
+fn answer(body: Body, content_type: &'static str) -> Response {
+    let mut response = Response::new(body);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    forbid_caching(response.headers_mut());
+    response
+}
+
+fn forbid_caching(headers: &mut HeaderMap) {
+    headers.insert(EXPIRES, HeaderValue::from_static("Fri, 01 Jan 1980 00:00:00 GMT"));
+    headers.insert(PRAGMA, HeaderValue::from_static("no-cache"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, max-age=0, must-revalidate"));
+}
+
+/// A refusal with the problem's status and headers, and a text in place of its document: git shows plain text.
+fn refuse(problem: Problem, text: &str) -> Response {
+    let mut response = problem.into_response();
+    *response.body_mut() = Body::from(format!("{text}\n"));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    forbid_caching(response.headers_mut());
+    response
+}
+
+fn refuse_failure(failure: Failure) -> Response {
+    let text = failure.to_string();
+    let problem = match failure {
+        Failure::Engine(error) => about(Thing::Repo)(error),
+        Failure::Work(error) => Problem::from(error),
+        Failure::Stopping => Problem::new(Code::Busy, text.as_str()),
+    };
+    refuse(problem, &text)
+}
+
+fn method_not_allowed(allowed: &'static str, request: Request) -> Response {
+    let text = format!("{} is not allowed here", pkt::one_line(request.method().as_str()));
+    discard(request);
+    let mut response = refuse(Problem::new(Code::MethodNotAllowed, text.as_str()), &text);
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+    response
+}
+
+/// Lets the client finish sending, unless it waits for leave to begin.
+fn discard(request: Request) {
+    if !request.headers().contains_key(EXPECT) {
+        bridge::discard(request.into_body());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_repository_has_one_name_with_and_without_its_ending() {
+        let name = |path| repo_name(path, "/info/refs").map(|name| name.as_str().to_owned());
+        for (path, expected) in [
+            ("/demo.git/info/refs", "demo"),
+            ("/demo/info/refs", "demo"),
+            ("/a/b/c.git/info/refs", "a/b/c"),
+            ("/d%65mo.git/info/refs", "demo"),
+        ] {
+            assert_eq!(name(path).unwrap(), expected, "{path}");
+        }
+        for path in
+            ["/a.git/b.git/info/refs", "/../x/info/refs", "/.git/info/refs", "/%ff/info/refs", "/a%00/info/refs"]
+        {
+            assert!(name(path).is_err(), "{path}");
+        }
+    }
+
+    const UPLOAD: &str = "application/x-git-upload-pack-request";
+
+    fn check(headers: &[(HeaderName, &'static str)]) -> std::result::Result<BodyHeaders, u16> {
+        let headers = headers.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value))).collect();
+        check_headers(&headers, UPLOAD, 1000).map_err(|refusal| refusal.status().as_u16())
+    }
+
+    #[test]
+    fn headers_of_a_body_are_checked() {
+        let typed = (CONTENT_TYPE, UPLOAD);
+        let plain = BodyHeaders { gzip: false, wire_bytes: None };
+        assert_eq!(check(std::slice::from_ref(&typed)), Ok(plain));
+        assert_eq!(
+            check(&[typed.clone(), (CONTENT_LENGTH, "1000")]),
+            Ok(BodyHeaders { wire_bytes: Some(1000), ..plain })
+        );
+        assert_eq!(check(&[typed.clone(), (CONTENT_ENCODING, "x-gzip")]), Ok(BodyHeaders { gzip: true, ..plain }));
+        assert_eq!(check(&[]), Err(415));
+        assert_eq!(check(&[(CONTENT_TYPE, "text/plain")]), Err(415));
+        assert_eq!(check(&[typed.clone(), (CONTENT_ENCODING, "br")]), Err(415));
+        assert_eq!(check(&[typed, (CONTENT_LENGTH, "1001")]), Err(413));
+    }
+
+    #[test]
+    fn a_compressed_body_is_bounded_by_what_it_becomes() {
+        let mut zeros = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        zeros.write_all(&vec![0; 1 << 20]).unwrap();
+        let body = Bytes::from(zeros.finish().unwrap());
+        assert!(body.len() < 10_000);
+        let headers = BodyHeaders { gzip: true, wire_bytes: None };
+        let mut all = Vec::new();
+        Taken::Small(body.clone()).into_reader(&headers, 1 << 20).read_to_end(&mut all).unwrap();
+        assert_eq!(all.len(), 1 << 20);
+        let error = Taken::Small(body).into_reader(&headers, 100_000).read_to_end(&mut Vec::new()).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::FileTooLarge);
+    }
+
+    #[test]
+    fn the_frequent_request_is_recognised() {
+        let plain = BodyHeaders { gzip: false, wire_bytes: None };
+        let lists = |body: &[u8]| lists_references(body, &plain, Service::UploadPack, Version::V2);
+        assert!(lists(b"0014command=ls-refs\n0000"));
+        assert!(lists(b"0013command=ls-refs0000"));
+        assert!(!lists(b"0012command=fetch\n0000"));
+        assert!(!lists_references(b"0013command=ls-refs0000", &plain, Service::UploadPack, Version::V0));
+    }
+
+    #[test]
+    fn refusals_are_plain_text_that_nobody_caches() {
+        let response = Missing::Repo(RepoName::new("demo").unwrap()).refuse();
+        assert_eq!(response.status().as_u16(), 404);
+        assert_eq!(response.headers()[CONTENT_TYPE], "text/plain; charset=utf-8");
+        assert!(response.headers()[CACHE_CONTROL].to_str().unwrap().starts_with("no-cache"));
+    }
+}

@@ -1,0 +1,284 @@
+//! Side-bands: pack data, progress and errors in one stream of packets, or the bare data when the client wants none.
+//!
+//! Each packet goes out as one write, so that whoever carries the stream may put a keep-alive between any two
+//! writes. Progress is shown at most ten times a second, save for lines that are complete.
+//! Source: git's `sideband.c`, `Documentation/gitprotocol-pack`.
+
+use std::cell::{Cell, RefCell};
+use std::io::{self, Write};
+use std::time::{Duration, Instant};
+
+use super::pkt;
+
+/// What a client asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Bands {
+    /// Bare data; progress and errors are not sent.
+    #[default]
+    None,
+    /// `side-band`: packets of at most 1000 bytes.
+    Small,
+    /// `side-band-64k`: packets of at most 65520 bytes.
+    Large,
+}
+
+impl Bands {
+    /// The most bytes of content in a packet.
+    fn content_len_max(self) -> Option<usize> {
+        match self {
+            Bands::None => None,
+            Bands::Small => Some(1000 - HEADER_LEN),
+            Bands::Large => Some(65520 - HEADER_LEN),
+        }
+    }
+}
+
+/// Four digits of length and the band's number.
+const HEADER_LEN: usize = 5;
+const DATA: u8 = 1;
+const PROGRESS: u8 = 2;
+const ERROR: u8 = 3;
+
+/// Ten times a second is as much as anybody reads.
+const PROGRESS_EVERY: Duration = Duration::from_millis(100);
+
+/// Frames what is sent to a client. Data and progress may be written by turns, from the same thread.
+pub(crate) struct Sideband<'a> {
+    frames: RefCell<Frames<'a>>,
+    progress_wanted: Cell<bool>,
+    progress_shown: Cell<Option<Instant>>,
+    /// Progress that will be overwritten anyway is not sent more often than this.
+    progress_every: Duration,
+}
+
+struct Frames<'a> {
+    out: &'a mut dyn Write,
+    content_len_max: Option<usize>,
+    /// Room for a header, then band 1's content that waits for a full packet.
+    packet: Vec<u8>,
+    /// A failure to write progress, which the next write of data reports.
+    failure: Option<io::Error>,
+}
+
+impl<'a> Sideband<'a> {
+    /// Frames for `out`.
+    pub(crate) fn new(out: &'a mut dyn Write, bands: Bands, progress_wanted: bool) -> Self {
+        let frames =
+            Frames { out, content_len_max: bands.content_len_max(), packet: vec![0; HEADER_LEN], failure: None };
+        Self {
+            frames: RefCell::new(frames),
+            progress_wanted: Cell::new(progress_wanted && bands != Bands::None),
+            progress_shown: Cell::new(None),
+            progress_every: PROGRESS_EVERY,
+        }
+    }
+
+    /// A writer of band 1. What it takes may wait until a packet is full, a flush, or [`Sideband::finish`].
+    pub(crate) fn data(&self) -> Data<'_, 'a> {
+        Data(self)
+    }
+
+    /// Shows progress. A text that ends with a carriage return is overwritten by the next and may be left out.
+    pub(crate) fn progress(&self, text: &str) {
+        if !self.progress_wanted.get() || text.is_empty() {
+            return;
+        }
+        let passing = text.ends_with('\r');
+        let now = Instant::now();
+        if passing && self.progress_shown.get().is_some_and(|shown| now.duration_since(shown) < self.progress_every) {
+            return;
+        }
+        self.progress_shown.set(passing.then_some(now));
+        let complete = passing || text.ends_with('\n');
+        self.message(PROGRESS, text, if complete { "" } else { "\n" });
+    }
+
+    /// Shows a text although progress may not be wanted: a warning.
+    pub(crate) fn warning(&self, text: &str) {
+        self.message(PROGRESS, &pkt::one_line(text), "\n");
+    }
+
+    /// Sends the error that ends the conversation. Without side-bands there is no way to say it.
+    pub(crate) fn error(&self, text: &str) {
+        self.message(ERROR, &pkt::one_line(text), "\n");
+    }
+
+    fn message(&self, band: u8, text: &str, end: &str) {
+        let mut frames = self.frames.borrow_mut();
+        if let Err(error) = frames.message(band, format!("{text}{end}").as_bytes()) {
+            frames.failure.get_or_insert(error);
+        }
+    }
+
+    /// Sends what waits, then the flush that ends side-bands.
+    ///
+    /// # Errors
+    /// What writing fails with, now or before when progress was written.
+    pub(crate) fn finish(self) -> io::Result<()> {
+        let mut frames = self.frames.into_inner();
+        frames.check()?;
+        frames.send_data()?;
+        if frames.content_len_max.is_some() {
+            pkt::flush(frames.out)?;
+        }
+        frames.out.flush()
+    }
+}
+
+impl Frames<'_> {
+    fn check(&mut self) -> io::Result<()> {
+        self.failure.take().map_or(Ok(()), Err)
+    }
+
+    fn message(&mut self, band: u8, content: &[u8]) -> io::Result<()> {
+        let Some(content_len_max) = self.content_len_max else { return Ok(()) };
+        for content in content.chunks(content_len_max) {
+            let mut packet = vec![0; HEADER_LEN];
+            packet.extend_from_slice(content);
+            send(self.out, &mut packet, band)?;
+        }
+        self.out.flush()
+    }
+
+    fn write_data(&mut self, content: &[u8]) -> io::Result<usize> {
+        self.check()?;
+        let Some(content_len_max) = self.content_len_max else { return self.out.write(content) };
+        let mut rest = content;
+        while !rest.is_empty() {
+            let room = (HEADER_LEN + content_len_max).saturating_sub(self.packet.len());
+            let (now, later) = rest.split_at(room.min(rest.len()));
+            self.packet.extend_from_slice(now);
+            if self.packet.len() >= HEADER_LEN + content_len_max {
+                self.send_data()?;
+            }
+            rest = later;
+        }
+        Ok(content.len())
+    }
+
+    fn send_data(&mut self) -> io::Result<()> {
+        if self.packet.len() > HEADER_LEN {
+            send(self.out, &mut self.packet, DATA)?;
+            self.packet.truncate(HEADER_LEN);
+        }
+        Ok(())
+    }
+}
+
+/// Fills in the header of `packet` and writes it at once.
+fn send(out: &mut dyn Write, packet: &mut [u8], band: u8) -> io::Result<()> {
+    let len = packet.len();
+    if let Some(mut header) = packet.get_mut(..HEADER_LEN) {
+        write!(header, "{len:04x}")?;
+        header.write_all(&[band])?;
+    }
+    out.write_all(packet)
+}
+
+/// Band 1 of a [`Sideband`].
+pub(crate) struct Data<'s, 'a>(&'s Sideband<'a>);
+
+impl Write for Data<'_, '_> {
+    fn write(&mut self, content: &[u8]) -> io::Result<usize> {
+        self.0.frames.borrow_mut().write_data(content)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let mut frames = self.0.frames.borrow_mut();
+        frames.check()?;
+        frames.send_data()?;
+        frames.out.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::git::pkt::{Line, Reader};
+
+    /// The packets of a stream: band and content.
+    fn packets(stream: &[u8]) -> Vec<(u8, Vec<u8>)> {
+        let mut reader = Reader::new(stream);
+        let mut seen = Vec::new();
+        loop {
+            match reader.read().expect("valid packets") {
+                Line::Data(data) => seen.push((data[0], data[1..].to_vec())),
+                Line::Flush => seen.push((0, Vec::new())),
+                Line::Eof => return seen,
+                other => panic!("unexpected {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn data_is_cut_at_the_limit_of_the_band() {
+        for (bands, limit) in [(Bands::Small, 995), (Bands::Large, 65515)] {
+            let mut out = Vec::new();
+            let content: Vec<u8> = (0..limit * 2 + 7).map(|n| (n % 251) as u8).collect();
+            let sideband = Sideband::new(&mut out, bands, true);
+            for part in content.chunks(313) {
+                sideband.data().write_all(part).unwrap();
+            }
+            sideband.finish().unwrap();
+            let packets = packets(&out);
+            let lens: Vec<_> = packets.iter().map(|(band, data)| (*band, data.len())).collect();
+            assert_eq!(lens, [(1, limit), (1, limit), (1, 7), (0, 0)]);
+            let joined: Vec<u8> = packets.into_iter().flat_map(|(_, data)| data).collect();
+            assert_eq!(joined, content);
+        }
+    }
+
+    #[test]
+    fn progress_and_errors_have_bands_of_their_own() {
+        let mut out = Vec::new();
+        let mut sideband = Sideband::new(&mut out, Bands::Large, true);
+        sideband.progress_every = Duration::MAX;
+        sideband.data().write_all(b"PACK").unwrap();
+        sideband.progress("Counting: 1\r");
+        sideband.progress("Counting: 2\r");
+        sideband.progress("Counting: 3, done.\n");
+        sideband.error("broken\nhere");
+        sideband.finish().unwrap();
+        let expected: [(u8, &[u8]); 5] =
+            [(2, b"Counting: 1\r"), (2, b"Counting: 3, done.\n"), (3, b"broken here\n"), (1, b"PACK"), (0, b"")];
+        assert_eq!(packets(&out), expected.map(|(band, data)| (band, data.to_vec())));
+    }
+
+    #[test]
+    fn unwanted_progress_is_not_sent_but_warnings_are() {
+        let mut out = Vec::new();
+        let sideband = Sideband::new(&mut out, Bands::Large, false);
+        sideband.progress("Counting: 1\n");
+        sideband.warning("careful");
+        sideband.finish().unwrap();
+        assert_eq!(packets(&out), [(2, b"careful\n".to_vec()), (0, Vec::new())]);
+    }
+
+    #[test]
+    fn without_bands_only_the_data_is_sent() {
+        let mut out = Vec::new();
+        let sideband = Sideband::new(&mut out, Bands::None, true);
+        sideband.progress("Counting: 1\n");
+        sideband.data().write_all(b"PACK").unwrap();
+        sideband.error("broken");
+        sideband.finish().unwrap();
+        assert_eq!(out, b"PACK");
+    }
+
+    #[test]
+    fn a_client_that_left_is_noticed_by_the_next_data() {
+        struct Gone;
+        impl Write for Gone {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let mut out = Gone;
+        let sideband = Sideband::new(&mut out, Bands::Large, true);
+        sideband.progress("Counting: 1\n");
+        assert_eq!(sideband.data().write(b"x").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    }
+}

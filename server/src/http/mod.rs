@@ -1,0 +1,156 @@
+//! REST: all routes on one page.
+//!
+//! A handler takes what it needs from the request ([`extract`]), makes one call to the engine or to `search`, and
+//! turns the result into an answer ([`answer`]) or a problem ([`problem`]). What is in memory is called directly;
+//! what walks, scans or waits for a disk runs on the pool of blocking threads. A write is answered only after its
+//! ticket: what a client was told is as durable as the repository promises.
+//!
+//! Handlers carry their full paths, which are the routes as well as the OpenAPI document's, so that one search
+//! finds all three.
+
+mod answer;
+mod branches;
+mod commits;
+mod conditional;
+mod content;
+mod extract;
+mod grep;
+mod idempotency;
+mod openapi;
+mod page;
+mod people;
+pub(crate) mod problem;
+mod range;
+mod repos;
+mod system;
+mod tags;
+mod time;
+
+use std::{future::ready, sync::Arc};
+
+use axum::{Extension, Router, routing::get};
+use utoipa_axum::{
+    router::{OpenApiRouter, UtoipaMethodRouterExt},
+    routes,
+};
+
+use crate::app::App;
+
+/// Who is noted as the author of a change of references: there are no users yet.
+const ACTOR: &str = "anonymous";
+
+/// Up to how many bytes are parsed, hashed or read where the request is served; more would hold up others.
+const INLINE_BYTES_MAX: usize = 256 * 1024;
+
+/// Everything but Git's own protocol, with problem documents for unknown paths and methods.
+pub(crate) fn router(app: Arc<App>) -> Router {
+    let (router, document) = api(app.config.server.body_bytes_max).merge(system::routes(&app)).split_for_parts();
+    let document = openapi::finish(document);
+    router
+        .route("/api/v1/repos/{id}/tree/", get(content::root))
+        .route("/api/v1/openapi.json", get(move || ready(openapi::serve(document.clone()))))
+        .method_not_allowed_fallback(problem::method_not_allowed)
+        .fallback(problem::route_not_found)
+        .with_state(app)
+}
+
+/// The API, which takes bodies of at most `body_bytes_max`. Each line is one path with its methods.
+fn api(body_bytes_max: u64) -> OpenApiRouter<Arc<App>> {
+    // Changes of repositories share one turn.
+    let settings_turn = Extension(repos::SettingsTurn::default());
+    OpenApiRouter::with_openapi(openapi::base())
+        // /api/v1/repos
+        .routes(routes!(repos::list, repos::create))
+        // /api/v1/repos/{id}
+        .routes(routes!(repos::show, repos::update, repos::remove).layer(settings_turn))
+        // /api/v1/repos/{id}/commits
+        .routes(routes!(commits::list, commits::create))
+        // /api/v1/repos/{id}/commits/{rev}
+        .routes(routes!(commits::show))
+        // /api/v1/repos/{id}/branches
+        .routes(routes!(branches::list, branches::create))
+        // /api/v1/repos/{id}/branches/{*name}
+        .routes(routes!(branches::show, branches::remove))
+        // /api/v1/repos/{id}/tags
+        .routes(routes!(tags::list, tags::create))
+        // /api/v1/repos/{id}/tags/{*name}
+        .routes(routes!(tags::show, tags::remove))
+        // /api/v1/repos/{id}/tree
+        .routes(routes!(content::root))
+        // /api/v1/repos/{id}/tree/{*path}
+        .routes(routes!(content::tree))
+        // /api/v1/repos/{id}/read/{*path}
+        .routes(routes!(content::read))
+        // /api/v1/repos/{id}/raw/{*path}
+        .routes(routes!(content::raw))
+        // /api/v1/repos/{id}/grep
+        .routes(routes!(grep::grep))
+        .route_layer(idempotency::IdempotencyLayer::new(body_bytes_max))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    /// The document of the API's own routes.
+    fn document() -> Value {
+        let (_, document) = super::api(1 << 20).split_for_parts();
+        serde_json::from_slice(&super::openapi::finish(document)).expect("JSON")
+    }
+
+    #[test]
+    fn every_route_is_described() {
+        let document = document();
+        let paths = document["paths"].as_object().expect("paths");
+        let mut found: Vec<String> = Vec::new();
+        for (path, item) in paths {
+            for method in item.as_object().expect("an item").keys() {
+                found.push(format!("{method} {}", path.strip_prefix("/api/v1/repos").expect("in the API")));
+            }
+        }
+        found.sort();
+        let mut expected = vec![
+            "get ",
+            "post ",
+            "get /{id}",
+            "patch /{id}",
+            "delete /{id}",
+            "get /{id}/commits",
+            "post /{id}/commits",
+            "get /{id}/commits/{rev}",
+            "get /{id}/branches",
+            "post /{id}/branches",
+            "get /{id}/branches/{name}",
+            "delete /{id}/branches/{name}",
+            "get /{id}/tags",
+            "post /{id}/tags",
+            "get /{id}/tags/{name}",
+            "delete /{id}/tags/{name}",
+            "get /{id}/tree",
+            "get /{id}/tree/{path}",
+            "get /{id}/read/{path}",
+            "get /{id}/raw/{path}",
+            "post /{id}/grep",
+        ];
+        expected.sort_unstable();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn references_and_problems_are_complete() {
+        let document = document();
+        let schemas = document["components"]["schemas"].as_object().expect("schemas");
+        let text = document.to_string();
+        let mut names = 0;
+        for reference in text.split("#/components/schemas/").skip(1) {
+            let name = reference.split('"').next().expect("a name");
+            assert!(schemas.contains_key(name), "schema {name} is missing");
+            names += 1;
+        }
+        assert!(names > 20, "schemas are used");
+        let commit = &document["paths"]["/api/v1/repos/{id}/commits"]["post"];
+        for status in ["201", "400", "404", "409", "412", "413", "415", "422", "503", "507", "default"] {
+            assert!(commit["responses"][status].is_object(), "status {status}: {commit}");
+        }
+    }
+}

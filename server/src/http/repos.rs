@@ -1,0 +1,304 @@
+//! Repositories: create, list, show, change, delete.
+//!
+//! Creating, changing and deleting block until they are durable, so they run on the pool of blocking threads.
+//! Changes of one server's repositories take turns: each reads the settings, checks `If-Match` and writes, and
+//! nothing may come between.
+
+use std::sync::Arc;
+
+use axum::{
+    Extension,
+    extract::State,
+    http::{HeaderMap, Uri},
+    response::Response,
+};
+use govc_engine::{Durability, RefName, Repo, RepoName, RepoSettings, Store};
+use serde::{Deserialize, Serialize};
+use tokio::sync::Mutex;
+use utoipa::{IntoParams, ToSchema};
+
+use super::{
+    ACTOR, answer,
+    conditional::{self, ETag},
+    extract::{InRepo, JsonBody, Named, Params},
+    page,
+    problem::{Problem, Thing, about},
+    time::Moment,
+};
+use crate::app::App;
+
+/// The turn to change repositories.
+#[derive(Debug, Clone, Default)]
+pub(super) struct SettingsTurn(Arc<Mutex<()>>);
+
+/// A repository.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct RepoInfo {
+    /// One to three segments joined by `/`; percent-encoded in paths (`team%2Fsite`).
+    #[schema(example = "team/site")]
+    id: String,
+    description: String,
+    /// The branch that `HEAD` names; it need not exist yet.
+    #[schema(example = "main")]
+    default_branch: String,
+    /// What a write waits for: `memory` (nothing), `relaxed` (nothing, but it is soon on disk), `durable` (the disk).
+    #[schema(value_type = String, example = "durable")]
+    durability: Durability,
+    /// Whether the durability is `memory`.
+    memory_only: bool,
+    /// When it was created, in RFC 3339.
+    #[schema(example = "2024-01-15T03:42:00+00:00")]
+    created_at: String,
+    /// The number of the newest version; each publication makes one.
+    version: u64,
+    /// How many branches there are.
+    branches: usize,
+    /// The default branch's commit; null if there is none yet.
+    head: Option<String>,
+}
+
+/// Repositories in the order of their ids.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct RepoPage {
+    repositories: Vec<RepoInfo>,
+    /// How many the page has.
+    count: usize,
+    /// Where the next page begins; null on the last.
+    next_cursor: Option<String>,
+}
+
+/// A repository to be made.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewRepo {
+    /// One to three segments of `[A-Za-z0-9][A-Za-z0-9._-]*` joined by `/`.
+    #[schema(example = "team/site")]
+    id: String,
+    #[serde(default)]
+    description: String,
+    /// `main` if absent.
+    default_branch: Option<String>,
+    /// `durable` if absent.
+    #[schema(value_type = Option<String>)]
+    durability: Option<Durability>,
+    /// The same as durability `memory`.
+    memory_only: Option<bool>,
+}
+
+/// What is to be changed of a repository; what is absent stays.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RepoChange {
+    /// A new id: the repository is renamed.
+    id: Option<String>,
+    description: Option<String>,
+    default_branch: Option<String>,
+    #[schema(value_type = Option<String>)]
+    durability: Option<Durability>,
+    /// The same as durability `memory`.
+    memory_only: Option<bool>,
+}
+
+/// A page of a list.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct PageParams {
+    /// The page before's `next_cursor`.
+    pub(super) cursor: Option<String>,
+    /// How many items at most; 50 if absent, at most 1000.
+    pub(super) limit: Option<usize>,
+}
+
+/// List repositories
+#[utoipa::path(
+    get, path = "/api/v1/repos", tag = "repositories", operation_id = "list_repos",
+    params(PageParams),
+    responses((status = 200, description = "A page of repositories", body = RepoPage)),
+)]
+pub(super) async fn list(
+    State(app): State<Arc<App>>,
+    Params(params): Params<PageParams>,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    let limit = page::limit(params.limit)?;
+    let after = match page::key(params.cursor.as_deref())? {
+        Some(key) => {
+            let name = String::from_utf8(key).map_err(|_| page::malformed())?;
+            Some(RepoName::new(&name).map_err(|_| page::malformed())?)
+        }
+        None => None,
+    };
+    let store = app.store.clone();
+    let (repositories, more) = app
+        .work
+        .run(move || {
+            let (repos, more) = page::cut(store.list(after.as_ref(), limit.saturating_add(1)), limit);
+            (repos.iter().map(RepoInfo::of).collect::<Vec<_>>(), more)
+        })
+        .await?;
+    let last = repositories.last().filter(|_| more);
+    let next_cursor = last.map(|repo| page::cursor(repo.id.as_bytes()));
+    let body = RepoPage { count: repositories.len(), repositories, next_cursor };
+    Ok(page::with_next(answer::ok(&body), &uri, body.next_cursor.as_deref()))
+}
+
+/// Create a repository
+#[utoipa::path(
+    post, path = "/api/v1/repos", tag = "repositories", operation_id = "create_repo",
+    request_body = NewRepo,
+    responses((status = 201, description = "The new repository", body = RepoInfo)),
+)]
+pub(super) async fn create(State(app): State<Arc<App>>, JsonBody(new): JsonBody<NewRepo>) -> Result<Response, Problem> {
+    let name = RepoName::new(&new.id)?;
+    let mut settings = RepoSettings { description: new.description, ..RepoSettings::default() };
+    if let Some(branch) = &new.default_branch {
+        settings.default_branch = RefName::branch(branch)?;
+    }
+    settings.durability = durability(new.durability, new.memory_only)?.unwrap_or_default();
+    let store = app.store.clone();
+    let repo = app.work.run(move || store.create(&name, settings, ACTOR)).await?.map_err(about(Thing::Repo))?;
+    let info = RepoInfo::of(&repo);
+    let etag = info.etag()?;
+    Ok(answer::created(&answer::location(&info.id, ""), Some(&etag), &info))
+}
+
+/// Show a repository
+#[utoipa::path(
+    get, path = "/api/v1/repos/{id}", tag = "repositories", operation_id = "get_repo",
+    params(("id" = String, Path, description = "The repository, percent-encoded")),
+    responses((status = 200, description = "The repository", body = RepoInfo)),
+)]
+pub(super) async fn show(InRepo(repo): InRepo, headers: HeaderMap) -> Result<Response, Problem> {
+    let info = RepoInfo::of(&repo);
+    let etag = info.etag()?;
+    if let Some(response) = conditional::not_modified(&headers, &etag) {
+        return Ok(response);
+    }
+    Ok(answer::tagged(answer::ok(&info), &etag))
+}
+
+/// Change or rename a repository
+///
+/// A change of the id comes first; if it is refused, nothing has changed.
+#[utoipa::path(
+    patch, path = "/api/v1/repos/{id}", tag = "repositories", operation_id = "update_repo",
+    params(("id" = String, Path, description = "The repository, percent-encoded")),
+    request_body = RepoChange,
+    responses((status = 200, description = "The changed repository", body = RepoInfo)),
+)]
+pub(super) async fn update(
+    State(app): State<Arc<App>>,
+    Extension(turn): Extension<SettingsTurn>,
+    Named(name): Named,
+    headers: HeaderMap,
+    JsonBody(change): JsonBody<RepoChange>,
+) -> Result<Response, Problem> {
+    let turn = turn.0.lock_owned().await;
+    let store = app.store.clone();
+    let info = app
+        .work
+        .run(move || {
+            // Held by the work itself, which goes on when the client goes away.
+            let _turn = turn;
+            let repo = store.repo(&name).map_err(about(Thing::Repo))?;
+            conditional::require_match(&headers, &RepoInfo::of(&repo).etag()?)?;
+            Ok::<_, Problem>(RepoInfo::of(&change.apply(&store, repo)?))
+        })
+        .await??;
+    let etag = info.etag()?;
+    Ok(answer::tagged(answer::ok(&info), &etag))
+}
+
+/// Delete a repository
+#[utoipa::path(
+    delete, path = "/api/v1/repos/{id}", tag = "repositories", operation_id = "delete_repo",
+    params(("id" = String, Path, description = "The repository, percent-encoded")),
+    responses((status = 204, description = "It is gone")),
+)]
+pub(super) async fn remove(
+    State(app): State<Arc<App>>,
+    Extension(turn): Extension<SettingsTurn>,
+    Named(name): Named,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let turn = turn.0.lock_owned().await;
+    let store = app.store.clone();
+    app.work
+        .run(move || {
+            let _turn = turn;
+            let repo = store.repo(&name).map_err(about(Thing::Repo))?;
+            conditional::require_match(&headers, &RepoInfo::of(&repo).etag()?)?;
+            store.delete(&name).map_err(about(Thing::Repo))
+        })
+        .await??;
+    Ok(answer::no_content())
+}
+
+impl RepoInfo {
+    fn of(repo: &Repo) -> Self {
+        let (snapshot, settings) = (repo.snapshot(), repo.settings());
+        let created = Moment { seconds: repo.created_seconds(), offset_minutes: 0 };
+        Self {
+            id: repo.name().as_str().to_owned(),
+            default_branch: settings.default_branch.short().into_owned(),
+            durability: settings.durability,
+            memory_only: settings.durability == Durability::Memory,
+            created_at: created.to_text(),
+            version: snapshot.version().number,
+            branches: snapshot.references_with_prefix(b"refs/heads/").count(),
+            head: snapshot.reference(snapshot.head()).map(|oid| oid.to_string()),
+            description: settings.description,
+        }
+    }
+
+    fn etag(&self) -> Result<ETag, Problem> {
+        let body = serde_json::to_vec(self).unwrap_or_default();
+        ETag::of_bytes(&body)
+    }
+}
+
+impl RepoChange {
+    fn apply(self, store: &Store, repo: Repo) -> Result<Repo, Problem> {
+        let settings = repo.settings();
+        let mut wanted = RepoSettings {
+            description: self.description.unwrap_or_else(|| settings.description.clone()),
+            default_branch: settings.default_branch.clone(),
+            durability: settings.durability,
+        };
+        if let Some(branch) = &self.default_branch {
+            wanted.default_branch = RefName::branch(branch)?;
+        }
+        match durability(self.durability, self.memory_only)? {
+            Some(durability) => wanted.durability = durability,
+            None if self.memory_only == Some(false) && wanted.durability == Durability::Memory => {
+                wanted.durability = Durability::default();
+            }
+            None => {}
+        }
+        let changed = wanted.description != settings.description
+            || wanted.default_branch != settings.default_branch
+            || wanted.durability != settings.durability;
+        // The id first: it alone can be refused because of others, and then nothing has changed.
+        let mut repo = match &self.id {
+            Some(id) if id != repo.name().as_str() => {
+                store.rename(&repo.name(), &RepoName::new(id)?).map_err(about(Thing::Repo))?
+            }
+            _ => repo,
+        };
+        if changed {
+            repo = store.update(&repo.name(), wanted).map_err(about(Thing::Repo))?;
+        }
+        Ok(repo)
+    }
+}
+
+/// The durability that a request asks for in either form.
+fn durability(named: Option<Durability>, memory_only: Option<bool>) -> Result<Option<Durability>, Problem> {
+    match (named, memory_only) {
+        (None, Some(true)) => Ok(Some(Durability::Memory)),
+        (Some(named), Some(memory_only)) if memory_only != (named == Durability::Memory) => {
+            Err(Problem::invalid(format!("memory_only {memory_only} contradicts durability {named}")))
+        }
+        (named, _) => Ok(named),
+    }
+}

@@ -1,0 +1,41 @@
+//! The govc server: Git repositories over HTTP, as an API and as Git's own protocol.
+//!
+//! | module | what it owns |
+//! |---|---|
+//! | [`cli`] | the command line |
+//! | [`config`] | settings: flags, environment, file |
+//! | `serve` | sockets, signals, starting and stopping |
+//! | `app` | what all handlers share |
+//! | `http` | REST under `/api/v1`, health, metrics, problem documents |
+//! | [`git`] | Git's protocol: references, packs, pushes |
+//! | `work` | bounded threads for long work |
+//! | `telemetry` | log, metrics, the layers around every request |
+//!
+//! Deliberately absent: anything that starts a program or a shell, reads a git configuration, or knows how
+//! data are stored. Only [`config`] reads files and the environment.
+//!
+//! ```
+//! use govc_server::App;
+//! use govc_server::config::{BackendKind, Config};
+//!
+//! let mut config = Config::default();
+//! config.storage.backend = BackendKind::Memory;
+//! let app = App::open(config)?;
+//! let routes = govc_server::router(app);
+//! # let _ = routes;
+//! # Ok::<(), govc_server::OpenError>(())
+//! ```
+
+mod app;
+pub mod cli;
+pub mod config;
+pub mod git;
+mod http;
+mod serve;
+mod telemetry;
+mod work;
+
+pub use app::{App, OpenError};
+pub use serve::router;
+pub use telemetry::Metrics;
+pub use work::{WorkError, WorkOptions, WorkPool, WorkStats};

@@ -1,0 +1,264 @@
+//! `govc serve`: opens the data, serves connections, and stops well.
+//!
+//! Order of starting: signals, socket, data, the ready line. The socket is bound first so that a taken
+//! port is found at once; connections that arrive while the data are opened wait in its backlog.
+//! Order of stopping: no new connections, readiness fails, requests in flight end (within a bound), the
+//! store makes everything durable. A second signal ends the process at once, which loses nothing that
+//! was acknowledged.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tower::Service as _;
+
+use crate::app::App;
+use crate::cli::VERSION;
+use crate::config::Config;
+use crate::telemetry::{self, PeerAddress};
+
+/// How long to wait when the system has no descriptors or memory for another connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How often an HTTP/2 peer that says nothing is asked whether it is there.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+
+/// Requests that one HTTP/2 connection may have in flight.
+const STREAMS_MAX: u32 = 256;
+
+/// What an HTTP/2 peer may send ahead, in bytes: enough for a push at full speed.
+const WINDOW_BYTES: u32 = 1 << 20;
+
+/// Threads that are still at work after the store is closed have nothing left to lose.
+const THREADS_WAIT: Duration = Duration::from_secs(1);
+
+/// All routes with all layers around them: what the server serves, without the network.
+pub fn router(app: Arc<App>) -> Router {
+    let routes = crate::http::router(Arc::clone(&app)).merge(crate::git::router(Arc::clone(&app)));
+    telemetry::layered(routes, app)
+}
+
+/// Runs the server until it is told to stop, or cannot start.
+pub(crate) fn run(config: Config) -> ExitCode {
+    let log = telemetry::log::start(config.logging);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("govc").build();
+    let served = match runtime {
+        Ok(runtime) => {
+            let served = runtime.block_on(serve(config));
+            match served {
+                Ok(Some(_)) => runtime.shutdown_background(),
+                _ => runtime.shutdown_timeout(THREADS_WAIT),
+            }
+            served
+        }
+        Err(error) => Err(format!("cannot start the runtime: {error}")),
+    };
+    drop(log);
+    match served {
+        Ok(None) => ExitCode::SUCCESS,
+        // What a shell reports for a process that the signal ended.
+        Ok(Some(stop)) => ExitCode::from(128 + stop.number),
+        Err(message) => {
+            eprintln!("govc: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Serves until the first signal and what follows it; returns the signal that ended the process at once.
+async fn serve(config: Config) -> Result<Option<Stop>, String> {
+    let mut signals = Signals::listen().map_err(|error| format!("cannot listen for signals: {error}"))?;
+    let wanted = config.server.listen;
+    let listener = TcpListener::bind(wanted)
+        .await
+        .map_err(|error| format!("cannot listen on {wanted} (server.listen): {error}"))?;
+
+    let opening = tokio::task::spawn_blocking(move || App::open(config));
+    let app = tokio::select! {
+        opened = opening => opened.map_err(|error| format!("opening the data failed: {error}"))?,
+        // Recovery may be interrupted at any point, like everything else that is durable.
+        stop = signals.next() => return Ok(Some(stop)),
+    };
+    let app = app.map_err(|error| error.to_string())?;
+    announce(&listener, &app)?;
+
+    let connections = GracefulShutdown::new();
+    let stop = accept(listener, &app, &connections, &mut signals).await;
+    tracing::info!(signal = stop.name, "stopping");
+    app.drain();
+    let finishing = finish(Arc::clone(&app), connections);
+    tokio::select! {
+        closed = finishing => closed.map(|()| None),
+        again = signals.next() => {
+            tracing::warn!(signal = again.name, "stopping at once");
+            Ok(Some(again))
+        }
+    }
+}
+
+/// The one line on standard output: whoever started the server may now connect.
+fn announce(listener: &TcpListener, app: &App) -> Result<(), String> {
+    let address = listener.local_addr().map_err(|error| format!("cannot tell the own address: {error}"))?;
+    let backend = app.config.storage.backend;
+    let data = app.config.data_folder().map_or_else(|| "none".to_owned(), |data| data.display().to_string());
+    let mut output = std::io::stdout().lock();
+    // Nobody needs to read the line: a closed output is no reason to stop.
+    let _ = writeln!(output, "govc {VERSION} listening on http://{address} (backend {backend}, data {data})")
+        .and_then(|()| output.flush());
+    tracing::info!(address = %address, backend = backend.as_str(), data, "listening");
+    Ok(())
+}
+
+/// Takes connections until a signal arrives, and leaves the listener closed.
+async fn accept(listener: TcpListener, app: &Arc<App>, connections: &GracefulShutdown, signals: &mut Signals) -> Stop {
+    let places = Arc::new(Semaphore::new(app.config.server.connections_max));
+    let connector = Arc::new(Connector::new(app));
+    loop {
+        let (stream, peer, place) = tokio::select! {
+            biased;
+            stop = signals.next() => return stop,
+            accepted = accept_one(&listener, &places) => accepted,
+        };
+        let connector = Arc::clone(&connector);
+        let watcher = connections.watcher();
+        tokio::spawn(async move {
+            connector.serve(stream, PeerAddress(peer), watcher).await;
+            drop(place);
+        });
+    }
+}
+
+/// The next connection, once there is a place for it. May be dropped at any point.
+async fn accept_one(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> (TcpStream, std::net::SocketAddr, Option<OwnedSemaphorePermit>) {
+    // The semaphore is never closed; without a permit the connection is merely not counted.
+    let place = Arc::clone(places).acquire_owned().await.ok();
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => return (stream, peer, place),
+            // The client gave up, or the system is out of something: both pass.
+            Err(error) => {
+                tracing::warn!(error = %error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Waits for requests in flight, then closes the store.
+async fn finish(app: Arc<App>, connections: GracefulShutdown) -> Result<(), String> {
+    let patience = app.config.server.shutdown_timeout;
+    if tokio::time::timeout(patience, connections.shutdown()).await.is_err() {
+        tracing::warn!(seconds = patience.as_secs(), "requests were cut off because they did not end in time");
+    }
+    let closing = tokio::task::spawn_blocking(move || app.store.close());
+    match closing.await {
+        Ok(Ok(())) => {
+            tracing::info!("stopped");
+            Ok(())
+        }
+        Ok(Err(error)) => Err(format!("closing the store failed: {error}")),
+        Err(error) => Err(format!("closing the store failed: {error}")),
+    }
+}
+
+/// Serves HTTP/1.1 and HTTP/2 (by prior knowledge) on accepted connections.
+struct Connector {
+    http: auto::Builder<TokioExecutor>,
+    router: Router,
+    header_timeout: Duration,
+}
+
+impl Connector {
+    fn new(app: &Arc<App>) -> Self {
+        let header_timeout = app.config.server.header_timeout;
+        let mut http = auto::Builder::new(TokioExecutor::new());
+        http.http1().timer(TokioTimer::new()).header_read_timeout(header_timeout).keep_alive(true);
+        http.http2()
+            .timer(TokioTimer::new())
+            .keep_alive_interval(PING_INTERVAL)
+            .keep_alive_timeout(header_timeout)
+            .max_concurrent_streams(STREAMS_MAX)
+            .initial_stream_window_size(WINDOW_BYTES)
+            .initial_connection_window_size(WINDOW_BYTES.saturating_mul(4));
+        Self { http, router: router(Arc::clone(app)), header_timeout }
+    }
+
+    async fn serve(&self, stream: TcpStream, peer: PeerAddress, watcher: Watcher) {
+        // Answers are written whole; waiting for more to send would only delay them.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(error = %error, "TCP_NODELAY could not be set");
+        }
+        let heard = Arc::new(AtomicBool::new(false));
+        let service = {
+            let heard = Arc::clone(&heard);
+            let router = self.router.clone();
+            service_fn(move |request: hyper::Request<Incoming>| {
+                heard.store(true, Ordering::Relaxed);
+                let mut request: Request = request.map(Body::new);
+                request.extensions_mut().insert(peer);
+                // The router is always ready; its clone is one reference.
+                router.clone().call(request)
+            })
+        };
+        let connection = watcher.watch(self.http.serve_connection(TokioIo::new(stream), service));
+        tokio::select! {
+            // A client that breaks off or speaks no HTTP is not the server's failure.
+            served = connection => if let Err(error) = served {
+                tracing::debug!(error = %error, remote_addr = %peer.0, "connection ended");
+            },
+            () = silence(&heard, self.header_timeout) => {
+                tracing::debug!(remote_addr = %peer.0, "no request came in time");
+            }
+        }
+    }
+}
+
+/// Ends when no request has come by `timeout`. hyper's own timeout begins only after the connection's
+/// first bytes have told it which HTTP is spoken.
+async fn silence(heard: &AtomicBool, timeout: Duration) {
+    tokio::time::sleep(timeout).await;
+    if heard.load(Ordering::Relaxed) {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// The signals that stop the server.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+/// One such signal.
+struct Stop {
+    name: &'static str,
+    number: u8,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) -> Stop {
+        tokio::select! {
+            _ = self.terminate.recv() => Stop { name: "SIGTERM", number: 15 },
+            _ = self.interrupt.recv() => Stop { name: "SIGINT", number: 2 },
+        }
+    }
+}

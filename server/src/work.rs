@@ -1,0 +1,225 @@
+//! Where long work runs: walks, grep, packs, and everything that waits for the disk.
+//!
+//! A handler must not hold one of the few threads that serve connections, so it gives its work to this
+//! pool. What always holds: at most `threads` pieces run and at most `queue_max` wait; a piece that has
+//! waited for `timeout` is refused, not started late; a slot is free again only when its work has really
+//! ended, also when the client that asked for it has gone; a panic of the work is an error for the caller.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// The bounds of a [`WorkPool`].
+#[derive(Debug, Clone, Copy)]
+pub struct WorkOptions {
+    /// How many pieces of work run at once, at least one.
+    pub threads: usize,
+    /// How many may wait for a thread.
+    pub queue_max: usize,
+    /// How long one may wait; also the time until [`WorkPool::deadline`].
+    pub timeout: Duration,
+}
+
+/// A bounded pool of blocking threads.
+#[derive(Debug)]
+pub struct WorkPool {
+    options: WorkOptions,
+    slots: Arc<Semaphore>,
+    /// Pieces that wait for a slot. Changed by [`Place`] only; bounds the queue, orders nothing.
+    waiting: AtomicUsize,
+    /// Counted by the working threads, read by metrics; orders nothing.
+    panics_total: Arc<AtomicU64>,
+}
+
+/// Why work was not done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WorkError {
+    /// Every thread is busy and the queue is full, or the wait was too long. Nothing was started.
+    Busy,
+    /// The work panicked. What it did before is done; the panic is in the log.
+    Panicked,
+}
+
+/// What a pool is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WorkStats {
+    /// Pieces that run.
+    pub running: usize,
+    /// Pieces that wait for a thread.
+    pub waiting: usize,
+    /// Pieces that have panicked since the start.
+    pub panics_total: u64,
+}
+
+impl WorkPool {
+    /// A pool with these bounds. Its threads are the runtime's blocking threads, started when needed.
+    pub fn new(options: WorkOptions) -> Self {
+        let threads = options.threads.clamp(1, Semaphore::MAX_PERMITS);
+        Self {
+            options: WorkOptions { threads, ..options },
+            slots: Arc::new(Semaphore::new(threads)),
+            waiting: AtomicUsize::new(0),
+            panics_total: Arc::new(AtomicU64::new(0)),
+        }
+    }
+
+    /// Until when work that begins now may take. A thread cannot be stopped from outside: whoever walks
+    /// or scans looks at the deadline.
+    pub fn deadline(&self) -> Instant {
+        Instant::now() + self.options.timeout
+    }
+
+    /// Runs `work` on a thread of the pool and waits for its result.
+    ///
+    /// When the returned future is dropped, work that has begun still runs to its end; what has not begun
+    /// is never started. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// [`WorkError::Busy`] if no thread became free in time, [`WorkError::Panicked`] if the work panicked.
+    pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, WorkError> {
+        let slot = self.slot().await?;
+        let panics_total = Arc::clone(&self.panics_total);
+        let running = tokio::task::spawn_blocking(move || {
+            // Whatever the work shared is either discarded with it or kept consistent by its own locks.
+            let result = catch_unwind(AssertUnwindSafe(work));
+            if result.is_err() {
+                panics_total.fetch_add(1, Ordering::Relaxed);
+            }
+            // The slot is held by the thread, not by the waiting future, which may be gone long before.
+            drop(slot);
+            result
+        });
+        match running.await {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(_panic)) => Err(WorkError::Panicked),
+            // The runtime is stopping and has not started the work.
+            Err(error) if error.is_cancelled() => Err(WorkError::Busy),
+            Err(_) => Err(WorkError::Panicked),
+        }
+    }
+
+    /// What the pool is doing at this moment.
+    pub fn stats(&self) -> WorkStats {
+        WorkStats {
+            running: self.options.threads.saturating_sub(self.slots.available_permits()),
+            waiting: self.waiting.load(Ordering::Relaxed),
+            panics_total: self.panics_total.load(Ordering::Relaxed),
+        }
+    }
+
+    async fn slot(&self) -> Result<OwnedSemaphorePermit, WorkError> {
+        if let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() {
+            return Ok(slot);
+        }
+        let _place = Place::take(&self.waiting, self.options.queue_max).ok_or(WorkError::Busy)?;
+        let wait = Arc::clone(&self.slots).acquire_owned();
+        match tokio::time::timeout(self.options.timeout, wait).await {
+            Ok(Ok(slot)) => Ok(slot),
+            Ok(Err(_)) | Err(_) => Err(WorkError::Busy),
+        }
+    }
+}
+
+/// A place in the queue, given back when dropped.
+struct Place<'a>(&'a AtomicUsize);
+
+impl<'a> Place<'a> {
+    fn take(waiting: &'a AtomicUsize, max: usize) -> Option<Self> {
+        let place = Self(waiting);
+        let before = waiting.fetch_add(1, Ordering::Relaxed);
+        // Dropping the refused place takes the addition back.
+        (before < max).then_some(place)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl fmt::Display for WorkError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Busy => "the server is busy, try again later",
+            Self::Panicked => "the server failed while working on the request",
+        })
+    }
+}
+
+impl std::error::Error for WorkError {}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    fn pool(threads: usize, queue_max: usize) -> Arc<WorkPool> {
+        Arc::new(WorkPool::new(WorkOptions { threads, queue_max, timeout: Duration::from_secs(60) }))
+    }
+
+    /// Occupies a thread until the returned sender is dropped.
+    async fn occupy(pool: &Arc<WorkPool>) -> (mpsc::Sender<()>, tokio::task::JoinHandle<Result<(), WorkError>>) {
+        let (hold, held) = mpsc::channel::<()>();
+        let (begun, begins) = tokio::sync::oneshot::channel();
+        let pool = Arc::clone(pool);
+        let task = tokio::spawn(async move {
+            let work = move || {
+                begun.send(()).expect("the test waits");
+                let _ = held.recv();
+            };
+            pool.run(work).await
+        });
+        begins.await.expect("the work begins");
+        (hold, task)
+    }
+
+    #[tokio::test]
+    async fn results_come_back() {
+        assert_eq!(pool(1, 1).run(|| 6 * 7).await, Ok(42));
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_an_error_and_frees_its_thread() {
+        let pool = pool(1, 1);
+        assert_eq!(pool.run::<()>(|| panic!("on purpose")).await, Err(WorkError::Panicked));
+        assert_eq!(pool.run(|| 1).await, Ok(1));
+        assert_eq!(pool.stats(), WorkStats { running: 0, waiting: 0, panics_total: 1 });
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_refuses() {
+        let pool = pool(1, 0);
+        let (hold, task) = occupy(&pool).await;
+        assert_eq!(pool.run(|| ()).await, Err(WorkError::Busy));
+        assert_eq!(pool.stats().running, 1);
+        drop(hold);
+        assert_eq!(task.await.unwrap(), Ok(()));
+        assert_eq!(pool.run(|| 1).await, Ok(1));
+        assert_eq!(pool.stats().waiting, 0);
+    }
+
+    #[tokio::test]
+    async fn waiting_too_long_refuses() {
+        let options = WorkOptions { threads: 1, queue_max: 1, timeout: Duration::from_millis(1) };
+        let pool = Arc::new(WorkPool::new(options));
+        let (_hold, _task) = occupy(&pool).await;
+        assert_eq!(pool.run(|| ()).await, Err(WorkError::Busy));
+        assert_eq!(pool.stats().waiting, 0);
+    }
+
+    #[tokio::test]
+    async fn a_gone_client_does_not_free_the_thread() {
+        let pool = pool(1, 0);
+        let (hold, task) = occupy(&pool).await;
+        task.abort();
+        assert!(task.await.unwrap_err().is_cancelled());
+        assert_eq!(pool.run(|| ()).await, Err(WorkError::Busy));
+        drop(hold);
+    }
+}

@@ -1,0 +1,335 @@
+//! Clones and fetches by the real git: every protocol version, shallow, negotiated, thin, compressed, partial by name.
+//!
+//! Where the outcome is not obvious the oracle is the same command against the source through git's own upload-pack.
+
+use std::path::{Path, PathBuf};
+
+use crate::{
+    git::Git,
+    history,
+    pack::line,
+    server::{Place, Server},
+};
+
+/// A server with the generated history as `repo`, and that history.
+fn served(place: &Place, git: &Git) -> (Server, PathBuf) {
+    let server = place.serve();
+    let source = history::generated(place, git);
+    server.create("repo");
+    git.ok(&source, &["push", "-q", "--mirror", &server.url("repo")]);
+    (server, source)
+}
+
+/// The commits that `dir` has.
+fn commits(git: &Git, dir: &Path) -> Vec<String> {
+    let mut all: Vec<String> = git.ok(dir, &["rev-list", "--all"]).lines().map(str::to_owned).collect();
+    all.sort();
+    all
+}
+
+#[test]
+fn an_empty_repository_is_cloned_and_then_filled() {
+    let place = Place::new();
+    let git = Git::new(&place.path("home"));
+    let server = place.serve();
+    for version in ["0", "1", "2"] {
+        let git = git.with("protocol.version", version);
+        let repo = format!("empty-{version}");
+        server.create(&repo);
+        assert_eq!(git.ok(&place.path("home"), &["ls-remote", &server.url(&repo)]), "");
+        let work = place.path(&repo);
+        git.clone_repo(&server.url(&repo), &work, &[]);
+        let head = git.commit(&work, "first", b"first\n", "first");
+        git.ok(&work, &["push", "-q", "origin", "HEAD:refs/heads/main"]);
+        let again = place.path(&format!("{repo}-again"));
+        git.clone_repo(&server.url(&repo), &again, &[]);
+        assert_eq!(git.ok(&again, &["rev-parse", "HEAD"]), head);
+        assert_eq!(git.ok(&again, &["symbolic-ref", "HEAD"]), "refs/heads/main");
+    }
+}
+
+#[test]
+fn a_repository_is_reached_without_the_suffix_too() {
+    let place = Place::new();
+    let git = Git::new(&place.path("home"));
+    let (server, source) = served(&place, &git);
+    let url = server.url("repo");
+    let short = url.strip_suffix(".git").expect("the suffix");
+    let copy = place.path("short.git");
+    git.clone_repo(short, &copy, &["--mirror"]);
+    assert_eq!(git.references(&copy), git.references(&source));
+}
+
+#[test]
+fn ls_remote_answers_patterns() {
+    let place = Place::new();
+    let git = Git::new(&place.path("home"));
+    let (server, source) = served(&place, &git);
+    for version in ["0", "1", "2"] {
+        let git = git.with("protocol.version", version);
+        for arguments in [
+            &["--heads"][..],
+            &["--tags"],
+            &["--refs", "--tags"],
+            &["--symref", "HEAD"],
+            &["refs/heads/many/01/*"],
+            &["main"],
+            &["refs/tags/v0.*", "refs/heads/side/*"],
+            &["nothing/like/this"],
+        ] {
+            let ask = |url: &str| {
+                let (options, patterns): (Vec<&str>, Vec<&str>) =
+                    arguments.iter().copied().partition(|argument| argument.starts_with("--"));
+                let all = [&["ls-remote"][..], options.as_slice(), &[url], patterns.as_slice()].concat();
+                git.ok(&place.path("home"), &all)
+            };
+            let wanted = ask(&format!("file://{}", source.display()));
+            assert_eq!(ask(&server.url("repo")), wanted, "protocol {version}, {arguments:?}");
+        }
+    }
+}
+
+#[test]
+fn shallow_clones_have_the_depth_that_git_gives_them() {
+    let place = Place::new();
+    let git = Git::new(&place.path("home"));
+    let (server, source) = served(&place, &git);
+    let local = format!("file://{}", source.display());
+    for version in ["0", "2"] {
+        let git = git.with("protocol.version", version);
+        for (at, options) in [
+            &["--depth=1"][..],
+            &["--depth=1", "--no-single-branch"],
+            &["--depth=7"],
+            &["--depth=30", "--branch=v0.40"],
+            &["--shallow-since=1100300000"],
+            &["--shallow-exclude=refs/tags/v0.240"],
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let (wanted, got) = (place.path(&format!("w{version}-{at}")), place.path(&format!("g{version}-{at}")));
+            let options = [options, &["--bare"][..]].concat();
+            git.clone_repo(&local, &wanted, &options);
+            git.clone_repo(&server.url("repo"), &got, &options);
+            assert_eq!(commits(&git, &wanted), commits(&git, &got), "protocol {version}, {options:?}");
+            let shallow = |dir: &Path| {
+                let text = std::fs::read_to_string(dir.join("shallow")).expect("a shallow clone");
+                let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+                lines.sort();
+                lines
+            };
+            assert_eq!(shallow(&wanted), shallow(&got), "protocol {version}, {options:?}");
+            git.ok(&got, &["fsck", "--connectivity-only", "--no-dangling", "--no-progress"]);
+        }
+    }
+}
+
+#[test]
+fn a_shallow_clone_is_deepened_and_completed() {
+    let place = Place::new();
+    let git = Git::new(&place.path("home"));
+    let (server, source) = served(&place, &git);
+    let (local, remote) = (format!("file://{}", source.display()), server.url("repo"));
+    for version in ["0", "2"] {
+        let git = git.with("protocol.version", version);
+        let (wanted, got) = (place.path(&format!("w{version}")), place.path(&format!("g{version}")));
+        git.clone_repo(&local, &wanted, &["--bare", "--depth=2"]);
+        git.clone_repo(&remote, &got, &["--bare", "--depth=2"]);
+        for step in [&["--deepen=5"][..], &["--depth=20"], &["--unshallow"]] {
+            for (dir, url) in [(&wanted, local.as_str()), (&got, remote.as_str())] {
+                let all = [&["fetch", "-q"][..], step, &[url, "refs/heads/main:refs/heads/main"]].concat();
+                git.ok(dir, &all);
+            }
+            assert_eq!(commits(&git, &wanted), commits(&git, &got), "protocol {version}, {step:?}");
+        }
+        assert!(!got.join("shallow").exists(), "protocol {version}: complete at last");
+        assert_eq!(git.ok(&got, &["rev-list", "--count", "main"]), git.ok(&source, &["rev-list", "--count", "main"]));
+    }
+}
+
+#[test]
+fn pulls_bring_what_others_pushed() {
+    let place = Place::new();
+    let git = Git::new(&place.path("home"));
+    let (server, _) = served(&place, &git);
+    for version in ["0", "1", "2"] {
+        let git = git.with("protocol.version", version);
+        let (ours, theirs) = (place.path(&format!("ours-{version}")), place.path(&format!("theirs-{version}")));
+        git.clone_repo(&server.url("repo"), &ours, &["--branch=many/00/branch-0"]);
+        git.clone_repo(&server.url("repo"), &theirs, &["--branch=many/00/branch-0"]);
+        for round in 0..3 {
+            let name = format!("round-{version}-{round}.txt");
+            let head = git.commit(&theirs, &name, name.as_bytes(), "another round");
+            git.ok(&theirs, &["push", "-q"]);
+            git.ok(&ours, &["pull", "-q"]);
+            assert_eq!(git.ok(&ours, &["rev-parse", "HEAD"]), head);
+            assert_eq!(std::fs::read(ours.join(&name)).expect("the pulled file"), name.as_bytes());
+        }
+        git.ok(&ours, &["fsck", "--no-dangling", "--no-progress"]);
+    }
+}
+
+#[test]
+fn tags_of_fetched_commits_follow() {
+    let place = Place::new();
+    let git = Git::new(&place.path("home"));
+    let server = place.serve();
+    server.create("tagged");
+    for version in ["0", "2"] {
+        let git = git.with("protocol.version", version);
+        let (ours, theirs) = (place.path(&format!("ours-{version}")), place.path(&format!("theirs-{version}")));
+        git.init(&theirs);
+        git.commit(&theirs, "a", version.as_bytes(), "a");
+        git.ok(&theirs, &["remote", "add", "origin", &server.url("tagged")]);
+        git.ok(&theirs, &["push", "-q", "--force", "origin", "main"]);
+        git.clone_repo(&server.url("tagged"), &ours, &["--no-tags"]);
+        git.ok(&ours, &["config", "--unset", "remote.origin.tagOpt"]);
+        git.commit(&theirs, "b", b"b", "b");
+        let tag = format!("reachable-{version}");
+        git.ok(&theirs, &["tag", "-a", "-m", "follows", &tag]);
+        git.ok(&theirs, &["checkout", "-q", "--orphan", "apart"]);
+        git.commit(&theirs, "c", b"c", "c");
+        let apart = format!("apart-{version}");
+        git.ok(&theirs, &["tag", "-a", "-m", "does not follow", &apart]);
+        git.ok(&theirs, &["push", "-q", "origin", "main", &tag, &apart]);
+        git.ok(&ours, &["fetch", "-q", "origin", "refs/heads/main:refs/remotes/origin/main"]);
+        assert_eq!(git.ok(&ours, &["rev-parse", &tag]), git.ok(&theirs, &["rev-parse", &tag]));
+        git.fails(&ours, &["rev-parse", "--verify", "-q", &apart]);
+    }
+}
+
+#[test]
+fn a_fetch_with_many_haves_is_compressed_and_understood() {
+    let place = Place::new();
+    let git = Git::new(&place.path("home"));
+    let (server, _) = served(&place, &git);
+    for version in ["0", "2"] {
+        let git = git.with("protocol.version", version);
+        let (ours, theirs) = (place.path(&format!("ours-{version}")), place.path(&format!("theirs-{version}")));
+        git.clone_repo(&server.url("repo"), &ours, &[]);
+        git.clone_repo(&server.url("repo"), &theirs, &[]);
+        // Commits that the server does not know, to be offered in vain before a common one is found.
+        let mut stream = String::new();
+        for at in 0..600 {
+            stream.push_str(&format!(
+                "commit refs/heads/local\ncommitter A <a@b> {} +0000\ndata 1\nx\n",
+                1_900_000_000 + at
+            ));
+            stream.push_str(if at == 0 { "from refs/heads/main\n" } else { "" });
+        }
+        git.ok_fed(&ours, &["fast-import", "--quiet"], stream.as_bytes());
+        let head = git.commit(&theirs, "news", version.as_bytes(), "news");
+        git.ok(&theirs, &["push", "-q"]);
+        let output = git.command(&ours).args(["fetch", "-q", "origin"]).env("GIT_TRACE_CURL", "1").output();
+        let output = output.expect("git is installed");
+        let trace = String::from_utf8_lossy(&output.stderr).to_ascii_lowercase();
+        assert!(output.status.success(), "{trace}");
+        assert!(trace.contains("content-encoding: gzip"), "git was to compress its request");
+        assert_eq!(git.ok(&ours, &["rev-parse", "origin/main"]), head);
+    }
+}
+
+#[test]
+fn a_thin_pack_holds_the_change_alone() {
+    let place = Place::new();
+    let git = Git::new(&place.path("home"));
+    let server = place.serve();
+    server.create("thin");
+    let work = place.path("work");
+    git.init(&work);
+    let mut content = history::noise(7, 400_000);
+    let old = git.commit(&work, "large", &content, "large");
+    git.ok(&work, &["remote", "add", "origin", &server.url("thin")]);
+    git.ok(&work, &["push", "-q", "origin", "main"]);
+    content[200_000] ^= 1;
+    let new = git.commit(&work, "large", &content, "changed");
+    git.ok(&work, &["push", "-q", "origin", "main"]);
+
+    let mut body = line(b"command=fetch");
+    body.extend_from_slice(b"0001");
+    for argument in ["thin-pack", "ofs-delta", "no-progress"] {
+        body.extend(line(argument.as_bytes()));
+    }
+    body.extend(line(format!("want {new}\n").as_bytes()));
+    body.extend(line(format!("have {old}\n").as_bytes()));
+    body.extend(line(b"done\n"));
+    body.extend_from_slice(b"0000");
+    let headers = [("content-type", "application/x-git-upload-pack-request"), ("git-protocol", "version=2")];
+    let reply = server.http().send("POST", "/thin.git/git-upload-pack", &headers, &body);
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    assert!(reply.body.windows(4).any(|bytes| bytes == b"PACK"), "a pack came");
+    // Commit, tree and blob. The blob comes whole: deltas on what a client has are not made yet.
+    let sent = reply.body.windows(12).find(|bytes| bytes.starts_with(b"PACK")).expect("a pack's header");
+    assert_eq!(sent[8..12], [0, 0, 0, 3], "objects in the pack");
+
+    let copy = place.path("copy");
+    git.clone_repo(&server.url("thin"), &copy, &[]);
+    assert_eq!(std::fs::read(copy.join("large")).expect("the file"), content);
+}
+
+#[test]
+fn dumb_and_unknown_services_are_refused() {
+    let place = Place::new();
+    let server = place.serve();
+    server.create("repo");
+    let http = server.http();
+    for path in
+        ["/repo.git/info/refs", "/repo.git/info/refs?service=git-upload-archive", "/repo.git/info/refs?service="]
+    {
+        let reply = http.get(path);
+        assert!((400..500).contains(&reply.status), "{path}: {}", reply.status);
+    }
+    for path in ["/no/such.git/info/refs?service=git-upload-pack", "/none.git/info/refs?service=git-receive-pack"] {
+        assert_eq!(http.get(path).status, 404, "{path}");
+    }
+    for path in ["/repo.git/HEAD", "/repo.git/objects/info/packs", "/repo.git/config", "/repo.git/../repo.git/HEAD"] {
+        assert_eq!(http.get(path).status, 404, "{path}");
+    }
+    let reply = http.get("/repo.git/info/refs?service=git-upload-pack");
+    assert_eq!(reply.status, 200);
+    assert_eq!(reply.header("content-type"), Some("application/x-git-upload-pack-advertisement"));
+    assert!(reply.header("cache-control").is_some_and(|value| value.contains("no-cache")));
+    let wrong = [("content-type", "application/json")];
+    let reply = http.send("POST", "/repo.git/git-upload-pack", &wrong, b"0000");
+    assert!((400..500).contains(&reply.status), "a wrong content type: {}", reply.status);
+}
+
+#[test]
+fn a_malformed_request_is_refused_and_the_server_goes_on() {
+    let place = Place::new();
+    let mut server = place.serve();
+    server.create("repo");
+    let http = server.http();
+    let nobody = "1".repeat(40);
+    let bodies: [Vec<u8>; 8] = [
+        b"zzzz".to_vec(),
+        b"0003".to_vec(),
+        b"fff1".to_vec(),
+        b"00".to_vec(),
+        line(b"command=nonsense"),
+        [line(b"command=fetch"), b"0001".to_vec(), line(b"want nonsense"), b"0000".to_vec()].concat(),
+        [
+            line(b"command=fetch"),
+            b"0001".to_vec(),
+            line(format!("want {nobody}").as_bytes()),
+            line(b"done"),
+            b"0000".to_vec(),
+        ]
+        .concat(),
+        [line(b"command=fetch"), b"0001".to_vec(), line(b"deepen -1"), b"0000".to_vec()].concat(),
+    ];
+    for body in bodies {
+        let headers = [("content-type", "application/x-git-upload-pack-request"), ("git-protocol", "version=2")];
+        let reply = http.send("POST", "/repo.git/git-upload-pack", &headers, &body);
+        let told = (400..500).contains(&reply.status) || reply.body.windows(4).any(|bytes| bytes == b"ERR ");
+        assert!(told, "{:?} was answered {}: {}", String::from_utf8_lossy(&body), reply.status, reply.text());
+        assert!(!reply.body.windows(4).any(|bytes| bytes == b"PACK"));
+    }
+    let headers = [("content-type", "application/x-git-upload-pack-request"), ("content-encoding", "gzip")];
+    let reply = http.send("POST", "/repo.git/git-upload-pack", &headers, b"this is not gzip");
+    let told = (400..500).contains(&reply.status) || reply.body.windows(4).any(|bytes| bytes == b"ERR ");
+    assert!(told, "{}: {}", reply.status, reply.text());
+    assert!(server.alive());
+    assert_eq!(http.get("/health").status, 200);
+}

@@ -1,0 +1,36 @@
+//! The server as its users meet it: the real binary, the real `git`, HTTP by hand.
+//!
+//! | file | what is shown |
+//! |---|---|
+//! | `identity` | a whole history comes back bit by bit, over every protocol version, after stop and kill |
+//! | `fetch`, `push` | what clients do all day |
+//! | `refused`, `hostile` | pushes that break a rule, and packs made to harm |
+//! | `crash` | `kill -9` under load, the orderly end |
+//! | `disk` | a full disk |
+//! | `start` | settings, addresses, locks, health |
+//! | `rest_*`, `grep` | the API |
+//!
+//! `GOVC_TEST_HISTORY=/path/to/bare.git[:/another.git]` runs `identity` on real histories instead of the generated one:
+//! `GOVC_TEST_HISTORY=redis.git cargo test -p govc-server --test it identity`. `GOVC_TEST_KILLS=N` sets the number of
+//! kills (8). Every server gets a free port and a temporary folder of its own, so tests run side by side.
+
+mod git;
+mod history;
+mod http;
+mod oddities;
+mod pack;
+mod server;
+
+mod crash;
+mod disk;
+mod fetch;
+mod grep;
+mod hostile;
+mod identity;
+mod push;
+mod refused;
+mod rest_bad;
+mod rest_commits;
+mod rest_read;
+mod rest_repos;
+mod start;

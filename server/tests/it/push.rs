@@ -1,0 +1,255 @@
+//! Pushes by the real git that must succeed, wholly or in the part that git's rules allow.
+
+use std::path::{Path, PathBuf};
+
+use crate::{
+    git::{Git, assert_same},
+    history,
+    pack::{self, Pack, RECEIVE_HEADERS, RefChange, Report},
+    server::{Place, Server},
+};
+
+/// A server with an empty repository `repo`, and a checkout with one commit and that remote.
+fn checkout(place: &Place, git: &Git) -> (Server, PathBuf) {
+    let server = place.serve();
+    server.create("repo");
+    let work = place.path("work");
+    git.init(&work);
+    git.commit(&work, "README", b"one\n", "one");
+    git.ok(&work, &["remote", "add", "origin", &server.url("repo")]);
+    (server, work)
+}
+
+/// What the server says its references are.
+fn remote(git: &Git, work: &Path, pattern: &str) -> String {
+    git.ok(work, &["ls-remote", "origin", pattern]).split('\t').next().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn references_are_created_updated_forced_and_deleted() {
+    let place = Place::new();
+    let base = Git::new(&place.path("home"));
+    let (_server, work) = checkout(&place, &base);
+    // The first push to an empty repository decides what its default branch is.
+    base.ok(&work, &["push", "-q", "origin", "HEAD:refs/heads/main"]);
+    for version in ["0", "1", "2"] {
+        let git = base.with("protocol.version", version);
+        let name = format!("topic-{version}");
+        let full = format!("refs/heads/{name}");
+        git.ok(&work, &["push", "-q", "origin", &format!("HEAD:{full}")]);
+        let first = git.ok(&work, &["rev-parse", "HEAD"]);
+        assert_eq!(remote(&git, &work, &full), first);
+
+        let second = git.commit(&work, "more", version.as_bytes(), "more");
+        git.ok(&work, &["push", "-q", "origin", &format!("HEAD:{full}")]);
+        assert_eq!(remote(&git, &work, &full), second);
+
+        git.ok(&work, &["reset", "-q", "--hard", "HEAD~1"]);
+        let third = git.commit(&work, "other", version.as_bytes(), "another line");
+        git.fails(&work, &["push", "-q", "origin", &format!("HEAD:{full}")]);
+        assert_eq!(remote(&git, &work, &full), second, "git refuses what is no fast-forward");
+        git.ok(&work, &["push", "-q", "--force", "origin", &format!("HEAD:{full}")]);
+        assert_eq!(remote(&git, &work, &full), third);
+        git.ok(
+            &work,
+            &["push", "-q", &format!("--force-with-lease={full}:{third}"), "origin", &format!("HEAD~1:{full}")],
+        );
+
+        git.ok(&work, &["push", "-q", "origin", "--delete", &name]);
+        assert_eq!(remote(&git, &work, &full), "");
+    }
+}
+
+#[test]
+fn several_references_and_tags_travel_in_one_push() {
+    let place = Place::new();
+    let git = Git::new(&place.path("home"));
+    let (server, work) = checkout(&place, &git);
+    git.ok(&work, &["tag", "light"]);
+    git.ok(&work, &["tag", "-a", "-m", "annotated", "annotated"]);
+    git.commit(&work, "b", b"b", "b");
+    git.ok(&work, &["branch", "second"]);
+    git.ok(&work, &["push", "-q", "origin", "main", "second", "light", "annotated", "HEAD~1:refs/custom/name"]);
+    git.ok(&work, &["push", "-q", "origin", "HEAD:refs/heads/new", ":refs/heads/second", "+HEAD~1:refs/heads/main"]);
+    let copy = place.path("copy.git");
+    git.clone_repo(&server.url("repo"), &copy, &["--mirror"]);
+    let names = git.ok(&copy, &["for-each-ref", "--format=%(refname)"]);
+    let wanted = ["refs/custom/name", "refs/heads/main", "refs/heads/new", "refs/tags/annotated", "refs/tags/light"];
+    assert_eq!(names.lines().collect::<Vec<_>>(), wanted);
+    assert_eq!(git.ok(&copy, &["rev-parse", "main"]), git.ok(&work, &["rev-parse", "HEAD~1"]));
+    assert_eq!(git.ok(&copy, &["rev-parse", "annotated"]), git.ok(&work, &["rev-parse", "annotated"]));
+}
+
+#[test]
+fn followed_tags_come_with_the_branch() {
+    let place = Place::new();
+    let git = Git::new(&place.path("home"));
+    let (_server, work) = checkout(&place, &git);
+    git.ok(&work, &["tag", "-a", "-m", "one", "one"]);
+    git.ok(&work, &["push", "-q", "--follow-tags", "origin", "main"]);
+    assert_eq!(remote(&git, &work, "refs/tags/one"), git.ok(&work, &["rev-parse", "one"]));
+}
+
+#[test]
+fn an_atomic_push_does_all_or_nothing() {
+    let place = Place::new();
+    let git = Git::new(&place.path("home"));
+    let (server, work) = checkout(&place, &git);
+    git.ok(&work, &["push", "-q", "--atomic", "origin", "HEAD:refs/heads/a", "HEAD:refs/heads/b"]);
+    let before = git.ok(&work, &["ls-remote", "origin"]);
+
+    // The second command expects an id that the reference does not have; git itself would not send it.
+    let mut built = Pack::new();
+    let new = built.commit("atomic");
+    let old = git.ok(&work, &["rev-parse", "HEAD"]).parse().expect("an id");
+    let stale = "1".repeat(40).parse().expect("an id");
+    let changes = [
+        RefChange { old, new, name: b"refs/heads/a".to_vec() },
+        RefChange { old: stale, new, name: b"refs/heads/b".to_vec() },
+    ];
+    let send = |capabilities: &str| {
+        let body = pack::push_body(&changes, capabilities, &built.finish());
+        let reply = server.http().send("POST", "/repo.git/git-receive-pack", RECEIVE_HEADERS, &body);
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        Report::parse(&reply.body)
+    };
+    let report = send("report-status atomic");
+    assert!(report.references.iter().all(|(_, result)| result.is_err()), "{report:?}");
+    assert_eq!(report.references.len(), 2, "{report:?}");
+    assert_eq!(git.ok(&work, &["ls-remote", "origin"]), before);
+
+    // Without atomic the sound command is carried out and the other refused with its reason.
+    let report = send("report-status");
+    assert_eq!(report.unpack, "ok", "{report:?}");
+    for (name, result) in &report.references {
+        assert_eq!(result.is_ok(), name == "refs/heads/a", "{report:?}");
+    }
+    assert_eq!(remote(&git, &work, "refs/heads/a"), new.to_string());
+    assert_eq!(remote(&git, &work, "refs/heads/b"), old.to_string());
+}
+
+#[test]
+fn a_thin_push_is_completed_from_what_the_server_has() {
+    let place = Place::new();
+    let git = Git::new(&place.path("home"));
+    let (server, work) = checkout(&place, &git);
+    let mut content = history::noise(3, 600_000);
+    git.commit(&work, "large", &content, "large");
+    git.ok(&work, &["push", "-q", "origin", "main"]);
+    for at in [100_000, 300_000, 500_000] {
+        content[at] ^= 0x55;
+        git.commit(&work, "large", &content, "a little");
+        git.ok(&work, &["push", "-q", "--thin", "origin", "main"]);
+    }
+    let source = place.path("source.git");
+    git.clone_repo(&format!("file://{}", work.display()), &source, &["--bare"]);
+    let copy = place.path("copy.git");
+    git.clone_repo(&server.url("repo"), &copy, &["--bare"]);
+    assert_same(&git, &source, &copy);
+}
+
+#[test]
+fn a_large_push_arrives_in_chunks() {
+    let place = Place::new();
+    let git = Git::new(&place.path("home"));
+    let (server, work) = checkout(&place, &git);
+    let content = history::noise(11, 3 << 20);
+    git.commit(&work, "large", &content, "large");
+    // Above this size git does not know the length and sends chunks, after a probe with an empty request.
+    let git = git.with("http.postBuffer", "65536");
+    let mut command = git.command(&work);
+    command.args(["push", "origin", "main"]).env("GIT_TRACE_CURL", "1").env("GIT_TRACE_CURL_NO_DATA", "1");
+    let output = command.output().expect("git is installed");
+    let trace = String::from_utf8_lossy(&output.stderr).to_ascii_lowercase();
+    assert!(output.status.success(), "{trace}");
+    assert!(trace.contains("transfer-encoding: chunked"), "git was to send chunks");
+    let reply = server.http().get("/api/v1/repos/repo/raw/large?ref=main");
+    assert_eq!(reply.status, 200);
+    assert!(reply.body == content, "the file came back changed");
+}
+
+#[test]
+fn a_compressed_push_is_understood() {
+    let place = Place::new();
+    let git = Git::new(&place.path("home"));
+    let (server, work) = checkout(&place, &git);
+    let mut built = Pack::new();
+    let new = built.commit("compressed");
+    let change = RefChange { old: govc_engine::Oid::null(), new, name: b"refs/heads/gz".to_vec() };
+    let body = pack::push_body(&[change], "report-status", &built.finish());
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut encoder, &body).expect("memory takes it");
+    let body = encoder.finish().expect("memory takes it");
+    let headers = [RECEIVE_HEADERS, &[("content-encoding", "gzip")]].concat();
+    let reply = server.http().send("POST", "/repo.git/git-receive-pack", &headers, &body);
+    assert!(Report::parse(&reply.body).accepted(), "{}", reply.text());
+    assert_eq!(remote(&git, &work, "refs/heads/gz"), new.to_string());
+}
+
+#[test]
+fn a_client_that_waits_for_continue_is_told_to() {
+    let place = Place::new();
+    let server = place.serve();
+    server.create("repo");
+    let mut built = Pack::new();
+    let new = built.commit("patient");
+    let change = RefChange { old: govc_engine::Oid::null(), new, name: b"refs/heads/patient".to_vec() };
+    let body = pack::push_body(&[change], "report-status", &built.finish());
+    let mut connection = server.http().connect();
+    let head = format!(
+        "POST /repo.git/git-receive-pack HTTP/1.1\r\nhost: {}\r\nexpect: 100-continue\r\n\
+         content-type: application/x-git-receive-pack-request\r\ncontent-length: {}\r\n\r\n",
+        server.address(),
+        body.len()
+    );
+    connection.write(head.as_bytes());
+    assert_eq!(connection.reply().status, 100);
+    connection.write(&body);
+    let reply = connection.reply();
+    assert!(Report::parse(&reply.body).accepted(), "{}", reply.text());
+}
+
+#[test]
+fn progress_and_counts_reach_the_client() {
+    let place = Place::new();
+    let git = Git::new(&place.path("home"));
+    let (_server, work) = checkout(&place, &git);
+    let output = git.run(&work, &["push", "--progress", "origin", "main"]);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{text}");
+    let remote: Vec<&str> = text.lines().filter(|line| line.starts_with("remote:")).collect();
+    assert!(remote.iter().any(|line| line.contains('3')), "three objects are to be counted: {text}");
+}
+
+#[test]
+fn a_repository_appears_by_a_push_only_where_that_is_allowed() {
+    let place = Place::new();
+    let git = Git::new(&place.path("home"));
+    let (server, work) = checkout(&place, &git);
+    let text = git.fails(&work, &["push", &server.url("unborn"), "main"]);
+    assert!(text.contains("not found"), "{text}");
+    assert_eq!(server.http().get("/api/v1/repos/unborn").status, 404);
+    drop(server);
+
+    let server = place.launch().with(&["--create-on-push"]).start();
+    git.ok(&work, &["push", "-q", &server.url("team/unborn"), "main"]);
+    let reply = server.http().get("/api/v1/repos/team%2Funborn");
+    assert_eq!(reply.expect(200)["id"], "team/unborn");
+    // A fetch never creates, and a bad name is no repository.
+    git.fails(&work, &["fetch", &server.url("other")]);
+    assert_eq!(server.http().get("/api/v1/repos/other").status, 404);
+    git.fails(&work, &["push", &server.url("-bad..name"), "main"]);
+}
+
+#[test]
+fn a_push_that_changes_nothing_is_up_to_date() {
+    let place = Place::new();
+    let git = Git::new(&place.path("home"));
+    let (server, work) = checkout(&place, &git);
+    git.ok(&work, &["push", "-q", "origin", "main"]);
+    let before = server.http().get("/api/v1/repos/repo").expect(200);
+    let output = git.run(&work, &["push", "origin", "main"]);
+    assert!(output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("up-to-date"));
+    assert_eq!(server.http().get("/api/v1/repos/repo").expect(200), before);
+}

@@ -1,0 +1,272 @@
+//! The real server as a child process: started on a free port, killed, asked to stop, started again on the same data.
+//!
+//! The server's own line about its address is the handshake: a test speaks to it only after that line. What the
+//! process prints is kept and shown when it does not start. Dropping a [`Server`] kills the process.
+
+use std::{
+    io::{BufRead, BufReader, Read},
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{
+        Arc, Mutex,
+        mpsc::{Receiver, Sender, TryRecvError, channel},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use tempfile::TempDir;
+
+use crate::http::Http;
+
+/// Only a guard against waiting for ever; no test depends on its length.
+const READY_WITHIN: Duration = Duration::from_secs(120);
+
+/// A folder for one test: the server's data, homes and checkouts.
+pub(crate) struct Place {
+    dir: TempDir,
+}
+
+/// How a server is started.
+#[derive(Clone)]
+pub(crate) struct Launch {
+    arguments: Vec<String>,
+    environment: Vec<(String, String)>,
+}
+
+/// A running server.
+pub(crate) struct Server {
+    process: Process,
+    address: SocketAddr,
+    launch: Launch,
+}
+
+/// The child, with what it prints.
+struct Process {
+    child: Child,
+    text: Arc<Mutex<String>>,
+    /// The lines of standard output.
+    lines: Mutex<Receiver<String>>,
+    followers: Vec<JoinHandle<()>>,
+}
+
+impl Place {
+    pub(crate) fn new() -> Self {
+        Self { dir: tempfile::tempdir().expect("a temporary folder") }
+    }
+
+    /// A path in the folder; nothing is created.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// A server on a free port with RocksDB under `data` in this folder.
+    pub(crate) fn launch(&self) -> Launch {
+        let data = self.path("data");
+        let data = data.to_str().expect("a path in UTF-8");
+        Launch::bare().with(&["--listen", "127.0.0.1:0", "--data", data])
+    }
+
+    /// Starts the ordinary server of most tests.
+    pub(crate) fn serve(&self) -> Server {
+        self.launch().start()
+    }
+}
+
+impl Launch {
+    /// `govc serve` without any argument.
+    pub(crate) fn bare() -> Self {
+        Self { arguments: Vec::new(), environment: Vec::new() }
+    }
+
+    /// The same with further arguments.
+    pub(crate) fn with(mut self, arguments: &[&str]) -> Self {
+        self.arguments.extend(arguments.iter().map(|&argument| argument.to_owned()));
+        self
+    }
+
+    /// The same with a variable in the environment.
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Starts the server and waits until it says where it listens.
+    pub(crate) fn start(self) -> Server {
+        let mut process = self.spawn();
+        match process.ready() {
+            Some(address) => Server { process, address, launch: self },
+            None => panic!("the server did not become ready; {}", process.ended().1),
+        }
+    }
+
+    /// Starts a server that must end by itself with an error, and returns what it said.
+    #[track_caller]
+    pub(crate) fn refused(&self) -> String {
+        let mut process = self.spawn();
+        let address = process.ready();
+        let (status, text) = process.ended();
+        assert_eq!(address, None, "the server started although it was to refuse; {text}");
+        assert!(status.code().is_some_and(|code| code != 0), "it was to end with an error; {text}");
+        text
+    }
+
+    fn spawn(&self) -> Process {
+        let mut command = govc();
+        command.arg("serve").args(&self.arguments);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the server's binary starts");
+        let text = Arc::new(Mutex::new(String::new()));
+        let (say, lines) = channel();
+        let out = follow(child.stdout.take().expect("a piped stream"), &text, Some(say));
+        let err = follow(child.stderr.take().expect("a piped stream"), &text, None);
+        Process { child, text, lines: Mutex::new(lines), followers: vec![out, err] }
+    }
+}
+
+impl Process {
+    /// The address from the line on standard output; `None` when that was closed without one.
+    fn ready(&mut self) -> Option<SocketAddr> {
+        while let Ok(line) = self.lines.lock().expect("not poisoned").recv_timeout(READY_WITHIN) {
+            let Some((_, rest)) = line.split_once("listening on http://") else { continue };
+            let mut address: SocketAddr = rest.split_whitespace().next()?.parse().ok()?;
+            // A server on all addresses is spoken to on the loopback one.
+            if address.ip().is_unspecified() {
+                address.set_ip(Ipv4Addr::LOCALHOST.into());
+            }
+            return Some(address);
+        }
+        None
+    }
+
+    /// Ends the process if it has not ended, and returns its status and all that it printed.
+    fn ended(&mut self) -> (ExitStatus, String) {
+        if self.lines.lock().expect("not poisoned").try_recv() != Err(TryRecvError::Disconnected) {
+            let _ = self.child.kill();
+        }
+        self.waited()
+    }
+
+    /// Waits for the end, and returns the status and all that was printed.
+    fn waited(&mut self) -> (ExitStatus, String) {
+        let status = self.child.wait().expect("the process can be waited for");
+        for follower in self.followers.drain(..) {
+            let _ = follower.join();
+        }
+        let text = self.text.lock().map(|text| text.clone()).unwrap_or_default();
+        (status, format!("it ended with {status} and printed:\n{text}"))
+    }
+}
+
+impl Server {
+    /// A client of this server.
+    pub(crate) fn http(&self) -> Http {
+        Http::new(self.address)
+    }
+
+    /// The address for `git clone` and `git push`.
+    pub(crate) fn url(&self, repo: &str) -> String {
+        format!("http://{}/{repo}.git", self.address)
+    }
+
+    /// Creates a repository with the defaults.
+    pub(crate) fn create(&self, repo: &str) {
+        let reply = self.http().post("/api/v1/repos", &serde_json::json!({ "id": repo }));
+        assert_eq!(reply.status, 201, "creating {repo}: {}", reply.text());
+    }
+
+    /// Ends the process as `kill -9` does and returns how to start it again on the same data.
+    pub(crate) fn kill(mut self) -> Launch {
+        self.process.child.kill().expect("the process can be killed");
+        self.process.waited();
+        self.launch.clone()
+    }
+
+    /// Sends SIGTERM and returns at once.
+    pub(crate) fn terminate(&self) {
+        // std cannot send it, and calling libc for it would be the only unsafe code of the tests.
+        let command = format!("kill -TERM {}", self.process.child.id());
+        let status = Command::new("sh").args(["-c", &command]).status().expect("sh runs");
+        assert!(status.success(), "SIGTERM could not be sent");
+    }
+
+    /// Sends SIGTERM, waits for the end and returns how to start again on the same data.
+    pub(crate) fn stop(self) -> Launch {
+        self.terminate();
+        self.stopped()
+    }
+
+    /// Waits for the end of a server that was told to stop, which must be an orderly one.
+    pub(crate) fn stopped(mut self) -> Launch {
+        let (status, text) = self.process.waited();
+        assert!(status.success(), "the server was to end in order; {text}");
+        self.launch.clone()
+    }
+
+    /// Whether the process still runs.
+    pub(crate) fn alive(&mut self) -> bool {
+        self.process.child.try_wait().expect("the process can be asked").is_none()
+    }
+
+    /// The most memory the process ever had resident, in bytes.
+    pub(crate) fn peak_bytes(&self) -> u64 {
+        let file = format!("/proc/{}/status", self.process.child.id());
+        let status = std::fs::read_to_string(file).expect("Linux's /proc");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
+        let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number of kB");
+        kilobytes * 1024
+    }
+
+    /// The address it listens on.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.child.kill();
+        let (_, text) = self.process.waited();
+        if thread::panicking() {
+            let tail: Vec<&str> = text.lines().rev().take(40).collect();
+            let tail: Vec<&str> = tail.into_iter().rev().collect();
+            eprintln!("--- the server's last words:\n{}", tail.join("\n"));
+        }
+    }
+}
+
+/// The binary, with nothing of the developer's own settings in its environment.
+pub(crate) fn govc() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_govc"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("GOVC_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+/// Keeps every line of `stream` and passes it on.
+fn follow(
+    stream: impl Read + Send + 'static,
+    text: &Arc<Mutex<String>>,
+    say: Option<Sender<String>>,
+) -> JoinHandle<()> {
+    let text = Arc::clone(text);
+    thread::spawn(move || {
+        let mut lines = BufReader::new(stream);
+        let mut line = Vec::new();
+        while matches!(lines.read_until(b'\n', &mut line), Ok(length) if length > 0) {
+            let words = String::from_utf8_lossy(&line).into_owned();
+            line.clear();
+            if let Ok(mut text) = text.lock() {
+                text.push_str(&words);
+            }
+            if let Some(say) = &say {
+                let _ = say.send(words);
+            }
+        }
+    })
+}
