@@ -1,0 +1,25 @@
+//! The suites: one file a question. `make bench SUITE=name` runs one of them.
+
+mod clone;
+mod commits;
+mod open;
+mod push;
+
+use crate::bench::Bench;
+use crate::error::Result;
+use crate::report::Row;
+
+/// A named question.
+pub(crate) struct Suite {
+    pub(crate) name: &'static str,
+    /// Measures, verifies and gives the rows.
+    pub(crate) run: fn(&Bench) -> Result<Vec<Row>>,
+}
+
+/// All of them, in the order in which they run.
+pub(crate) const SUITES: &[Suite] = &[
+    Suite { name: "push", run: push::run },
+    Suite { name: "clone", run: clone::run },
+    Suite { name: "commits", run: commits::run },
+    Suite { name: "open", run: open::run },
+];

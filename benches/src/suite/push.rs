@@ -1,0 +1,131 @@
+//! What does it cost the server to take a whole history?
+//!
+//! The real client pushes everything (`git push --mirror`) to a fresh govc and to a fresh repository
+//! behind `git http-backend`, in turns. The peer is given twice: as it is installed (it stores the pack
+//! unchecked), and with `receive.fsckObjects`, which checks what govc always checks. git syncs the pack
+//! before it answers, but neither references nor folders. The kernel keeps no peak memory of processes
+//! that have ended, so the peer has none.
+
+use crate::bench::{Bench, progress};
+use crate::error::Result;
+use crate::git::Git;
+use crate::history::{Facts, History};
+use crate::peer::GitHttp;
+use crate::report::{Row, median};
+use crate::server::{Govc, NewRepository};
+use crate::subject::{Cost, Subject, measure};
+
+const SUITE: &str = "push";
+const MEBIBYTE: f64 = 1024.0 * 1024.0;
+
+/// Flaws that real histories contain; git is told to let them pass, as govc does.
+const TOLERATED: [&str; 14] = [
+    "zeroPaddedFilemode",
+    "zeroPaddedDate",
+    "badTimezone",
+    "badDate",
+    "badDateOverflow",
+    "badEmail",
+    "badName",
+    "missingEmail",
+    "missingNameBeforeEmail",
+    "missingSpaceBeforeDate",
+    "missingSpaceBeforeEmail",
+    "multipleAuthors",
+    "gitmodulesUrl",
+    "gitmodulesName",
+];
+
+pub(crate) fn run(bench: &Bench) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for history in &bench.histories {
+        rows.extend(one_history(bench, history)?);
+    }
+    Ok(rows)
+}
+
+/// What each run gave.
+#[derive(Default)]
+struct Figures {
+    cpu: Vec<f64>,
+    whole_cpu: Vec<f64>,
+    wall: Vec<f64>,
+}
+
+impl Figures {
+    fn add<T>(&mut self, cost: &Cost<T>) {
+        self.cpu.push(cost.cpu.core);
+        self.whole_cpu.push(cost.cpu.whole);
+        self.wall.push(cost.wall.as_secs_f64());
+    }
+}
+
+fn one_history(bench: &Bench, history: &History) -> Result<Vec<Row>> {
+    let git = &bench.git;
+    let facts = history.facts(git)?;
+    let (mut ours, mut plain, mut checked) = (Figures::default(), Figures::default(), Figures::default());
+    let mut peaks = Vec::new();
+    let mut verified = true;
+    for number in 1..=bench.runs {
+        progress(&format!("push of {}, run {number} of {}", history.name, bench.runs));
+        let (cost, peak) = push_to_govc(bench, history, &facts, number == bench.runs)?;
+        verified &= cost.output;
+        ours.add(&cost);
+        peaks.push(peak as f64 / MEBIBYTE);
+
+        let folder = bench.fresh_folder()?;
+        let peer = GitHttp::start(git, &folder.path().join("repositories"))?;
+        plain.add(&push_to_peer(&peer, git, history, &facts, false)?);
+        checked.add(&push_to_peer(&peer, git, history, &facts, true)?);
+    }
+
+    let name = &history.name;
+    let row = |work: &str, unit, values| {
+        let work = format!("push of {name}, {work}");
+        Row::new(SUITE, work, unit, median(values)).durability("durable").verified(verified)
+    };
+    Ok(vec![
+        row("server CPU", "s", ours.cpu.clone()).beside("git receive-pack, checks off", median(plain.cpu)),
+        row("server CPU", "s", ours.cpu.clone()).beside("git receive-pack, fsckObjects", median(checked.cpu)),
+        row("server CPU", "s", ours.cpu).beside("nginx + fcgiwrap + git, checks off", median(plain.whole_cpu)),
+        row("wall time with the client", "s", ours.wall)
+            .beside("nginx + fcgiwrap + git, checks off", median(plain.wall)),
+        row("peak memory", "MiB", peaks),
+    ])
+}
+
+/// The cost, with whether everything arrived, and the peak memory at that moment.
+fn push_to_govc(bench: &Bench, history: &History, facts: &Facts, compare_objects: bool) -> Result<(Cost<bool>, u64)> {
+    let git = &bench.git;
+    let folder = bench.fresh_folder()?;
+    let server = Govc::start(&bench.govc, &folder.path().join("data"))?;
+    let default_branch = &history.default_branch(git);
+    server.create(&NewRepository { name: &history.name, default_branch, durability: "durable" })?;
+    let url = server.url(&history.name);
+    let cost = measure(&server, || history.push(git, &url))?;
+    let peak = server.peak_bytes()?;
+    let mut complete = git.remote_references(folder.path(), &url)? == facts.references;
+    if compare_objects {
+        complete &= history.verify_remote(facts, git, &url, folder.path())?;
+    }
+    server.stop()?;
+    Ok((Cost { output: complete, cpu: cost.cpu, wall: cost.wall }, peak))
+}
+
+fn push_to_peer(peer: &GitHttp, git: &Git, history: &History, facts: &Facts, checks: bool) -> Result<Cost<()>> {
+    let name = if checks { "checked" } else { "plain" };
+    let path = peer.create(git, name)?;
+    if checks {
+        git.run(&path, ["config", "receive.fsckObjects", "true"])?;
+        for flaw in TOLERATED {
+            git.run(&path, ["config", &format!("receive.fsck.{flaw}"), "warn"])?;
+        }
+    }
+    let url = peer.url(name);
+    let cost = measure(peer, || history.push(git, &url))?;
+    // A peer that did not do the work must not be compared with.
+    if git.references(&path)? != facts.references {
+        return Err(crate::error::Error::new(format!("the peer did not take all of {}", history.name)));
+    }
+    Ok(cost)
+}
