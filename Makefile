@@ -39,7 +39,7 @@ test:
 	scripts/fuzz 10
 
 bench:
-	@scripts/prerequisites --tests
+	@scripts/prerequisites --bench
 	cargo build --release --locked -p govc-server -p govc-benches
 	cargo run --release --locked --quiet -p govc-benches -- $(SUITE)
 
