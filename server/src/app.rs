@@ -1,5 +1,6 @@
 //! What all handlers share: the store, the configuration, and the server's own services around them.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -7,10 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use govc_backends::MemoryBackend;
-use govc_engine::{Backend, Limits, Store, StoreOptions};
+use govc_engine::{Backend, Limits, Repo, Store, StoreOptions};
 
 use crate::config::{BackendKind, Config};
 use crate::git::{PackCache, PackCacheOptions};
+use crate::http::body::Bodies;
 use crate::telemetry::Metrics;
 use crate::work::{WorkOptions, WorkPool};
 
@@ -26,6 +28,8 @@ pub struct App {
     pub work: WorkPool,
     /// Packs kept for verbatim serving.
     pub packs: PackCache,
+    /// How bodies of API requests and answers come and go.
+    pub(crate) bodies: Bodies,
     /// When the server started.
     pub started: Instant,
     /// Set once, when the server begins to stop; read by the readiness probe. Orders nothing.
@@ -63,9 +67,12 @@ impl App {
             dir: config.data_folder().map(|data| data.join("packs")),
             memory_bytes: config.git.pack_cache_memory_bytes,
             disk_bytes: config.git.pack_cache_disk_bytes,
+            reserve_bytes: config.storage.reserve_bytes,
         };
         let packs =
             PackCache::open(packs).map_err(|error| OpenError(format!("cannot open the pack cache: {error}")))?;
+        let repos: HashSet<_> = store.list(None, usize::MAX).iter().map(Repo::id).collect();
+        packs.retain(|repo| repos.contains(&repo));
         Ok(Arc::new(Self::new(store, config, packs)))
     }
 
@@ -76,7 +83,9 @@ impl App {
             timeout: config.server.work_timeout,
         });
         let metrics = Metrics::new();
-        Self { store, config, metrics, work, packs, started: Instant::now(), draining: AtomicBool::new(false) }
+        let bodies = Bodies::new(&config.server);
+        let draining = AtomicBool::new(false);
+        Self { store, config, metrics, work, packs, bodies, started: Instant::now(), draining }
     }
 
     /// Marks the server as stopping: it is not ready any more, and goes on answering what reaches it.

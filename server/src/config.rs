@@ -56,6 +56,12 @@ pub struct ServerConfig {
     pub insecure_no_auth: bool,
     /// The largest body of an API request, in bytes. Pushes have [`GitConfig::pack_bytes_max`].
     pub body_bytes_max: u64,
+    /// How long a client may send nothing of a request's body, or take nothing of a large answer. Git's own protocol
+    /// has bounds of its own.
+    pub body_timeout: Duration,
+    /// Memory for bodies of API requests, and answers with files, that are in flight, in bytes: beside
+    /// [`StorageConfig::memory_bytes`], and not counting what is at most 64 KiB.
+    pub buffered_bytes_max: u64,
     /// How long a client may take for a request's head, and may keep an idle connection.
     pub header_timeout: Duration,
     /// How many connections are served at once; further ones wait in the listener's backlog.
@@ -172,11 +178,14 @@ impl Default for Config {
     /// The defaults, with the memory budget of a machine that does not say how much it has.
     fn default() -> Self {
         let memory_bytes = MEMORY_BYTES_ASSUMED / 2;
+        let body_bytes_max = 128 * MIB;
         Self {
             server: ServerConfig {
                 listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080),
                 insecure_no_auth: false,
-                body_bytes_max: 128 * MIB,
+                body_bytes_max,
+                body_timeout: Duration::from_secs(60),
+                buffered_bytes_max: buffered_default(memory_bytes, body_bytes_max),
                 header_timeout: Duration::from_secs(60),
                 connections_max: 8192,
                 work_threads: work_threads_default(),
@@ -217,6 +226,11 @@ fn pack_cache_memory_default(memory_bytes: u64) -> u64 {
     (memory_bytes / 8).min(256 * MIB)
 }
 
+/// Two of the largest bodies fit at once, however small the machine is.
+fn buffered_default(memory_bytes: u64, body_bytes_max: u64) -> u64 {
+    (memory_bytes / 8).max(body_bytes_max.saturating_mul(2))
+}
+
 impl Config {
     /// Reads the environment and the file that it or the flags name, and resolves them.
     ///
@@ -251,6 +265,7 @@ impl Config {
         server.listen = layers.listen(server.listen)?;
         layers.set("server.insecure_no_auth", &mut server.insecure_no_auth, values::boolean)?;
         layers.set("server.max_body", &mut server.body_bytes_max, values::size)?;
+        layers.set("server.body_timeout", &mut server.body_timeout, values::duration)?;
         layers.set("server.header_timeout", &mut server.header_timeout, values::duration)?;
         layers.set("server.max_connections", &mut server.connections_max, values::count)?;
         layers.set("server.work_threads", &mut server.work_threads, values::count)?;
@@ -267,6 +282,8 @@ impl Config {
         layers.set("storage.backend", &mut storage.backend, values::backend)?;
         layers.set("storage.data", &mut storage.data, values::path)?;
         layers.set("storage.memory", &mut storage.memory_bytes, |text| values::size_from(text, MEMORY_BYTES_MIN))?;
+        server.buffered_bytes_max = buffered_default(storage.memory_bytes, server.body_bytes_max);
+        layers.set("server.max_buffered", &mut server.buffered_bytes_max, |text| values::size_from(text, MIB))?;
         layers.set("storage.reserve", &mut storage.reserve_bytes, values::size)?;
         layers.set("storage.max_object", &mut storage.object_bytes_max, |text| values::size_from(text, KIB))?;
         layers.set("storage.relaxed_delay", &mut storage.relaxed_delay_max, values::duration)?;

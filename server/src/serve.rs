@@ -8,8 +8,8 @@
 
 use std::io::Write as _;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use axum::Router;
@@ -42,8 +42,14 @@ const STREAMS_MAX: u32 = 256;
 /// What an HTTP/2 peer may send ahead, in bytes: enough for a push at full speed.
 const WINDOW_BYTES: u32 = 1 << 20;
 
+/// How often kept packs are asked to make room on a disk that fills up.
+const ROOM_INTERVAL: Duration = Duration::from_secs(5);
+
 /// Threads that are still at work after the store is closed have nothing left to lose.
 const THREADS_WAIT: Duration = Duration::from_secs(1);
+
+/// Stack of a thread: walks over nested directories recurse. Untouched pages cost nothing.
+const THREAD_STACK_BYTES: usize = 8 << 20;
 
 /// All routes with all layers around them: what the server serves, without the network.
 pub fn router(app: Arc<App>) -> Router {
@@ -54,7 +60,11 @@ pub fn router(app: Arc<App>) -> Router {
 /// Runs the server until it is told to stop, or cannot start.
 pub(crate) fn run(config: Config) -> ExitCode {
     let log = telemetry::log::start(config.logging);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("govc").build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("govc")
+        .thread_stack_size(THREAD_STACK_BYTES)
+        .build();
     let served = match runtime {
         Ok(runtime) => {
             let served = runtime.block_on(serve(config));
@@ -95,6 +105,7 @@ async fn serve(config: Config) -> Result<Option<Stop>, String> {
     let app = app.map_err(|error| error.to_string())?;
     announce(&listener, &app)?;
 
+    tokio::spawn(keep_room(Arc::downgrade(&app)));
     let connections = GracefulShutdown::new();
     let stop = accept(listener, &app, &connections, &mut signals).await;
     tracing::info!(signal = stop.name, "stopping");
@@ -106,6 +117,16 @@ async fn serve(config: Config) -> Result<Option<Stop>, String> {
             tracing::warn!(signal = again.name, "stopping at once");
             Ok(Some(again))
         }
+    }
+}
+
+/// Makes kept packs give way before a full disk refuses what must be stored.
+async fn keep_room(app: Weak<App>) {
+    loop {
+        tokio::time::sleep(ROOM_INTERVAL).await;
+        let Some(app) = app.upgrade() else { return };
+        // Fails only when the runtime stops.
+        let _ = tokio::task::spawn_blocking(move || app.packs.make_room()).await;
     }
 }
 

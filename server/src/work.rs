@@ -3,7 +3,8 @@
 //! A handler must not hold one of the few threads that serve connections, so it gives its work to this
 //! pool. What always holds: at most `threads` pieces run and at most `queue_max` wait; a piece that has
 //! waited for `timeout` is refused, not started late; a slot is free again only when its work has really
-//! ended, also when the client that asked for it has gone; a panic of the work is an error for the caller.
+//! ended, also when the client that asked for it has gone; a panic of the work is an error for the caller;
+//! work that may wait for a slow client takes three quarters of the threads and of the queue at most.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -29,6 +30,8 @@ pub struct WorkOptions {
 pub struct WorkPool {
     options: WorkOptions,
     slots: Arc<Semaphore>,
+    /// Turns of work that waits for its client, fewer than there are slots: slow clients never hold them all.
+    client_turns: Arc<Semaphore>,
     /// Pieces that wait for a slot. Changed by [`Place`] only; bounds the queue, orders nothing.
     waiting: AtomicUsize,
     /// Counted by the working threads, read by metrics; orders nothing.
@@ -62,6 +65,7 @@ impl WorkPool {
         Self {
             options: WorkOptions { threads, ..options },
             slots: Arc::new(Semaphore::new(threads)),
+            client_turns: Arc::new(Semaphore::new((threads - threads.div_ceil(4)).max(1))),
             waiting: AtomicUsize::new(0),
             panics_total: Arc::new(AtomicU64::new(0)),
         }
@@ -81,7 +85,36 @@ impl WorkPool {
     /// # Errors
     /// [`WorkError::Busy`] if no thread became free in time, [`WorkError::Panicked`] if the work panicked.
     pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, WorkError> {
-        let slot = self.slot().await?;
+        let slot = self.slot(&self.slots, self.options.queue_max, self.deadline()).await?;
+        self.run_in(slot, work).await
+    }
+
+    /// The same for work that sends to its client or receives from it while it holds a thread. Of such work no more
+    /// runs at once than three quarters of the threads, so that a slow client holds up only those like it.
+    ///
+    /// # Errors
+    /// As [`WorkPool::run`].
+    pub async fn run_with_client<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, WorkError> {
+        let deadline = self.deadline();
+        let queue_max = self.options.queue_max;
+        let turn = self.slot(&self.client_turns, queue_max - queue_max / 4, deadline).await?;
+        let slot = self.slot(&self.slots, queue_max, deadline).await?;
+        let work = move || {
+            // Like the slot, held until the work has really ended.
+            let _turn = turn;
+            work()
+        };
+        self.run_in(slot, work).await
+    }
+
+    async fn run_in<T: Send + 'static>(
+        &self,
+        slot: OwnedSemaphorePermit,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, WorkError> {
         let panics_total = Arc::clone(&self.panics_total);
         let running = tokio::task::spawn_blocking(move || {
             // Whatever the work shared is either discarded with it or kept consistent by its own locks.
@@ -111,13 +144,19 @@ impl WorkPool {
         }
     }
 
-    async fn slot(&self) -> Result<OwnedSemaphorePermit, WorkError> {
-        if let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() {
+    /// One of `slots`, waited for until `deadline` if fewer than `queue_max` wait.
+    async fn slot(
+        &self,
+        slots: &Arc<Semaphore>,
+        queue_max: usize,
+        deadline: Instant,
+    ) -> Result<OwnedSemaphorePermit, WorkError> {
+        if let Ok(slot) = Arc::clone(slots).try_acquire_owned() {
             return Ok(slot);
         }
-        let _place = Place::take(&self.waiting, self.options.queue_max).ok_or(WorkError::Busy)?;
-        let wait = Arc::clone(&self.slots).acquire_owned();
-        match tokio::time::timeout(self.options.timeout, wait).await {
+        let _place = Place::take(&self.waiting, queue_max).ok_or(WorkError::Busy)?;
+        let wait = Arc::clone(slots).acquire_owned();
+        match tokio::time::timeout_at(deadline.into(), wait).await {
             Ok(Ok(slot)) => Ok(slot),
             Ok(Err(_)) | Err(_) => Err(WorkError::Busy),
         }
@@ -211,6 +250,36 @@ mod tests {
         let (_hold, _task) = occupy(&pool).await;
         assert_eq!(pool.run(|| ()).await, Err(WorkError::Busy));
         assert_eq!(pool.stats().waiting, 0);
+    }
+
+    #[tokio::test]
+    async fn work_that_waits_for_its_client_leaves_threads_to_others() {
+        let pool = pool(2, 1);
+        let (hold, held) = mpsc::channel::<()>();
+        let (begun, begins) = tokio::sync::oneshot::channel();
+        let first = tokio::spawn({
+            let pool = Arc::clone(&pool);
+            async move {
+                let work = move || {
+                    begun.send(()).expect("the test waits");
+                    let _ = held.recv();
+                };
+                pool.run_with_client(work).await
+            }
+        });
+        begins.await.expect("the work begins");
+        let second = tokio::spawn({
+            let pool = Arc::clone(&pool);
+            async move { pool.run_with_client(|| 2).await }
+        });
+        while pool.stats().waiting == 0 {
+            assert!(!second.is_finished(), "it waits for the first");
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(pool.run(|| 1).await, Ok(1));
+        drop(hold);
+        assert_eq!(first.await.unwrap(), Ok(()));
+        assert_eq!(second.await.unwrap(), Ok(2));
     }
 
     #[tokio::test]

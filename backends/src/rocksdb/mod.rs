@@ -6,7 +6,8 @@
 //! - Preconditions are checked in the same moment as their batch is written. Batches with preconditions take
 //!   `gate` alone; batches without share it. (A lock only around the former would let a plain write slip between
 //!   check and write; a mutex around all would keep RocksDB from syncing concurrent plain writes together.)
-//! - A write is refused with `Full`, nothing of it written, when it would leave less free space than the reserve.
+//! - A write is refused with `Full`, nothing of it written, when it would leave less free space than the reserve;
+//!   one that makes room may use the reserve.
 //! - After a failed write or sync every later one answers `Failed` until the folder is opened again: what is on
 //!   the disk is then known only by replaying the log. Reads go on.
 
@@ -105,11 +106,11 @@ impl RocksBackend {
         })
     }
 
-    /// Checks that a batch of this size, and all that waits in write buffers, fits above the reserve.
-    fn check_room(&self, batch_bytes: usize) -> BackendResult<()> {
+    /// Checks that a batch of this size, and all that waits in write buffers, fits above a reserve.
+    fn check_room(&self, batch_bytes: usize, reserve_bytes: u64) -> BackendResult<()> {
         let free = self.free_bytes()?;
         let waiting = self.buffers.get_usage() as u64;
-        let needed = self.reserve_bytes.saturating_add(waiting).saturating_add(batch_bytes as u64);
+        let needed = reserve_bytes.saturating_add(waiting).saturating_add(batch_bytes as u64);
         if free < needed {
             let message = format!(
                 "the disk of {} is full: {free} bytes are free, {needed} are needed to write {batch_bytes}",
@@ -163,7 +164,7 @@ impl RocksBackend {
     }
 
     /// Writes an encoded batch; the caller holds the gate.
-    fn commit(&self, encoded: WriteBatch, bytes: usize, sync: Sync) -> BackendResult<()> {
+    fn commit(&self, encoded: WriteBatch, bytes: usize, reserve_bytes: u64, sync: Sync) -> BackendResult<()> {
         self.check_writable()?;
         if encoded.is_empty() {
             return match sync {
@@ -171,7 +172,7 @@ impl RocksBackend {
                 Sync::No => Ok(()),
             };
         }
-        self.check_room(bytes)?;
+        self.check_room(bytes, reserve_bytes)?;
         let mut options = WriteOptions::default();
         options.set_sync(sync == Sync::Yes);
         self.db.write_opt(encoded, &options).map_err(|error| self.fail(&error))
@@ -257,13 +258,14 @@ impl Backend for RocksBackend {
             return Err(BackendError::new(BackendErrorKind::Failed, message));
         }
         let encoded = self.encode(&batch.ops, bytes)?;
+        let reserve_bytes = if batch.uses_reserve { 0 } else { self.reserve_bytes };
         if batch.preconditions.is_empty() {
             let _shared = self.gate.read();
-            self.commit(encoded, bytes, sync)
+            self.commit(encoded, bytes, reserve_bytes, sync)
         } else {
             let _alone = self.gate.write();
             self.check_preconditions(&batch.preconditions)?;
-            self.commit(encoded, bytes, sync)
+            self.commit(encoded, bytes, reserve_bytes, sync)
         }
     }
 
@@ -299,7 +301,7 @@ impl Backend for RocksBackend {
         }
         let synced = self.sync();
         self.closed.store(true, Ordering::Release);
-        if synced.is_ok() && self.check_room(0).is_ok() {
+        if synced.is_ok() && self.check_room(0, self.reserve_bytes).is_ok() {
             for family in Family::ALL {
                 // Only to make the next open quick: the log, which is synced, holds everything already. So a
                 // failure here loses nothing.

@@ -62,6 +62,8 @@ pub struct Batch {
     pub ops: Vec<Op>,
     /// What must hold.
     pub preconditions: Vec<Precondition>,
+    /// Whether it makes room in the end, so that it is written although only a reserve of room is left.
+    pub uses_reserve: bool,
     bytes: usize,
 }
 

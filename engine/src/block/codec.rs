@@ -5,7 +5,7 @@ use bytes::Bytes;
 use crate::{
     Error, Result,
     backend::key::{Reader, check_version, put_varint, seal, unseal},
-    object::{Kind, Oid},
+    object::Kind,
 };
 
 /// The version of the block encoding that this program writes.
@@ -40,8 +40,6 @@ pub enum Base {
         /// The base's slot.
         slot: u16,
     },
-    /// A delta against an object of the pool, wherever it is.
-    Far(Oid),
 }
 
 /// One record's entry in the directory of its block.
@@ -104,10 +102,6 @@ impl BlockBuilder {
                 out.push(tag(2));
                 put_varint(out, u64::from(base_block));
                 put_varint(out, u64::from(base_slot));
-            }
-            Base::Far(oid) => {
-                out.push(tag(3));
-                out.extend_from_slice(oid.as_bytes());
             }
         }
         put_varint(out, body.len() as u64);
@@ -220,7 +214,6 @@ fn read_directory(payload: &[u8], number: u32) -> Result<Vec<RecordHeader>> {
             0 => Base::Whole,
             1 => Base::Near { block: number, slot: slot(&mut reader)? },
             2 => Base::Near { block: reader.varint_u32()?, slot: slot(&mut reader)? },
-            3 => Base::Far(reader.oid()?),
             _ => return Err(Error::corrupt("a record has an unknown encoding")),
         };
         let len = reader.varint_u32()?;

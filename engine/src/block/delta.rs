@@ -98,3 +98,163 @@ fn copy_range<'a>(op: u8, rest: &mut &[u8], base: &'a [u8]) -> Result<&'a [u8]> 
     };
     base.get(offset..offset + len).ok_or_else(|| Error::corrupt("delta copies from outside of its base"))
 }
+
+/// Bytes of the pieces that are looked for in a base.
+const PIECE: usize = 16;
+/// Longest copy of one instruction, as git writes them.
+const COPY_MAX: usize = 0x10000;
+/// Places of equal pieces that are compared before the longest found is taken.
+const PLACES_MAX: usize = 16;
+/// A match that is taken without looking for a better one.
+const LONG: usize = 64;
+/// No place.
+const NONE: u32 = u32::MAX;
+
+/// A base that deltas are made against: where each of its 16-byte pieces is.
+pub struct DeltaIndex<'a> {
+    base: &'a [u8],
+    /// The first piece of each bucket, and for each piece the next of its bucket.
+    heads: Vec<u32>,
+    next: Vec<u32>,
+    shift: u32,
+}
+
+impl<'a> DeltaIndex<'a> {
+    /// Indexes a base; takes about half of its size in memory. What lies beyond 4 GiB is not used.
+    pub fn new(base: &'a [u8]) -> Self {
+        let pieces = (base.len() / PIECE).min(NONE as usize / PIECE);
+        let bits = pieces.max(2).next_power_of_two().trailing_zeros();
+        let mut index = Self { base, heads: vec![NONE; 1 << bits], next: vec![NONE; pieces], shift: 64 - bits };
+        // From the end, so that a bucket begins with the earliest place.
+        for (number, piece) in base.chunks_exact(PIECE).take(pieces).enumerate().rev() {
+            let bucket = index.bucket(piece);
+            let head = index.heads[bucket];
+            let repeats = head == number as u32 + 1 && index.piece(head) == piece;
+            // Of a run of equal pieces the first will do.
+            index.next[number] = if repeats { index.next[head as usize] } else { head };
+            index.heads[bucket] = number as u32;
+        }
+        index
+    }
+
+    fn bucket(&self, piece: &[u8]) -> usize {
+        let half = |at: usize| piece[at..].first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+        let mixed = half(0).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ half(8).rotate_left(32);
+        (mixed.wrapping_mul(0xd6e8_feb8_6659_fd93) >> self.shift) as usize
+    }
+
+    fn piece(&self, number: u32) -> &[u8] {
+        let at = number as usize * PIECE;
+        &self.base[at..at + PIECE]
+    }
+
+    /// The delta that makes `target`; `None` if it would be longer than `len_max` bytes.
+    pub fn delta(&self, target: &[u8], len_max: usize) -> Option<Vec<u8>> {
+        let mut out = Vec::with_capacity(len_max.min(1 << 16));
+        put_size(&mut out, self.base.len());
+        put_size(&mut out, target.len());
+        // Bytes from here to `at` are in no match.
+        let mut inserted = 0;
+        let mut at = 0;
+        // Where in the base the last copy ended.
+        let mut copied = 0;
+        while at + PIECE <= target.len() {
+            if out.len() + at - inserted > len_max {
+                return None;
+            }
+            let Some(mut found) = self.longest_match(target, at, copied + at - inserted) else {
+                at += 1;
+                continue;
+            };
+            // A short match may hide a longer one that begins a little later.
+            for ahead in 1..PIECE {
+                if found.1 >= LONG || at + ahead + PIECE > target.len() {
+                    break;
+                }
+                if let Some(next) = self.longest_match(target, at + ahead, copied + at + ahead - inserted)
+                    && next.1 > found.1 + ahead
+                {
+                    (at, found) = (at + ahead, next);
+                    break;
+                }
+            }
+            let (from, len) = found;
+            let before = common_suffix(&self.base[..from], &target[inserted..at]);
+            put_insert(&mut out, &target[inserted..at - before]);
+            put_copy(&mut out, from - before, len + before);
+            at += len;
+            (inserted, copied) = (at, from + len);
+        }
+        put_insert(&mut out, &target[inserted..]);
+        (out.len() <= len_max).then_some(out)
+    }
+
+    /// Where in the base the longest run begins that equals what `target` has from `at`, and its length; `likely` is
+    /// looked at first.
+    fn longest_match(&self, target: &[u8], at: usize, likely: usize) -> Option<(usize, usize)> {
+        let wanted = &target[at..];
+        let len = self.base.get(likely..).map_or(0, |base| common_prefix(base, wanted));
+        let mut found = (len >= PIECE).then_some((likely, len));
+        if len >= LONG {
+            return found;
+        }
+        let mut number = self.heads[self.bucket(&wanted[..PIECE])];
+        for _ in 0..PLACES_MAX {
+            if number == NONE {
+                break;
+            }
+            let from = number as usize * PIECE;
+            let len = common_prefix(&self.base[from..], wanted);
+            if len >= PIECE && found.is_none_or(|(_, longest)| len > longest) {
+                found = Some((from, len));
+            }
+            number = self.next[number as usize];
+        }
+        found
+    }
+}
+
+/// The delta that makes `target` from `base`; `None` if it would be longer than `len_max` bytes.
+pub fn make_delta(base: &[u8], target: &[u8], len_max: usize) -> Option<Vec<u8>> {
+    DeltaIndex::new(base).delta(target, len_max)
+}
+
+fn common_prefix(a: &[u8], b: &[u8]) -> usize {
+    let whole = a.chunks_exact(32).zip(b.chunks_exact(32)).take_while(|(a, b)| a == b).count() * 32;
+    whole + a[whole..].iter().zip(&b[whole..]).take_while(|(a, b)| a == b).count()
+}
+
+fn common_suffix(a: &[u8], b: &[u8]) -> usize {
+    a.iter().rev().zip(b.iter().rev()).take_while(|(a, b)| a == b).count()
+}
+
+fn put_size(out: &mut Vec<u8>, mut size: usize) {
+    while size >= 0x80 {
+        out.push(size as u8 | 0x80);
+        size >>= 7;
+    }
+    out.push(size as u8);
+}
+
+fn put_insert(out: &mut Vec<u8>, bytes: &[u8]) {
+    for piece in bytes.chunks(0x7f) {
+        out.push(piece.len() as u8);
+        out.extend_from_slice(piece);
+    }
+}
+
+fn put_copy(out: &mut Vec<u8>, from: usize, len: usize) {
+    for start in (0..len).step_by(COPY_MAX) {
+        let (offset, len) = (from + start, COPY_MAX.min(len - start));
+        let op_at = out.len();
+        out.push(0x80);
+        // The greatest length is said by no byte at all.
+        let operands = offset.to_le_bytes().into_iter().take(4).chain((len as u16).to_le_bytes());
+        for (bit, byte) in operands.enumerate() {
+            if byte != 0 {
+                out[op_at] |= 1 << bit;
+                out.push(byte);
+            }
+        }
+    }
+}

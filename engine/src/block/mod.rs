@@ -7,7 +7,7 @@ mod delta;
 
 pub use codec::{Base, BlockBuilder, DecodedBlock, Location, RecordHeader};
 pub(crate) use codec::{join_parts, split_parts};
-pub use delta::{apply_delta, apply_delta_limited, delta_sizes};
+pub use delta::{DeltaIndex, apply_delta, apply_delta_limited, delta_sizes, make_delta};
 
 #[cfg(test)]
 mod tests;
@@ -20,6 +20,8 @@ pub fn fuzz_delta(data: &[u8]) {
         let (base_len, out_len) = delta_sizes(delta).expect("applied, so its header was read");
         assert_eq!((base_len, out_len), (base.len() as u64, out.len() as u64));
     }
+    let made = make_delta(base, delta, usize::MAX).expect("nothing is too long");
+    assert_eq!(apply_delta(base, &made).expect("what is made can be applied"), delta);
 }
 
 /// Feeds arbitrary bytes to block decoding, with and without a right checksum; a fuzz target.

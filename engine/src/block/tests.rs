@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    Error, ErrorKind, Kind, Oid,
+    Error, ErrorKind, Kind,
     backend::key::{put_varint, seal},
 };
 
@@ -35,12 +35,11 @@ fn check(number: u32, records: &[Record]) {
 }
 
 fn sample() -> Vec<Record> {
-    let far = Base::Far(Oid::empty_tree());
     vec![
         (Kind::Commit, Base::Whole, 0, b"commit".to_vec()),
         (Kind::Tree, Base::Near { block: 7, slot: 0 }, 1 << 40, b"delta in this block".to_vec()),
         (Kind::Blob, Base::Near { block: 6, slot: 4095 }, 3, Vec::new()),
-        (Kind::Tag, far, u64::MAX, vec![b'x'; 5000]),
+        (Kind::Tag, Base::Near { block: u32::MAX, slot: u16::MAX }, u64::MAX, vec![b'x'; 5000]),
     ]
 }
 
@@ -206,19 +205,55 @@ fn malformed_deltas_are_errors() {
     }
 }
 
+#[test]
+fn deltas_are_small_and_make_their_target() {
+    let base: Vec<u8> = (0..4000).flat_map(|line| format!("line {line} of the file\n").into_bytes()).collect();
+    let check = |base: &[u8], target: &[u8], len_max: usize| {
+        let delta = make_delta(base, target, len_max).unwrap_or_else(|| panic!("longer than {len_max}"));
+        assert!(delta.len() <= len_max);
+        assert_eq!(apply_delta(base, &delta).unwrap(), target);
+    };
+    check(&base, &base, 16);
+    check(&base, b"", 8);
+    check(b"", b"all new", 16);
+    check(b"short", b"short", 16);
+    let edited = String::from_utf8(base.clone()).unwrap().replace("line 1234 of", "another 1234 in");
+    check(&base, edited.as_bytes(), 64);
+    let moved = [&base[50_000..], b"between", &base[..50_000]].concat();
+    check(&base, &moved, 64);
+    let zeros = vec![0; 1 << 20];
+    check(&zeros, &zeros[..1 << 19], 64);
+    check(&base, &zeros, 1 << 21);
+    assert_eq!(make_delta(&base, &zeros, 1 << 10), None);
+}
+
 fn any_record() -> impl Strategy<Value = Record> {
     let kind = prop::sample::select(vec![Kind::Commit, Kind::Tree, Kind::Blob, Kind::Tag]);
     let base = prop_oneof![
         Just(Base::Whole),
         (0..4u32, any::<u16>()).prop_map(|(block, slot)| Base::Near { block, slot }),
         (any::<u32>(), any::<u16>()).prop_map(|(block, slot)| Base::Near { block, slot }),
-        any::<[u8; 20]>().prop_map(|bytes| Base::Far(Oid::from_bytes(&bytes).unwrap())),
     ];
     (kind, base, any::<u64>(), prop::collection::vec(any::<u8>(), 0..300))
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_is_made_makes_its_target(
+        base in prop::collection::vec(0..4u8, 0..2000),
+        pieces in prop::collection::vec((any::<prop::sample::Index>(), 0..300usize, 0..4u8), 0..20),
+    ) {
+        let mut target = Vec::new();
+        for (from, len, byte) in &pieces {
+            let from = from.index(base.len() + 1);
+            target.extend_from_slice(&base[from..base.len().min(from + len)]);
+            target.push(*byte);
+        }
+        let delta = make_delta(&base, &target, usize::MAX).unwrap();
+        prop_assert_eq!(apply_delta(&base, &delta).unwrap(), target);
+    }
 
     #[test]
     fn blocks_round_trip(number in 0..4u32, records in prop::collection::vec(any_record(), 0..40)) {

@@ -1,11 +1,12 @@
 //! What a commit changes: files and line counts against its first parent.
 
-use std::cmp::Ordering;
+use std::{cmp::Ordering, time::Instant};
 
 use imara_diff::{Algorithm, Diff, InternedInput};
 
+use super::{check_deadline, check_depth};
 use crate::{
-    Error, Result,
+    Result,
     object::{EntryMode, Kind, Oid, TreeEntry, name_order, tree_entries},
     store::Snapshot,
 };
@@ -14,7 +15,6 @@ use crate::{
 const COUNTED_BYTES_MAX: u64 = 8 << 20;
 /// Git's own test for binary: a NUL among the first bytes.
 const BINARY_PROBE_BYTES: usize = 8000;
-const DEPTH_MAX: usize = 2048;
 
 /// What became of a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,17 +61,21 @@ impl Snapshot {
     /// What a commit changes against its first parent, or the empty tree; renames are a deletion and an addition.
     ///
     /// # Errors
-    /// When objects are missing.
-    pub fn changes(&self, commit: Oid, limit: usize) -> Result<ChangeSet> {
+    /// When objects are missing; [`crate::ErrorKind::Cancelled`] after the deadline.
+    pub fn changes(&self, commit: Oid, limit: usize, deadline: Option<Instant>) -> Result<ChangeSet> {
         let new = self.commit(&commit)?;
         let old_tree = match new.parents.first() {
             Some(parent) => Some(self.commit(parent)?.tree),
             None => None,
         };
-        let mut diff = TreeDiff { snapshot: self, found: Vec::new(), limit, truncated: false };
+        let mut diff = TreeDiff { snapshot: self, found: Vec::new(), limit, truncated: false, deadline };
         diff.trees(old_tree, Some(new.tree), &mut Vec::new(), 0)?;
         let TreeDiff { found, truncated, .. } = diff;
-        let files = found.into_iter().map(|(path, old, new)| self.describe(path, old, new)).collect::<Result<_>>()?;
+        let describe = |(path, old, new)| {
+            check_deadline(deadline)?;
+            self.describe(path, old, new)
+        };
+        let files = found.into_iter().map(describe).collect::<Result<_>>()?;
         Ok(ChangeSet { files, truncated })
     }
 
@@ -114,6 +118,7 @@ struct TreeDiff<'a> {
     found: Vec<(Vec<u8>, Side, Side)>,
     limit: usize,
     truncated: bool,
+    deadline: Option<Instant>,
 }
 
 impl TreeDiff<'_> {
@@ -121,9 +126,8 @@ impl TreeDiff<'_> {
         if old == new || self.truncated {
             return Ok(());
         }
-        if depth > DEPTH_MAX {
-            return Err(Error::too_large(format!("directories are nested deeper than {DEPTH_MAX}")));
-        }
+        check_depth(depth)?;
+        check_deadline(self.deadline)?;
         let read = |tree: Option<Oid>| match tree {
             Some(tree) => self.snapshot.object_of(&tree, Kind::Tree),
             None => Ok(bytes::Bytes::new()),

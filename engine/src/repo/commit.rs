@@ -4,14 +4,20 @@
 //! re-made by splicing. The commit is published with the expectation that the branch still is where the overlay
 //! began, so two writers never overwrite one another.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Instant,
+};
 
 use bytes::Bytes;
 
-use super::files::find_entry;
+use super::{
+    TREE_DEPTH_MAX, check_deadline, check_depth,
+    files::{NameIndex, find_entry},
+};
 use crate::{
     Error, ErrorKind, Result,
-    object::{Commit, EntryMode, Kind, Oid, Signature, TreeEdit, check_path_component, edit_tree},
+    object::{Commit, EntryMode, Kind, Oid, Signature, TreeEdit, check_path_component, edit_tree, tree_entries},
     refs::{Expected, RefEdit, RefName},
     store::{Cause, Published, Repo, Transaction},
 };
@@ -20,6 +26,8 @@ use crate::{
 const PATH_LEN_MAX: usize = 4096;
 /// How often a commit without an expectation is redone when the branch moves under it.
 const ATTEMPTS_MAX: usize = 100;
+/// After this many searches of one directory from its beginning, an index of it has paid for itself.
+const SEARCHES_MAX: u32 = 8;
 
 /// The bytes of a file.
 #[derive(Debug, Clone)]
@@ -88,6 +96,8 @@ pub struct CommitRequest {
     pub allow_empty: bool,
     /// Who calls, for the version's record.
     pub actor: String,
+    /// When to give up.
+    pub deadline: Option<Instant>,
 }
 
 /// A commit that was made.
@@ -111,7 +121,8 @@ impl Repo {
     /// # Errors
     /// [`ErrorKind::Conflict`] if the branch is not as expected, [`ErrorKind::NotFound`] for paths, blobs or a branch
     /// that do not exist, [`ErrorKind::Exists`] for the target of a move, [`ErrorKind::Invalid`] for paths that
-    /// escape, name `.git`, or run through files, and for commits that change nothing.
+    /// escape, name `.git`, or run through files, and for commits that change nothing, [`ErrorKind::Cancelled`] after
+    /// the deadline. Nothing was changed then.
     pub fn commit(&self, request: CommitRequest) -> Result<Committed> {
         if !request.branch.is_branch() {
             return Err(Error::invalid(format!("{} is not a branch", request.branch)));
@@ -156,7 +167,8 @@ impl Repo {
             Some(parent) => Some(tip.commit(&parent)?.tree),
             None => None,
         };
-        let tree = apply_changes(&mut transaction, base, &request.changes)?;
+        let mut draft = Draft { transaction: &mut transaction, deadline: request.deadline };
+        let tree = draft.apply_all(base, &request.changes)?;
         let unchanged = base.unwrap_or_else(Oid::empty_tree) == tree && head.is_some();
         if unchanged && !request.allow_empty {
             return Err(Error::invalid("the commit changes nothing"));
@@ -191,11 +203,21 @@ pub(super) fn message_bytes(message: &str) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Where a commit's trees and blobs come from and go to, and until when.
+struct Draft<'a> {
+    transaction: &'a mut Transaction,
+    deadline: Option<Instant>,
+}
+
 /// A directory of the base with changes laid over it.
 #[derive(Default)]
 struct Directory {
     base: Bytes,
     over: BTreeMap<Vec<u8>, Node>,
+    /// How often `base` was searched from its beginning.
+    searches: u32,
+    /// Made when `base` has been searched often.
+    index: Option<NameIndex>,
 }
 
 /// What a name is in an overlay.
@@ -205,25 +227,47 @@ enum Node {
     Directory(Box<Directory>),
 }
 
-fn apply_changes(transaction: &mut Transaction, base: Option<Oid>, changes: &[Change]) -> Result<Oid> {
-    let base = match base {
-        Some(tree) => transaction.object(&tree)?.data,
-        None => Bytes::new(),
-    };
-    let mut root = Directory { base, over: BTreeMap::new() };
-    for change in changes {
-        apply(transaction, &mut root, change)?;
+impl Draft<'_> {
+    /// Applies the changes in order and gives the new root tree.
+    fn apply_all(&mut self, base: Option<Oid>, changes: &[Change]) -> Result<Oid> {
+        let mut root = match base {
+            Some(tree) => self.open(tree)?,
+            None => Directory::default(),
+        };
+        for change in changes {
+            self.check_deadline()?;
+            apply(self, &mut root, change)?;
+        }
+        match root.write(self)? {
+            Some(tree) => Ok(tree),
+            None => self.transaction.put(Kind::Tree, Bytes::new()),
+        }
     }
-    match root.write(transaction)? {
-        Some(tree) => Ok(tree),
-        None => transaction.put(Kind::Tree, Bytes::new()),
+
+    fn open(&self, tree: Oid) -> Result<Directory> {
+        self.check_deadline()?;
+        Ok(Directory { base: self.transaction.object(&tree)?.data, ..Directory::default() })
+    }
+
+    fn store(&mut self, content: &Content) -> Result<Oid> {
+        match content {
+            Content::Bytes(bytes) => self.transaction.put(Kind::Blob, bytes.clone()),
+            Content::Blob(oid) => match self.transaction.kind_of(oid)? {
+                Kind::Blob => Ok(*oid),
+                kind => Err(Error::invalid(format!("object {oid} is a {kind}, not a blob"))),
+            },
+        }
+    }
+
+    fn check_deadline(&self) -> Result<()> {
+        check_deadline(self.deadline)
     }
 }
 
-fn apply(transaction: &mut Transaction, root: &mut Directory, change: &Change) -> Result<()> {
+fn apply(draft: &mut Draft<'_>, root: &mut Directory, change: &Change) -> Result<()> {
     match change {
         Change::Put { path, content, mode } => {
-            let (directory, name) = root.parent_of(transaction, path, true)?;
+            let (directory, name) = root.parent_of(draft, path, true)?;
             let old = directory.get(name)?;
             let mode = match (mode, &old) {
                 (_, Some((old, _))) if old.is_tree() => return Err(Error::invalid(at(path, "is a directory"))),
@@ -231,20 +275,19 @@ fn apply(transaction: &mut Transaction, root: &mut Directory, change: &Change) -
                 (None, Some((old, _))) if old.is_blob() => *old,
                 (None, _) => EntryMode::BLOB,
             };
-            let name = name.to_vec();
             check_file_mode(path, mode)?;
-            let oid = store_content(transaction, content)?;
-            root.parent_of(transaction, path, true)?.0.over.insert(name, Node::Entry(mode, oid));
+            let oid = draft.store(content)?;
+            directory.over.insert(name.to_vec(), Node::Entry(mode, oid));
         }
         Change::Delete { path } => {
-            root.take(transaction, path)?;
+            root.take(draft, path)?;
         }
         Change::Move { from, path, content, mode } => {
             let is_within = path.strip_prefix(&from[..]).is_some_and(|rest| rest.first() == Some(&b'/'));
             if from == path || is_within {
                 return Err(Error::invalid(at(path, "cannot be moved to or into itself")));
             }
-            let moved = root.take(transaction, from)?;
+            let moved = root.take(draft, from)?;
             let node = match moved {
                 Node::Entry(old_mode, old_oid) if !old_mode.is_tree() => {
                     let mode = mode.unwrap_or(old_mode);
@@ -252,7 +295,7 @@ fn apply(transaction: &mut Transaction, root: &mut Directory, change: &Change) -
                         check_file_mode(path, mode)?;
                     }
                     let oid = match content {
-                        Some(content) => store_content(transaction, content)?,
+                        Some(content) => draft.store(content)?,
                         None => old_oid,
                     };
                     Node::Entry(mode, oid)
@@ -262,14 +305,18 @@ fn apply(transaction: &mut Transaction, root: &mut Directory, change: &Change) -
                 }
                 directory => directory,
             };
-            let (directory, name) = root.parent_of(transaction, path, true)?;
+            if depth_of(path) > depth_of(from) {
+                let below = height(draft, &node, TREE_DEPTH_MAX, &mut HashMap::new())?;
+                check_depth(depth_of(path) + below)?;
+            }
+            let (directory, name) = root.parent_of(draft, path, true)?;
             if directory.get(name)?.is_some() {
                 return Err(Error::new(ErrorKind::Exists, at(path, "exists already")));
             }
             directory.over.insert(name.to_vec(), node);
         }
         Change::Chmod { path, mode } => {
-            let (directory, name) = root.parent_of(transaction, path, false)?;
+            let (directory, name) = root.parent_of(draft, path, false)?;
             let Some((old, oid)) = directory.get(name)? else {
                 return Err(Error::not_found(at(path, "does not exist")));
             };
@@ -281,6 +328,30 @@ fn apply(transaction: &mut Transaction, root: &mut Directory, change: &Change) -
         }
     }
     Ok(())
+}
+
+/// How many directories a path goes through.
+fn depth_of(path: &[u8]) -> usize {
+    path.iter().filter(|b| **b == b'/').count()
+}
+
+/// How many directories are nested in a node, itself included; `heights` remembers those of stored ones.
+///
+/// # Errors
+/// [`ErrorKind::TooLarge`] over `limit`.
+fn height(draft: &Draft<'_>, node: &Node, limit: usize, heights: &mut HashMap<Oid, usize>) -> Result<usize> {
+    match node {
+        Node::Directory(directory) => directory.height(draft, limit, heights),
+        Node::Entry(mode, tree) if mode.is_tree() => {
+            if let Some(known) = heights.get(tree) {
+                return Ok(*known);
+            }
+            let height = draft.open(*tree)?.height(draft, limit, heights)?;
+            heights.insert(*tree, height);
+            Ok(height)
+        }
+        Node::Entry(..) | Node::Gone => Ok(0),
+    }
 }
 
 fn at(path: &[u8], what: &str) -> String {
@@ -298,42 +369,61 @@ fn check_file_mode(path: &[u8], mode: EntryMode) -> Result<()> {
     }
 }
 
-fn store_content(transaction: &mut Transaction, content: &Content) -> Result<Oid> {
-    match content {
-        Content::Bytes(bytes) => transaction.put(Kind::Blob, bytes.clone()),
-        Content::Blob(oid) => match transaction.object(oid)?.kind {
-            Kind::Blob => Ok(*oid),
-            kind => Err(Error::invalid(format!("object {oid} is a {kind}, not a blob"))),
-        },
-    }
-}
-
 impl Directory {
-    fn open(transaction: &Transaction, tree: Oid) -> Result<Self> {
-        Ok(Self { base: transaction.object(&tree)?.data, over: BTreeMap::new() })
+    fn height(&self, draft: &Draft<'_>, limit: usize, heights: &mut HashMap<Oid, usize>) -> Result<usize> {
+        let Some(limit) = limit.checked_sub(1) else { return check_depth(usize::MAX).map(|()| 0) };
+        let mut highest = 0;
+        for node in self.over.values() {
+            highest = highest.max(height(draft, node, limit, heights)?);
+        }
+        for entry in tree_entries(&self.base) {
+            let entry = entry?;
+            if entry.mode.is_tree() && !self.over.contains_key(&*entry.name) {
+                let node = Node::Entry(entry.mode, entry.oid);
+                highest = highest.max(height(draft, &node, limit, heights)?);
+            }
+        }
+        Ok(highest + 1)
     }
 
     /// What a name is now.
-    fn get(&self, name: &[u8]) -> Result<Option<(EntryMode, Oid)>> {
+    fn get(&mut self, name: &[u8]) -> Result<Option<(EntryMode, Oid)>> {
         match self.over.get(name) {
             Some(Node::Gone) => Ok(None),
             Some(Node::Entry(mode, oid)) => Ok(Some((*mode, *oid))),
             Some(Node::Directory(directory)) if directory.is_empty()? => Ok(None),
             Some(Node::Directory(_)) => Ok(Some((EntryMode::TREE, Oid::null()))),
-            None => Ok(find_entry(&self.base, name)?.map(|entry| (entry.mode, entry.oid))),
+            None => self.get_base(name),
         }
+    }
+
+    /// What a name was. One search costs less than an index, thousands would cost the square of the directory.
+    fn get_base(&mut self, name: &[u8]) -> Result<Option<(EntryMode, Oid)>> {
+        if self.index.is_none() && self.searches == SEARCHES_MAX {
+            self.index = Some(NameIndex::new(&self.base)?);
+        }
+        let found = match &self.index {
+            Some(index) => index.find(&self.base, name)?,
+            None => {
+                self.searches += 1;
+                find_entry(&self.base, name)?
+            }
+        };
+        Ok(found.map(|entry| (entry.mode, entry.oid)))
     }
 
     /// Whether nothing is left in it.
     fn is_empty(&self) -> Result<bool> {
-        for entry in crate::object::tree_entries(&self.base) {
+        for entry in tree_entries(&self.base) {
             if !self.over.contains_key(&*entry?.name) {
                 return Ok(false);
             }
         }
-        for name in self.over.keys() {
-            if self.get(name)?.is_some() {
-                return Ok(false);
+        for node in self.over.values() {
+            match node {
+                Node::Gone => {}
+                Node::Directory(directory) if directory.is_empty()? => {}
+                Node::Entry(..) | Node::Directory(_) => return Ok(false),
             }
         }
         Ok(true)
@@ -342,13 +432,14 @@ impl Directory {
     /// The directory that holds `path`, and the last component; missing directories are made if `create`.
     fn parent_of<'d, 'p>(
         &'d mut self,
-        transaction: &Transaction,
+        draft: &Draft<'_>,
         path: &'p [u8],
         create: bool,
     ) -> Result<(&'d mut Directory, &'p [u8])> {
         if path.is_empty() || path.len() > PATH_LEN_MAX {
             return Err(Error::invalid(format!("a path has 1 to {PATH_LEN_MAX} bytes")));
         }
+        check_depth(depth_of(path))?;
         for component in path.split(|b| *b == b'/') {
             if let Some(finding) = check_path_component(component, false) {
                 return Err(Error::invalid(at(path, &format!("is not allowed ({finding})"))));
@@ -358,16 +449,16 @@ impl Directory {
         let mut rest = path;
         while let Some(slash) = rest.iter().position(|b| *b == b'/') {
             let (name, below) = (&rest[..slash], &rest[slash + 1..]);
-            directory = directory.child(transaction, name, path, create)?;
+            directory = directory.child(draft, name, path, create)?;
             rest = below;
         }
         Ok((directory, rest))
     }
 
-    fn child(&mut self, transaction: &Transaction, name: &[u8], path: &[u8], create: bool) -> Result<&mut Directory> {
+    fn child(&mut self, draft: &Draft<'_>, name: &[u8], path: &[u8], create: bool) -> Result<&mut Directory> {
         if !matches!(self.over.get(name), Some(Node::Directory(_))) {
             let opened = match self.get(name)? {
-                Some((mode, oid)) if mode.is_tree() => Directory::open(transaction, oid)?,
+                Some((mode, oid)) if mode.is_tree() => draft.open(oid)?,
                 Some(_) => return Err(Error::invalid(at(path, "runs through a file"))),
                 None if create => Directory::default(),
                 None => return Err(Error::not_found(at(path, "does not exist"))),
@@ -381,8 +472,8 @@ impl Directory {
     }
 
     /// Takes a file or directory out.
-    fn take(&mut self, transaction: &Transaction, path: &[u8]) -> Result<Node> {
-        let (directory, name) = self.parent_of(transaction, path, false)?;
+    fn take(&mut self, draft: &Draft<'_>, path: &[u8]) -> Result<Node> {
+        let (directory, name) = self.parent_of(draft, path, false)?;
         let Some((mode, oid)) = directory.get(name)? else { return Err(Error::not_found(at(path, "does not exist"))) };
         match directory.over.insert(name.to_vec(), Node::Gone) {
             Some(node @ Node::Directory(_)) => Ok(node),
@@ -391,13 +482,14 @@ impl Directory {
     }
 
     /// Stores the directory and what changed below it; `None` if nothing is left, as git keeps no empty directories.
-    fn write(self, transaction: &mut Transaction) -> Result<Option<Oid>> {
+    fn write(self, draft: &mut Draft<'_>) -> Result<Option<Oid>> {
+        draft.check_deadline()?;
         let mut edits = BTreeMap::new();
         for (name, node) in self.over {
             let edit = match node {
                 Node::Gone => TreeEdit::Remove,
                 Node::Entry(mode, oid) => TreeEdit::Set(mode, oid),
-                Node::Directory(directory) => match directory.write(transaction)? {
+                Node::Directory(directory) => match directory.write(draft)? {
                     Some(tree) => TreeEdit::Set(EntryMode::TREE, tree),
                     None => TreeEdit::Remove,
                 },
@@ -408,6 +500,6 @@ impl Directory {
         if data.is_empty() {
             return Ok(None);
         }
-        transaction.put(Kind::Tree, data.into()).map(Some)
+        draft.transaction.put(Kind::Tree, data.into()).map(Some)
     }
 }

@@ -56,8 +56,8 @@ impl<'a> Connectivity<'a> {
                     queue.extend(links.targets.into_iter().map(|(target, kind)| (target, kind, Some(oid))));
                     kind
                 }
-                None => match self.snapshot.header(&oid)? {
-                    Some((kind, _)) => kind,
+                None => match self.snapshot.kind_to_build_on(&oid)? {
+                    Some(kind) => kind,
                     None => return Err(missing(oid, wanted, by)),
                 },
             };

@@ -14,7 +14,20 @@ pub use commit::{Change, CommitRequest, Committed, Content};
 pub use connectivity::{Connectivity, Known};
 pub use files::{ListOptions, ListedEntry, Listing, Visit};
 pub use log::{LogCursor, LogOptions, LogPage};
-pub use reach::{Reach, ReachOptions};
+pub use reach::{Reach, ReachOptions, Similar};
+
+/// Directories may be nested this deep: walks over trees recurse.
+pub(crate) const TREE_DEPTH_MAX: usize = 1024;
+
+/// # Errors
+/// [`crate::ErrorKind::TooLarge`] for a directory at this depth.
+pub(crate) fn check_depth(depth: usize) -> crate::Result<()> {
+    if depth > TREE_DEPTH_MAX {
+        let message = format!("directories are nested deeper than {TREE_DEPTH_MAX}");
+        return Err(crate::Error::new(crate::ErrorKind::TooLarge, message));
+    }
+    Ok(())
+}
 
 /// # Errors
 /// [`crate::ErrorKind::Cancelled`] once `deadline` has passed.

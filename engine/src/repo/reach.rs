@@ -1,11 +1,12 @@
 //! Reachability for packs: every object that some tips reach and others do not.
 
 use std::{
+    borrow::Cow,
     collections::{BinaryHeap, HashMap, HashSet},
     time::Instant,
 };
 
-use super::{check_deadline, log::Queued};
+use super::{TREE_DEPTH_MAX, check_deadline, check_depth, log::Queued};
 use crate::{
     Error, Result,
     object::{EntryMode, Kind, Oid, links, tree_entries},
@@ -32,8 +33,19 @@ pub struct ReachOptions<'a> {
 pub struct Reach {
     /// The objects to send, each once, with their kinds.
     pub objects: Vec<(Oid, Kind)>,
-    /// Trees of the commits at the border, which the receiver has: bases for thin packs.
+    /// Trees of the commits at the border, which the receiver has.
     pub edge_trees: Vec<Oid>,
+    /// For trees and blobs to send, what else is at the same path; empty without a border, where nobody asks.
+    pub similar: HashMap<Oid, Similar>,
+}
+
+/// Objects of the same kind at the path of an object to send: bases for deltas.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Similar {
+    /// In a tree at the border: the receiver has it.
+    pub at_edge: Option<Oid>,
+    /// In the tree of the commit before in the order of sending: it is sent earlier, or the receiver has it.
+    pub newer: Option<Oid>,
 }
 
 const INTERESTING: u8 = 1;
@@ -64,9 +76,14 @@ impl Snapshot {
             roots.push((*tree, Kind::Tree));
         }
         walk.reach.objects.splice(0..0, commits.iter().map(|(oid, _)| (*oid, Kind::Commit)));
+        let at_edge = walk.reach.edge_trees.first().copied();
+        let mut similar = Similar { at_edge, newer: None };
         for (oid, kind) in roots {
             match kind {
-                Kind::Tree => walk.tree(oid, 0)?,
+                Kind::Tree => {
+                    walk.tree(oid, 0, similar)?;
+                    similar.newer = at_edge.map(|_| oid);
+                }
                 kind if walk.seen.insert(oid) => walk.reach.objects.push((oid, kind)),
                 _ => {}
             }
@@ -240,7 +257,7 @@ impl ReachWalk<'_> {
 
     /// Marks everything in a tree as the receiver's.
     fn mark_tree(&mut self, tree: Oid, depth: usize) -> Result<()> {
-        if !self.seen.insert(tree) || depth > 2048 {
+        if !self.seen.insert(tree) || depth > TREE_DEPTH_MAX {
             return Ok(());
         }
         // The receiver may have trees that this repository lost; they are no hindrance.
@@ -257,25 +274,65 @@ impl ReachWalk<'_> {
     }
 
     /// Adds a tree and what is in it, as far as it is new.
-    fn tree(&mut self, tree: Oid, depth: usize) -> Result<()> {
+    fn tree(&mut self, tree: Oid, depth: usize, similar: Similar) -> Result<()> {
         if !self.seen.insert(tree) {
             return Ok(());
         }
-        if depth > 2048 {
-            return Err(Error::too_large("directories are nested deeper than 2048"));
-        }
+        check_depth(depth)?;
         check_deadline(self.options.deadline)?;
-        self.reach.objects.push((tree, Kind::Tree));
+        self.add(tree, Kind::Tree, similar);
         let data = self.snapshot.object_of(&tree, Kind::Tree)?;
+        let similar = self.similar_entries(&data, similar)?;
         for entry in tree_entries(&data) {
             let entry = entry?;
             let mode: EntryMode = entry.mode;
+            let similar = similar.get(&entry.name[..]).copied().unwrap_or_default();
             if mode.is_tree() {
-                self.tree(entry.oid, depth + 1)?;
+                self.tree(entry.oid, depth + 1, similar)?;
             } else if !mode.is_submodule() && self.seen.insert(entry.oid) {
-                self.reach.objects.push((entry.oid, Kind::Blob));
+                self.add(entry.oid, Kind::Blob, similar);
             }
         }
         Ok(())
+    }
+
+    fn add(&mut self, oid: Oid, kind: Kind, similar: Similar) {
+        self.reach.objects.push((oid, kind));
+        if similar != Similar::default() {
+            self.reach.similar.insert(oid, similar);
+        }
+    }
+
+    /// For the new entries of a tree, by name, what the trees like it have under the same name.
+    fn similar_entries<'d>(&self, data: &'d [u8], trees: Similar) -> Result<HashMap<Cow<'d, [u8]>, Similar>> {
+        let mut found: HashMap<Cow<'d, [u8]>, Similar> = HashMap::new();
+        if trees == Similar::default() {
+            return Ok(found);
+        }
+        let mut is_tree: HashMap<Cow<'d, [u8]>, bool> = HashMap::new();
+        for entry in tree_entries(data) {
+            let entry = entry?;
+            if !entry.mode.is_submodule() && !self.seen.contains(&entry.oid) {
+                is_tree.insert(entry.name, entry.mode.is_tree());
+            }
+        }
+        for (oid, is_edge) in [(trees.at_edge, true), (trees.newer, false)] {
+            let Some(oid) = oid else { continue };
+            let Some(object) = self.snapshot.try_object(&oid)? else { continue };
+            for entry in tree_entries(&object.data) {
+                let entry = entry?;
+                if entry.mode.is_submodule() {
+                    continue;
+                }
+                if let Some((name, _)) =
+                    is_tree.get_key_value(&entry.name[..]).filter(|(_, tree)| **tree == entry.mode.is_tree())
+                {
+                    let similar = found.entry(name.clone()).or_default();
+                    let place = if is_edge { &mut similar.at_edge } else { &mut similar.newer };
+                    *place = Some(entry.oid);
+                }
+            }
+        }
+        Ok(found)
     }
 }

@@ -1,5 +1,8 @@
 //! Names of revisions: what `git rev-parse` takes for an object, without reflogs and searches.
 
+use std::time::Instant;
+
+use super::check_deadline;
 use crate::{
     Error, ErrorKind, Result,
     object::{Kind, Oid, OidPrefix},
@@ -20,6 +23,14 @@ impl Snapshot {
     /// [`ErrorKind::NotFound`] if there is no such thing, [`ErrorKind::Invalid`] if the text is malformed or an
     /// abbreviation fits several objects.
     pub fn resolve(&self, rev: &str) -> Result<Oid> {
+        self.resolve_until(rev, None)
+    }
+
+    /// As [`Snapshot::resolve`], which may walk a whole history, but only until `deadline`.
+    ///
+    /// # Errors
+    /// As [`Snapshot::resolve`], and [`ErrorKind::Cancelled`] after the deadline.
+    pub fn resolve_until(&self, rev: &str, deadline: Option<Instant>) -> Result<Oid> {
         if rev.is_empty() || rev.len() > REV_LEN_MAX {
             return Err(Error::invalid("a revision is a text of 1 to 2048 bytes"));
         }
@@ -28,6 +39,7 @@ impl Snapshot {
         let mut rest = &rev[end..];
         while let Some(step) = rest.chars().next() {
             rest = &rest[step.len_utf8()..];
+            check_deadline(deadline)?;
             if step == '^' && rest.starts_with('{') {
                 let close = rest.find('}').ok_or_else(|| malformed(rev))?;
                 oid = self.peel_to(oid, &rest[1..close], rev)?;
@@ -38,7 +50,7 @@ impl Snapshot {
             let count = if digits == 0 { 1 } else { rest[..digits].parse::<u32>().map_err(|_| malformed(rev))? };
             rest = &rest[digits..];
             oid = match step {
-                '~' => self.ancestor(oid, count, rev)?,
+                '~' => self.ancestor(oid, count, rev, deadline)?,
                 '^' => self.parent(oid, count, rev)?,
                 _ => return Err(malformed(rev)),
             };
@@ -51,7 +63,15 @@ impl Snapshot {
     /// # Errors
     /// As [`Snapshot::resolve`]; [`ErrorKind::Invalid`] if it names something else than a commit.
     pub fn resolve_commit(&self, rev: &str) -> Result<Oid> {
-        match self.peel(self.resolve(rev)?)? {
+        self.resolve_commit_until(rev, None)
+    }
+
+    /// As [`Snapshot::resolve_commit`], but only until `deadline`.
+    ///
+    /// # Errors
+    /// As [`Snapshot::resolve_commit`], and [`ErrorKind::Cancelled`] after the deadline.
+    pub fn resolve_commit_until(&self, rev: &str, deadline: Option<Instant>) -> Result<Oid> {
+        match self.peel(self.resolve_until(rev, deadline)?)? {
             (oid, Kind::Commit) => Ok(oid),
             (oid, kind) => Err(Error::invalid(format!("{rev:?} names the {kind} {oid}, not a commit"))),
         }
@@ -115,9 +135,10 @@ impl Snapshot {
         }
     }
 
-    fn ancestor(&self, oid: Oid, generations: u32, rev: &str) -> Result<Oid> {
+    fn ancestor(&self, oid: Oid, generations: u32, rev: &str, deadline: Option<Instant>) -> Result<Oid> {
         let mut at = self.peel_to(oid, "commit", rev)?;
         for _ in 0..generations {
+            check_deadline(deadline)?;
             at = self.parent(at, 1, rev)?;
         }
         Ok(at)

@@ -113,10 +113,20 @@ impl Store {
     /// [`ErrorKind::Exists`] if the name is taken, [`ErrorKind::Invalid`] for settings that are not valid; else when
     /// the write fails.
     pub fn create(&self, name: &RepoName, settings: RepoSettings, actor: &str) -> Result<Repo> {
+        let repo = self.draft(name, settings, actor)?;
+        self.enlist(&repo)?;
+        Ok(repo)
+    }
+
+    /// Makes an empty repository that nobody finds and of which nothing stays, unless [`Store::enlist`] follows.
+    /// Objects may be staged and transactions prepared for it; none must be published before it is enlisted.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] for settings that are not valid, [`ErrorKind::Closed`] when the store is read-only.
+    pub fn draft(&self, name: &RepoName, settings: RepoSettings, actor: &str) -> Result<Repo> {
         settings.check()?;
         let core = self.core();
         core.health.check_writable()?;
-        let _reservation = core.catalog.reserve(name)?;
         let id = core.catalog.next_repo.fetch_add(1, Ordering::Relaxed);
         let now = core.now_millis();
         let record = RepoRecord {
@@ -133,64 +143,72 @@ impl Store {
             head: settings.default_branch,
             refs: OrdMap::new(),
             lineage: 0,
+            acknowledged: 0,
         };
-        let state = Arc::new(RepoState::new(RepoId(id), PoolId(id), record, version));
+        Ok(self.handle(&Arc::new(RepoState::new(RepoId(id), PoolId(id), record, version))))
+    }
+
+    /// Creates the repository of a [`Store::draft`] and waits until that is durable.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Exists`] if the name has been taken since; else when the write fails. It remains a draft then.
+    pub fn enlist(&self, draft: &Repo) -> Result<()> {
+        let (core, state) = (self.core(), &draft.state);
+        core.health.check_writable()?;
+        let _reservation = core.catalog.reserve(&draft.name())?;
         if state.is_journaled() {
             core.journal.send_catalog(state.clone(), CatalogChangeKind::Create).wait()?;
         }
         core.catalog.insert(state.clone());
-        Ok(self.handle(&state))
+        Ok(())
     }
 
-    /// Gives a repository another name.
+    /// Gives a repository another name, other settings (description, default branch, durability), or both, and waits
+    /// until that is durable.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] and [`ErrorKind::Exists`]; else when the write fails.
-    pub fn rename(&self, name: &RepoName, new_name: &RepoName) -> Result<Repo> {
+    /// [`ErrorKind::NotFound`]; [`ErrorKind::Exists`] if the new name is taken; [`ErrorKind::Invalid`] for settings
+    /// that are not valid, or for a change between `memory` and a durability that is stored. Nothing was changed then.
+    /// Else when a write fails, which may leave the default branch changed alone.
+    pub fn alter(&self, name: &RepoName, new_name: Option<&RepoName>, settings: Option<RepoSettings>) -> Result<Repo> {
+        if let Some(settings) = &settings {
+            settings.check()?;
+        }
         let repo = self.repo(name)?;
-        if name == new_name {
+        let core = self.core();
+        let new_name = new_name.filter(|new_name| *new_name != name);
+        if new_name.is_none() && settings.is_none() {
             return Ok(repo);
         }
-        let core = self.core();
-        let reservation = core.catalog.reserve(new_name)?;
-        let changing = repo.state.changing.lock();
-        if repo.state.record.load().name != *name {
-            return Err(Error::not_found(format!("repository {name} does not exist")));
-        }
-        let record = RepoRecord { name: new_name.clone(), ..RepoRecord::clone(&repo.state.record.load()) };
-        self.change_record(&repo, record)?;
-        core.catalog.insert(repo.state.clone());
-        core.catalog.remove(name);
-        drop((reservation, changing));
-        Ok(repo)
-    }
-
-    /// Changes description, default branch or durability, and waits until that is durable.
-    ///
-    /// # Errors
-    /// [`ErrorKind::NotFound`]; [`ErrorKind::Invalid`] for settings that are not valid, or for a change between
-    /// `memory` and a durability that is stored; else when the write fails.
-    pub fn update(&self, name: &RepoName, settings: RepoSettings) -> Result<Repo> {
-        settings.check()?;
-        let repo = self.repo(name)?;
+        let reservation = new_name.map(|new_name| core.catalog.reserve(new_name)).transpose()?;
         let changing = repo.state.changing.lock();
         let old = repo.state.record.load_full();
-        let memory = |durability| durability == Durability::Memory;
-        if memory(old.durability) != memory(settings.durability) {
-            return Err(Error::invalid("durability cannot change between memory and what is stored"));
+        if old.name != *name {
+            return Err(Error::not_found(format!("repository {name} does not exist")));
         }
-        if repo.state.published.load().head != settings.default_branch {
-            let mut transaction = repo.begin("govc", Cause::Api);
-            transaction.set_head(settings.default_branch);
-            transaction.prepare()?.publish()?.ticket.wait()?;
+        let mut record = RepoRecord::clone(&old);
+        if let Some(settings) = settings {
+            let memory = |durability| durability == Durability::Memory;
+            if memory(old.durability) != memory(settings.durability) {
+                return Err(Error::invalid("durability cannot change between memory and what is stored"));
+            }
+            if repo.state.published.load().head != settings.default_branch {
+                let mut transaction = repo.begin("govc", Cause::Api);
+                transaction.set_head(settings.default_branch);
+                transaction.prepare()?.publish()?.ticket.wait()?;
+            }
+            record.description = settings.description;
+            record.durability = settings.durability;
         }
-        let record = RepoRecord {
-            description: settings.description,
-            durability: settings.durability,
-            ..RepoRecord::clone(&old)
-        };
+        if let Some(new_name) = new_name {
+            record.name = new_name.clone();
+        }
         self.change_record(&repo, record)?;
-        drop(changing);
+        if new_name.is_some() {
+            core.catalog.insert(repo.state.clone());
+            core.catalog.remove(name);
+        }
+        drop((reservation, changing));
         Ok(repo)
     }
 
@@ -231,6 +249,7 @@ impl Store {
             if let Some(memory) = &repo.state.pool.memory {
                 memory.blocks.pin().clear();
                 memory.ids.pin().clear();
+                core.free_blocks(&repo.state.pool, memory.block_bytes.load(Ordering::Relaxed));
                 core.free_memory(&repo.state.pool, memory.held_bytes.load(Ordering::Relaxed));
             }
         }

@@ -4,9 +4,12 @@
 //! which lead to a record in a block. A record's chain of deltas is followed to a whole object or a cached base and
 //! applied from there up.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicI64, AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -18,12 +21,12 @@ use super::{
     feed::Feed,
     health::HealthCell,
     ids::PoolId,
-    ingest::{IdRow, Segments, Staged},
+    ingest::{IdRow, Segments},
     journal::JournalHandle,
     settle::SettleQueue,
-    snapshot::{Object, Stored, StoredBase},
+    snapshot::{Object, Stored},
     state::Pool,
-    table::ObjectTable,
+    table::{ObjectTable, Scope},
 };
 use crate::{
     Error, Result,
@@ -67,6 +70,17 @@ pub(crate) struct Core {
     pub(crate) memory_held_bytes: AtomicU64,
     /// The numbers of segments.
     pub(crate) segments: Segments,
+    /// Writers between the check that the store is open and the hand-over to the journal.
+    publishing: AtomicUsize,
+}
+
+/// A writer that closing waits for.
+pub(crate) struct Publishing<'a>(&'a AtomicUsize);
+
+impl Drop for Publishing<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl Core {
@@ -92,6 +106,7 @@ impl Core {
             counters: Counters::default(),
             memory_held_bytes: AtomicU64::new(0),
             segments: Segments::new(next_segment),
+            publishing: AtomicUsize::new(0),
             options,
         }
     }
@@ -99,6 +114,19 @@ impl Core {
     /// Milliseconds since the Unix epoch.
     pub(crate) fn now_millis(&self) -> i64 {
         (self.options.clock)()
+    }
+
+    /// Marks a writer that is about to publish.
+    pub(crate) fn publishing(&self) -> Publishing<'_> {
+        self.publishing.fetch_add(1, Ordering::SeqCst);
+        Publishing(&self.publishing)
+    }
+
+    /// Waits for the writers that began before the store was marked as closed.
+    pub(crate) fn wait_for_publishing(&self) {
+        while self.publishing.load(Ordering::SeqCst) > 0 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Bytes of memory that the caches and the table hold.
@@ -131,16 +159,40 @@ impl Core {
         self.memory_held_bytes.fetch_sub(held.min(bytes), Ordering::Relaxed);
     }
 
-    /// An object of a pool; objects of transactions in flight only if `pending`.
-    pub(crate) fn find(&self, pool: &Pool, oid: &Oid, pending: bool) -> Result<Option<Object>> {
-        if let Some(object) = self.table.get(pool.id, oid, pending) {
+    /// Reserves memory for blocks of a memory repository, which the object table makes room for.
+    ///
+    /// # Errors
+    /// As [`Core::hold_memory`].
+    pub(crate) fn hold_blocks(&self, pool: &Pool, bytes: u64) -> Result<()> {
+        self.hold_memory(pool, bytes)?;
+        if let Some(memory) = &pool.memory {
+            memory.block_bytes.fetch_add(bytes, Ordering::Relaxed);
+            self.table.reserve(bytes);
+        }
+        Ok(())
+    }
+
+    /// Gives back what [`Core::hold_blocks`] took.
+    pub(crate) fn free_blocks(&self, pool: &Pool, bytes: u64) {
+        self.free_memory(pool, bytes);
+        if let Some(memory) = &pool.memory {
+            let shrink = |held: u64| Some(held.saturating_sub(bytes));
+            let held = memory.block_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, shrink).unwrap_or(0);
+            self.table.unreserve(held.min(bytes));
+        }
+    }
+
+    /// An object of a pool.
+    pub(crate) fn find(&self, pool: &Pool, oid: &Oid, scope: Scope) -> Result<Option<Object>> {
+        if let Some(object) = self.table.get(pool.id, oid, scope) {
             self.counters.cache_hits.fetch_add(1, Ordering::Relaxed);
             return Ok(Some(object));
         }
+        // Before the rows: a segment leaves flight after its rows are there.
+        if let Some(staged) = pool.in_flight(oid, scope) {
+            return staged.object(oid);
+        }
         let Some(row) = self.row(pool, oid)? else {
-            if pending && let Some(staged) = self.in_flight(pool, oid) {
-                return staged.object(oid);
-            }
             // Every git knows the empty tree without being given it.
             let empty = *oid == Oid::empty_tree();
             return Ok(empty.then(|| Object { kind: Kind::Tree, data: Bytes::new() }));
@@ -158,23 +210,17 @@ impl Core {
     }
 
     /// An object's kind and size.
-    pub(crate) fn header(&self, pool: &Pool, oid: &Oid, pending: bool) -> Result<Option<(Kind, u64)>> {
-        if let Some(object) = self.table.get(pool.id, oid, pending) {
+    pub(crate) fn header(&self, pool: &Pool, oid: &Oid, scope: Scope) -> Result<Option<(Kind, u64)>> {
+        if let Some(object) = self.table.get(pool.id, oid, scope) {
             return Ok(Some((object.kind, object.data.len() as u64)));
+        }
+        if let Some(header) = pool.in_flight(oid, scope).and_then(|staged| staged.header(oid)) {
+            return Ok(Some(header));
         }
         match self.row(pool, oid)? {
             Some(row) => Ok(Some((row.kind, row.size))),
-            None => {
-                let staged = if pending { self.in_flight(pool, oid) } else { None };
-                let header = staged.and_then(|staged| staged.header(oid));
-                Ok(header.or((*oid == Oid::empty_tree()).then_some((Kind::Tree, 0))))
-            }
+            None => Ok((*oid == Oid::empty_tree()).then_some((Kind::Tree, 0))),
         }
-    }
-
-    /// The segment in flight that holds an object.
-    fn in_flight(&self, pool: &Pool, oid: &Oid) -> Option<Staged> {
-        pool.in_flight.read().iter().find(|staged| staged.header(oid).is_some()).cloned()
     }
 
     fn row(&self, pool: &Pool, oid: &Oid) -> Result<Option<IdRow>> {
@@ -218,52 +264,43 @@ impl Core {
         let block = self.block(pool, location.segment, location.block)?;
         let (header, body) = record_of(&block, location)?;
         let base = match header.base {
-            Base::Whole => StoredBase::Whole,
-            Base::Near { block, slot } => StoredBase::At(Location { segment: location.segment, block, slot }),
-            Base::Far(oid) => StoredBase::Id(oid),
+            Base::Whole => None,
+            Base::Near { block, slot } => Some(Location { segment: location.segment, block, slot }),
         };
         Ok(Stored { kind: header.kind, size: header.size, base, body })
     }
 
     /// The bytes of the object whose record is at `location`.
     pub(crate) fn materialise(&self, pool: &Pool, location: Location) -> Result<Bytes> {
-        let mut chain: Vec<(Location, Bytes)> = Vec::new();
+        // Locations only: bodies would keep every block of the chain in memory.
+        let mut chain = Vec::new();
         let mut at = location;
         let mut data = loop {
-            if chain.len() > CHAIN_MAX {
-                return Err(Error::corrupt(format!("a chain of more than {CHAIN_MAX} deltas")));
-            }
             if let Some(data) = self.bases.get(&(pool.id, at)) {
                 break data;
             }
-            let block = self.block(pool, at.segment, at.block)?;
-            let (header, body) = record_of(&block, at)?;
-            match header.base {
+            let Stored { base, body, .. } = self.record(pool, at)?;
+            let Some(base) = base else {
                 // Not a slice of the block, which would stay in memory as long as the object.
-                Base::Whole => break Bytes::copy_from_slice(&body),
-                Base::Near { block, slot } => {
-                    chain.push((at, body));
-                    at = Location { segment: at.segment, block, slot };
-                }
-                Base::Far(oid) => {
-                    chain.push((at, body));
-                    if let Some(object) = self.table.get(pool.id, &oid, true) {
-                        break object.data;
-                    }
-                    let row = self.row(pool, &oid)?;
-                    at = row.ok_or_else(|| Error::corrupt(format!("delta base {oid} is missing")))?.location;
-                }
+                let data = Bytes::copy_from_slice(&body);
+                self.keep_base(pool, at, &data);
+                break data;
+            };
+            if chain.len() == CHAIN_MAX {
+                return Err(Error::corrupt(format!("a chain of more than {CHAIN_MAX} deltas")));
             }
+            chain.push(at);
+            at = base;
         };
-        let depth = chain.len();
-        for (at, delta) in chain.into_iter().rev() {
-            data = apply_delta(&data, &delta)?.into();
-            self.bases.insert((pool.id, at), data.clone(), data.len() as u64 + 96);
-        }
-        if depth == 0 {
-            self.bases.insert((pool.id, location), data.clone(), data.len() as u64 + 96);
+        for at in chain.into_iter().rev() {
+            data = apply_delta(&data, &self.record(pool, at)?.body)?.into();
+            self.keep_base(pool, at, &data);
         }
         Ok(data)
+    }
+
+    fn keep_base(&self, pool: &Pool, at: Location, data: &Bytes) {
+        self.bases.insert((pool.id, at), data.clone(), data.len() as u64 + 96);
     }
 
     fn block(&self, pool: &Pool, segment: u32, block: u32) -> Result<Arc<DecodedBlock>> {

@@ -5,7 +5,11 @@
 //! publications are kept in memory; older ones are read from the family `history`. Publications of memory
 //! repositories are in memory only.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -55,6 +59,8 @@ struct State {
     recent: BTreeMap<u64, Option<Publication>>,
     /// Positions up to this one may have left `recent`.
     dropped: u64,
+    /// Publications of memory repositories that came before their predecessors.
+    early: HashMap<(RepoId, u64), Publication>,
 }
 
 impl State {
@@ -79,7 +85,7 @@ impl State {
 impl Feed {
     /// A feed whose next position is `next`; earlier ones are in the backend.
     pub(crate) fn new(next: u64) -> Self {
-        let state = State { next, recent: BTreeMap::new(), dropped: next - 1 };
+        let state = State { next, recent: BTreeMap::new(), dropped: next - 1, early: HashMap::new() };
         Self { state: Mutex::new(state), grown: Condvar::new() }
     }
 
@@ -115,12 +121,19 @@ impl Feed {
         self.grown.notify_all();
     }
 
-    /// Adds a publication that is complete at once.
+    /// Adds the publication of a memory repository, complete at once, after those of its earlier versions.
     pub(crate) fn append(&self, repo: &RepoState, version: &Version, edits: Vec<RefEdit>) {
         let mut state = self.state.lock();
-        let seq = state.next;
-        state.next += 1;
-        state.recent.insert(seq, Some(publication(Seq(seq), repo.id, version, edits.into())));
+        state.early.insert((repo.id, version.number), publication(Seq(0), repo.id, version, edits.into()));
+        let mut number = repo.journaled.load(Ordering::Relaxed) + 1;
+        while let Some(mut publication) = state.early.remove(&(repo.id, number)) {
+            publication.seq = Seq(state.next);
+            let seq = state.next;
+            state.next += 1;
+            state.recent.insert(seq, Some(publication));
+            repo.journaled.store(number, Ordering::Relaxed);
+            number += 1;
+        }
         state.trim();
         drop(state);
         self.grown.notify_all();

@@ -1,14 +1,14 @@
 //! Ingest: many objects written into blocks of a new segment before the transaction that publishes them.
 //!
-//! Memory stays bounded whatever the size; blocks go to the backend unsynced, after an intent that names their
-//! segment. The rows that make the objects findable are written by the journal, atomically with the publication and
+//! Blocks go to the backend unsynced as they fill, after an intent that names their segment; a small row stays in
+//! memory for each object. The rows that make the objects findable are written by the journal, atomically with the publication and
 //! the removal of the intent. An intent found at opening marks what a crash left behind; an ingest or a staged
 //! segment that is dropped removes its blocks itself.
 
 use std::ops::Range;
 use std::sync::{
     Arc, OnceLock,
-    atomic::{AtomicBool, AtomicU32, Ordering},
+    atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
 };
 
 use bytes::Bytes;
@@ -88,8 +88,12 @@ struct Target {
     segment: OnceLock<u32>,
     /// Whether there is nothing to remove: before the first block, and once the segment is published.
     kept: AtomicBool,
+    /// Whether a transaction that carries it is in `tip`; set by its writer.
+    accepted: AtomicBool,
+    /// Whether it holds what is in the journal already: writing it makes room.
+    settles: bool,
     /// Bytes held in memory for a memory repository.
-    held_bytes: std::sync::atomic::AtomicU64,
+    held_bytes: AtomicU64,
 }
 
 impl Target {
@@ -100,16 +104,35 @@ impl Target {
         let segment = self.core.segments.take(&*self.core.backend)?;
         Ok(*self.segment.get_or_init(|| segment))
     }
+
+    fn write(&self, mut batch: Batch) -> Result<()> {
+        self.core.health.check_not_poisoned()?;
+        if self.settles {
+            batch.uses_reserve = true;
+        }
+        Ok(self.core.backend.write(batch, Sync::No)?)
+    }
 }
 
 impl Ingest {
     pub(super) fn new(core: Arc<Core>, repo: Arc<RepoState>) -> Self {
+        Self::with(core, repo, false)
+    }
+
+    /// For objects that are in the journal: writing them makes room.
+    pub(super) fn for_settling(core: Arc<Core>, repo: Arc<RepoState>) -> Self {
+        Self::with(core, repo, true)
+    }
+
+    fn with(core: Arc<Core>, repo: Arc<RepoState>, settles: bool) -> Self {
         let target = Target {
             core,
             repo,
             segment: OnceLock::new(),
             kept: AtomicBool::new(true),
-            held_bytes: std::sync::atomic::AtomicU64::new(0),
+            accepted: AtomicBool::new(false),
+            settles,
+            held_bytes: AtomicU64::new(0),
         };
         Self { target, next_block: AtomicU32::new(0), state: Mutex::default() }
     }
@@ -127,7 +150,7 @@ impl Ingest {
         target.kept.store(false, Ordering::Release);
         if let Some(memory) = &target.repo.pool.memory {
             let bytes = encoded.len() as u64 + 64 * rows.len() as u64 + 128;
-            target.core.hold_memory(&target.repo.pool, bytes)?;
+            target.core.hold_blocks(&target.repo.pool, bytes)?;
             target.held_bytes.fetch_add(bytes, Ordering::Relaxed);
             memory.blocks.pin().insert((segment, number), Bytes::from(encoded));
             self.state.lock().rows.append(rows);
@@ -149,9 +172,7 @@ impl Ingest {
             return Ok(());
         }
         // Written under the lock, so that the intent is in the log before any block.
-        let batch = std::mem::take(&mut state.batch);
-        target.core.health.check_not_poisoned()?;
-        Ok(target.core.backend.write(batch, Sync::No)?)
+        target.write(std::mem::take(&mut state.batch))
     }
 
     /// Ends the ingest: everything is in the backend, nothing is visible.
@@ -162,8 +183,7 @@ impl Ingest {
         let Self { target, state, .. } = self;
         let State { mut rows, batch, .. } = state.into_inner();
         if !batch.is_empty() {
-            target.core.health.check_not_poisoned()?;
-            target.core.backend.write(batch, Sync::No)?;
+            target.write(batch)?;
         }
         rows.sort_unstable_by_key(|(oid, _)| *oid);
         rows.dedup_by_key(|(oid, _)| *oid);
@@ -294,6 +314,15 @@ impl Staged {
         self.keep();
     }
 
+    /// Tells that a transaction that carries the segment is in `tip`.
+    pub(super) fn set_accepted(&self) {
+        self.target.accepted.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_accepted(&self) -> bool {
+        self.target.accepted.load(Ordering::Acquire)
+    }
+
     /// Marks the segment as published.
     pub(super) fn keep(&self) {
         self.target.kept.store(true, Ordering::Release);
@@ -309,7 +338,7 @@ impl Drop for Target {
             for key in blocks.keys().filter(|(of, _)| *of == segment) {
                 blocks.remove(key);
             }
-            self.core.free_memory(&self.repo.pool, self.held_bytes.load(Ordering::Relaxed));
+            self.core.free_blocks(&self.repo.pool, self.held_bytes.load(Ordering::Relaxed));
             return;
         }
         // After a failed write nobody knows whether the segment is published; the next opening finds out.
@@ -361,5 +390,6 @@ pub(super) fn removal(pool: super::ids::PoolId, segment: u32) -> Batch {
         batch.delete_range(Family::Blocks, prefix, end);
     }
     batch.delete(Family::Meta, key::intent(segment));
+    batch.uses_reserve = true;
     batch
 }

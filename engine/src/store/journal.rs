@@ -5,14 +5,19 @@
 //! and answers the tickets, in that order. While it syncs, the next group gathers: an idle store pays one sync a
 //! write, a busy one shares it among hundreds.
 //!
-//! When a write is refused for lack of room, the durable transactions of the group fail, `tip` of their
-//! repositories falls back to `published`, and a new lineage makes everything that was built on them fail too;
-//! relaxed transactions, which are acknowledged already, wait for room. After any other failure nobody knows what is
-//! on disk: the store is poisoned and stays read-only.
+//! When a write is refused for lack of room, the group's transactions fail, `tip` of their repositories falls back to
+//! what is written, and a new lineage makes everything that was built on them fail too; but a repository with a version
+//! that is acknowledged and not written yet keeps all of its versions, and waits for room. After any other failure nobody
+//! knows what is on disk: the store is poisoned and stays read-only.
+//!
+//! Deletions are written before everything else in their group and may use the reserve: they make room.
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -42,11 +47,17 @@ const QUEUE_MAX: usize = 16 << 10;
 /// A group is closed at this many entries or bytes of objects.
 const GROUP_ENTRIES_MAX: usize = 1024;
 const GROUP_BYTES_MAX: usize = 8 << 20;
+/// Memory that the row of an object in a segment takes on its way to the backend.
+const ROW_BYTES: usize = 128;
 /// How often a full backend is tried when nobody writes.
 const RETRY_DELAY: Duration = Duration::from_millis(200);
 
 /// The writers' end of the journal.
-pub(crate) struct JournalHandle(Sender<Message>);
+pub(crate) struct JournalHandle {
+    queue: Sender<Message>,
+    /// Bytes of the transactions that are sent and not written. Grown by writers, shrunk by the journal thread.
+    waiting_bytes: AtomicU64,
+}
 
 /// The thread's end.
 pub(crate) type JournalQueue = Receiver<Message>;
@@ -69,6 +80,16 @@ pub(crate) struct Pending {
     pub(crate) staged: Vec<Staged>,
     /// `None` if it is acknowledged already.
     pub(crate) promise: Option<Promise>,
+    /// When it was made.
+    pub(crate) since: Instant,
+}
+
+impl Pending {
+    /// Bytes of memory that it holds until it is written, and about what it adds to a record.
+    fn bytes(&self) -> usize {
+        let rows: usize = self.staged.iter().map(Staged::len).sum();
+        self.carried.bytes() + rows * ROW_BYTES
+    }
 }
 
 /// A change of the catalog.
@@ -85,7 +106,20 @@ pub(crate) enum CatalogChangeKind {
 }
 
 /// Objects of a transaction, claimed in the object table.
-pub(crate) struct Carried(Vec<(Fresh, Arc<Entry>)>);
+pub(crate) struct Carried(Vec<Claim>);
+
+struct Claim {
+    fresh: Fresh,
+    entry: Arc<Entry>,
+    /// Whether some publication had brought the object before.
+    was_live: bool,
+}
+
+impl Claim {
+    fn held_bytes(fresh: &Fresh) -> u64 {
+        fresh.data.len() as u64 + 256
+    }
+}
 
 impl Carried {
     /// Puts objects into the table, invisible.
@@ -93,68 +127,89 @@ impl Carried {
     /// # Errors
     /// [`ErrorKind::OutOfBudget`] in a memory repository.
     pub(crate) fn claim(core: &Core, pool: &Pool, fresh: Vec<Fresh>) -> Result<Self> {
-        core.hold_memory(pool, Self::held_bytes(fresh.iter()))?;
+        core.hold_memory(pool, fresh.iter().map(Claim::held_bytes).sum())?;
         let claim = |fresh: Fresh| {
-            let entry = core.table.claim(pool.id, fresh.oid, fresh.kind, &fresh.data);
-            (fresh, entry)
+            let (entry, was_live) = core.table.claim(pool.id, fresh.oid, fresh.kind, &fresh.data);
+            Claim { fresh, entry, was_live }
         };
         Ok(Self(fresh.into_iter().map(claim).collect()))
     }
 
-    fn held_bytes<'a>(fresh: impl Iterator<Item = &'a Fresh>) -> u64 {
-        fresh.map(|fresh| fresh.data.len() as u64 + 256).sum()
+    pub(crate) fn set_accepted(&self) {
+        self.0.iter().for_each(|claim| claim.entry.set_accepted());
     }
 
     pub(crate) fn set_live(&self) {
-        self.0.iter().for_each(|(_, entry)| entry.set_live());
+        self.0.iter().for_each(|claim| claim.entry.set_live());
     }
 
     /// Gives the claims back: what is not live goes.
     pub(crate) fn release(self, core: &Core, pool: &Pool) {
-        core.free_memory(pool, Self::held_bytes(self.objects()));
-        for (fresh, entry) in self.0 {
-            core.table.release(pool.id, fresh.oid, &entry, pool.memory.is_some());
+        for claim in self.0 {
+            claim.release(core, pool);
         }
     }
 
-    /// Keeps the claims until the pool is forgotten, as memory repositories do.
-    pub(crate) fn keep(self) {}
+    /// Keeps the objects until the pool is forgotten, as memory repositories do.
+    pub(crate) fn keep(self, core: &Core, pool: &Pool) {
+        // What an earlier publication keeps need not be kept, and paid for, twice.
+        for claim in self.0.into_iter().filter(|claim| claim.was_live) {
+            claim.release(core, pool);
+        }
+    }
 
     pub(crate) fn objects(&self) -> impl ExactSizeIterator<Item = &Fresh> {
-        self.0.iter().map(|(fresh, _)| fresh)
+        self.0.iter().map(|claim| &claim.fresh)
     }
 
     fn bytes(&self) -> usize {
-        self.0.iter().map(|(fresh, _)| fresh.data.len()).sum()
+        self.0.iter().map(|claim| claim.fresh.data.len()).sum()
+    }
+}
+
+impl Claim {
+    fn release(self, core: &Core, pool: &Pool) {
+        core.free_memory(pool, Self::held_bytes(&self.fresh));
+        core.table.release(pool.id, self.fresh.oid, &self.entry, pool.memory.is_some());
     }
 }
 
 impl JournalHandle {
     pub(crate) fn new() -> (Self, JournalQueue) {
         let (sender, receiver) = crossbeam_channel::bounded(QUEUE_MAX);
-        (Self(sender), receiver)
+        (Self { queue: sender, waiting_bytes: AtomicU64::new(0) }, receiver)
     }
 
-    /// Sends a transaction; if the journal is gone, its promise answers so.
-    pub(crate) fn send_transaction(&self, pending: Pending) {
-        let _ = self.0.send(Message::Transaction(pending));
+    /// Sends a transaction.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Closed`] if the journal is gone.
+    pub(crate) fn send_transaction(&self, pending: Pending) -> Result<()> {
+        self.waiting_bytes.fetch_add(pending.bytes() as u64, Ordering::Relaxed);
+        let sent = self.queue.send(Message::Transaction(pending));
+        sent.map_err(|_| Error::new(ErrorKind::Closed, "the store's journal has ended"))
+    }
+
+    /// Bytes of the transactions that are sent and not written.
+    pub(crate) fn waiting_bytes(&self) -> u64 {
+        self.waiting_bytes.load(Ordering::Relaxed)
     }
 
     pub(crate) fn send_catalog(&self, repo: Arc<RepoState>, kind: CatalogChangeKind) -> Ticket {
         let (ticket, promise) = Ticket::new();
-        let _ = self.0.send(Message::Catalog(CatalogChange { repo, kind, promise }));
+        let _ = self.queue.send(Message::Catalog(CatalogChange { repo, kind, promise }));
         ticket
     }
 
     /// A ticket for everything sent before.
     pub(crate) fn barrier(&self) -> Ticket {
         let (ticket, promise) = Ticket::new();
-        let _ = self.0.send(Message::Barrier(promise));
+        let _ = self.queue.send(Message::Barrier(promise));
         ticket
     }
 
     pub(crate) fn stop(&self) {
-        let _ = self.0.send(Message::Stop);
+        let _ = self.queue.send(Message::Stop);
     }
 }
 
@@ -259,7 +314,7 @@ impl Journal {
         }
         let mut ready = Some(pending);
         while let Some(pending) = ready {
-            self.group_bytes += pending.carried.bytes();
+            self.group_bytes += pending.bytes();
             self.group.push(Item::Transaction(pending));
             repo.journaled.store(next, Ordering::Relaxed);
             next += 1;
@@ -272,7 +327,11 @@ impl Journal {
             self.core.settle.wait_for_room(&self.core);
             let group = std::mem::take(&mut self.group);
             self.group_bytes = 0;
-            self.write(group);
+            let (deletions, rest) = group.into_iter().partition(Item::is_deletion);
+            self.write(deletions);
+            let (gone, rest) = rest.into_iter().partition(Item::is_gone);
+            self.fail(gone, &Error::not_found("the repository has been deleted"));
+            self.write(rest);
         } else if self.core.health.is_full() {
             self.probe();
         }
@@ -282,18 +341,16 @@ impl Journal {
     }
 
     fn write(&mut self, items: Vec<Item>) {
-        if let Err(error) = self.core.health.check_not_poisoned() {
-            return self.fail(items, &error);
-        }
-        let (items, gone): (Vec<_>, Vec<_>) = items.into_iter().partition(Item::is_wanted);
-        let deleted = Error::not_found("the repository has been deleted");
-        self.fail(gone, &deleted);
         if items.is_empty() {
             return;
+        }
+        if let Err(error) = self.core.health.check_not_poisoned() {
+            return self.fail(items, &error);
         }
         let count = items.iter().filter(|item| matches!(item, Item::Transaction(_))).count().max(1);
         let first = self.core.feed.reserve(count);
         let (batch, sync, bytes) = self.encode(&items, first);
+        let uses_reserve = batch.uses_reserve;
         let started = Instant::now();
         match self.core.backend.write(batch, sync) {
             Ok(()) => {
@@ -308,10 +365,12 @@ impl Journal {
                         self.unsynced_since = None;
                     }
                     Sync::No => {
-                        self.unsynced_since.get_or_insert_with(Instant::now);
+                        self.note_unsynced(&items);
                     }
                 }
-                self.core.health.set_ok();
+                if !uses_reserve {
+                    self.core.health.set_ok();
+                }
                 self.complete(items, first, bytes);
             }
             Err(error) => {
@@ -357,6 +416,9 @@ impl Journal {
                 }
             }
         }
+        if items.iter().all(Item::is_deletion) {
+            batch.uses_reserve = true;
+        }
         let record = record.finish();
         let bytes = record.len();
         batch.require_absent(Family::Journal, key::journal(first));
@@ -375,6 +437,8 @@ impl Journal {
                     pending.carried.set_live();
                     pending.staged.iter().for_each(Staged::keep);
                     pending.repo.pool.leave_flight(&pending.staged);
+                    self.core.journal.waiting_bytes.fetch_sub(pending.bytes() as u64, Ordering::Relaxed);
+                    pending.repo.written.store(pending.version.clone());
                     pending.repo.publish(&pending.version);
                     let publication = publication(seq, pending.repo.id, &pending.version, pending.edits.into());
                     seq.0 += 1;
@@ -388,8 +452,10 @@ impl Journal {
                     });
                 }
                 Item::Catalog(change) => {
-                    if let CatalogChangeKind::Update(record) = &change.kind {
-                        change.repo.record.store(Arc::new(record.clone()));
+                    match &change.kind {
+                        CatalogChangeKind::Create => {}
+                        CatalogChangeKind::Update(record) => change.repo.record.store(Arc::new(record.clone())),
+                        CatalogChangeKind::Delete => change.repo.gone.store(true, Ordering::Release),
                     }
                     promises.push(change.promise);
                     entries.push(match change.kind {
@@ -411,42 +477,29 @@ impl Journal {
     }
 
     fn write_failed(&mut self, items: Vec<Item>, error: BackendError) {
-        if error.kind == BackendErrorKind::Full {
-            self.core.health.set_full(&error.message);
-            // A repository whose durability was just relaxed may have durable versions under acknowledged ones:
-            // they wait together.
-            let waits: HashSet<RepoId> =
-                items.iter().filter(|item| item.is_acknowledged()).filter_map(Item::repo).collect();
-            let (keep, fail): (Vec<_>, Vec<_>) =
-                items.into_iter().partition(|item| item.repo().is_some_and(|repo| waits.contains(&repo)));
-            self.fail(fail, &error.into());
-            // In front of what came since: order within a repository must stay.
-            let since = std::mem::replace(&mut self.group, keep);
-            self.group.extend(since);
-            std::thread::sleep(if self.group.is_empty() { Duration::ZERO } else { Duration::from_millis(20) });
-            return;
+        if error.kind != BackendErrorKind::Full {
+            self.core.health.poison(&error.message);
+            let error = Error::from(error).context("the outcome of the write is not known");
+            return self.fail(items, &error);
         }
-        self.core.health.poison(&error.message);
-        let error = Error::from(error).context("the outcome of the write is not known");
-        self.fail(items, &error);
+        self.core.health.set_full(&error.message);
+        let repos: HashMap<_, _> = items.iter().filter_map(Item::repo).map(|repo| (repo.id, repo)).collect();
+        let fallen: HashSet<_> = repos.into_values().filter(|repo| fall_back(repo)).map(|repo| repo.id).collect();
+        let waits = |item: &Item| item.repo().is_some_and(|repo| !fallen.contains(&repo.id));
+        let (waiting, failed): (Vec<_>, Vec<_>) = items.into_iter().partition(waits);
+        self.fail(failed, &error.into());
+        // In front of what came since: order within a repository must stay.
+        let since = std::mem::replace(&mut self.group, waiting);
+        self.group.extend(since);
+        if !self.group.is_empty() {
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
-    /// Fails items, and with them everything of their repositories that is not written.
+    /// Fails items, and with them everything that waits for them.
     fn fail(&mut self, items: Vec<Item>, error: &Error) {
-        let mut repos: HashMap<RepoId, Arc<RepoState>> = HashMap::new();
-        for item in &items {
-            if let Item::Transaction(pending) = item {
-                repos.insert(pending.repo.id, pending.repo.clone());
-            }
-        }
-        // Before anyone is answered, so that who tries again builds on what is.
-        for repo in repos.values() {
-            let published = repo.published.load_full();
-            let lineage = repo.lineage.fetch_add(1, Ordering::Relaxed) + 1;
-            repo.journaled.store(published.number, Ordering::Relaxed);
-            repo.tip.store(Arc::new(Version { lineage, ..(*published).clone() }));
-        }
-        let built_on_them: Vec<_> = self.held.keys().filter(|(id, _)| repos.contains_key(id)).copied().collect();
+        let repos: HashSet<_> = items.iter().filter_map(Item::repo).map(|repo| repo.id).collect();
+        let built_on_them: Vec<_> = self.held.keys().filter(|(id, _)| repos.contains(id)).copied().collect();
         for key in built_on_them {
             if let Some(pending) = self.held.remove(&key) {
                 self.fail_transaction(pending, error);
@@ -461,15 +514,29 @@ impl Journal {
     }
 
     fn fail_transaction(&self, pending: Pending, error: &Error) {
+        self.core.journal.waiting_bytes.fetch_sub(pending.bytes() as u64, Ordering::Relaxed);
         if self.core.health.check_not_poisoned().is_err() {
             // The record may be on disk; blocks that it may name must stay.
             pending.staged.iter().for_each(Staged::keep);
+            if pending.promise.is_none() {
+                // Readers have been shown it and go on reading it.
+                return;
+            }
         }
         pending.repo.pool.leave_flight(&pending.staged);
         pending.carried.release(&self.core, &pending.repo.pool);
         if let Some(promise) = pending.promise {
             promise.answer(Err(error.clone()));
         }
+    }
+
+    /// Remembers since when there is something to be synced.
+    fn note_unsynced(&mut self, items: &[Item]) {
+        let made = items.iter().filter_map(|item| match item {
+            Item::Transaction(pending) => Some(pending.since),
+            Item::Catalog(_) => None,
+        });
+        self.unsynced_since = made.chain(self.unsynced_since).min().or_else(|| Some(Instant::now()));
     }
 
     fn sync_if_due(&mut self) {
@@ -479,19 +546,20 @@ impl Journal {
         }
     }
 
+    /// Syncs what is written.
+    ///
+    /// # Errors
+    /// When that fails, and [`ErrorKind::StorageFull`] if acknowledged writes could not be written yet.
     fn sync(&mut self) -> Result<()> {
         self.core.health.check_not_poisoned()?;
+        if self.unsynced_since.take().is_some() {
+            self.core.counters.syncs.fetch_add(1, Ordering::Relaxed);
+            self.core.backend.sync().inspect_err(|error| self.core.health.poison(&error.message))?;
+        }
         if !self.group.is_empty() {
             return Err(Error::new(ErrorKind::StorageFull, "acknowledged writes wait for room on the storage"));
         }
-        if self.unsynced_since.take().is_none() {
-            return Ok(());
-        }
-        self.core.counters.syncs.fetch_add(1, Ordering::Relaxed);
-        self.core.backend.sync().map_err(|error| {
-            self.core.health.poison(&error.message);
-            error.into()
-        })
+        Ok(())
     }
 
     /// Finds out whether a full backend has room again.
@@ -506,28 +574,47 @@ impl Journal {
     }
 }
 
-impl Item {
-    /// Whether the caller has been answered, so that the item must not be lost.
-    fn is_acknowledged(&self) -> bool {
-        matches!(self, Item::Transaction(pending) if pending.promise.is_none())
+/// Gives up the versions of a repository that are not written, unless the writer of one has been answered; whether it
+/// did. From then on what was built on them fails, and who tries again builds on what is written.
+fn fall_back(repo: &RepoState) -> bool {
+    let written = repo.written.load_full();
+    let mut tip = repo.tip.load_full();
+    loop {
+        if tip.acknowledged > written.number {
+            return false;
+        }
+        let lineage = tip.lineage + 1;
+        let fallen = Arc::new(Version { lineage, ..(*written).clone() });
+        let found = repo.tip.compare_and_swap(&tip, fallen);
+        if Arc::ptr_eq(&found, &tip) {
+            repo.lineage.store(lineage, Ordering::Relaxed);
+            repo.journaled.store(written.number, Ordering::Relaxed);
+            return true;
+        }
+        tip = arc_swap::Guard::into_inner(found);
     }
+}
 
+impl Item {
     /// The repository of a transaction.
-    fn repo(&self) -> Option<RepoId> {
+    fn repo(&self) -> Option<&Arc<RepoState>> {
         match self {
-            Item::Transaction(pending) => Some(pending.repo.id),
+            Item::Transaction(pending) => Some(&pending.repo),
             Item::Catalog(_) => None,
         }
     }
 
-    /// Whether the item still makes sense: nothing is written to a repository that is gone.
-    fn is_wanted(&self) -> bool {
-        match self {
-            Item::Transaction(pending) => !pending.repo.deleted.load(Ordering::Acquire),
-            Item::Catalog(change) => {
-                matches!(change.kind, CatalogChangeKind::Delete) || !change.repo.deleted.load(Ordering::Acquire)
-            }
-        }
+    fn is_deletion(&self) -> bool {
+        matches!(self, Item::Catalog(CatalogChange { kind: CatalogChangeKind::Delete, .. }))
+    }
+
+    /// Whether the item's repository has been deleted for good.
+    fn is_gone(&self) -> bool {
+        let repo = match self {
+            Item::Transaction(pending) => &pending.repo,
+            Item::Catalog(change) => &change.repo,
+        };
+        repo.gone.load(Ordering::Acquire)
     }
 }
 

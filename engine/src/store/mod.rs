@@ -27,7 +27,7 @@ pub use feed::Publication;
 pub use health::Health;
 pub use ids::{Cause, Durability, PoolId, RepoId, RepoName, RepoSettings, Seq};
 pub use ingest::{Ingest, Lane, Staged};
-pub use snapshot::{Object, Snapshot, Stored, StoredBase};
+pub use snapshot::{Object, Snapshot, Stored};
 pub use state::{Repo, RepoStats};
 pub use stats::StoreStats;
 pub use ticket::Ticket;
@@ -181,6 +181,7 @@ impl Running {
         let core = &self.core;
         // From here on nothing new is accepted; what was, is written.
         core.health.close();
+        core.wait_for_publishing();
         let written = core.journal.barrier().wait();
         core.settle.flush(core);
         core.settle.stop();

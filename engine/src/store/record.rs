@@ -80,6 +80,7 @@ impl CatalogRow {
             head: self.head.clone(),
             refs: imbl::OrdMap::new(),
             lineage: 0,
+            acknowledged: 0,
         }
     }
 

@@ -33,6 +33,8 @@ use crate::{
 const FORMAT: &[u8] = b"govc store 1";
 /// Positions of the feed that one process may use.
 const SEQS_PER_OPENING: u64 = 1 << 36;
+/// Repositories that one process may create.
+const REPOS_PER_OPENING: u64 = 1 << 32;
 
 /// Brings a store's memory to where its backend is.
 pub(crate) fn open(backend: Arc<dyn Backend>, options: StoreOptions) -> Result<(Arc<Core>, JournalQueue)> {
@@ -45,11 +47,7 @@ pub(crate) fn open(backend: Arc<dyn Backend>, options: StoreOptions) -> Result<(
     let mut repos = read_catalog(&core)?;
     read_references(&core, &mut repos)?;
     replay(&core, &mut repos, journal)?;
-    let next_repo = match core.backend.get(Family::Meta, key::NEXT_REPO)? {
-        Some(stored) => key::trailing_u64(&stored)?,
-        None => 1,
-    };
-    let next_repo = repos.ids_seen.max(next_repo);
+    let next_repo = next_repo(&*core.backend, repos.ids_seen)?;
     core.catalog.next_repo.store(next_repo, Ordering::Relaxed);
     for state in repos.by_id.into_values() {
         core.catalog.insert(state);
@@ -93,7 +91,11 @@ fn remove_leftovers(backend: &dyn Backend) -> Result<u32> {
         let segment = read_u32(intent.get(key::INTENT.len()..).unwrap_or_default())?;
         next = next.max(segment.saturating_add(1));
         tracing::info!(segment, "removing the blocks of a write that a crash cut off");
-        backend.write(removal(PoolId(key::trailing_u64(&pool)?), segment), Sync::No)?;
+        match backend.write(removal(PoolId(key::trailing_u64(&pool)?), segment), Sync::No) {
+            // A store on a full disk still opens for reading; the intent stays for the next opening.
+            Err(error) if error.kind != BackendErrorKind::Full => return Err(error.into()),
+            _ => {}
+        }
     }
     Ok(next)
 }
@@ -124,11 +126,28 @@ fn next_seq(backend: &dyn Backend, journal: &[(Seq, Bytes)]) -> Result<u64> {
     }
     // Positions of memory repositories leave no trace, so each opening begins beyond all that could have been given.
     let next = match backend.get(Family::Meta, key::NEXT_SEQ)? {
-        Some(stored) => key::trailing_u64(&stored)?.max(last + 1),
-        None => last + 1,
+        Some(stored) => key::trailing_u64(&stored)?.max(last.saturating_add(1)),
+        None => last.saturating_add(1),
     };
+    raise_ceiling(backend, key::NEXT_SEQ, next, SEQS_PER_OPENING)
+}
+
+/// The next repository's id, given what the catalog and the journal hold.
+fn next_repo(backend: &dyn Backend, ids_seen: u64) -> Result<u64> {
+    // Memory repositories leave no trace either, and no id is ever given twice.
+    let next = match backend.get(Family::Meta, key::NEXT_REPO)? {
+        Some(stored) => key::trailing_u64(&stored)?.max(ids_seen),
+        None => ids_seen,
+    };
+    raise_ceiling(backend, key::NEXT_REPO, next, REPOS_PER_OPENING)
+}
+
+/// Stores what this process will not reach, before it takes its first number; gives `next` back.
+fn raise_ceiling(backend: &dyn Backend, key: &[u8], next: u64, step: u64) -> Result<u64> {
+    let ceiling = next.checked_add(step).ok_or_else(|| Error::corrupt(format!("{next} is no stored number")))?;
     let mut batch = Batch::new();
-    batch.put(Family::Meta, key::NEXT_SEQ.to_vec(), (next + SEQS_PER_OPENING).to_be_bytes().to_vec());
+    batch.put(Family::Meta, key.to_vec(), ceiling.to_be_bytes().to_vec());
+    batch.uses_reserve = true;
     match backend.write(batch, Sync::No) {
         // A store on a full disk still opens for reading.
         Err(error) if error.kind != BackendErrorKind::Full => Err(error.into()),
@@ -143,7 +162,7 @@ fn read_catalog(core: &Core) -> Result<Repos> {
         let id = RepoId(key::trailing_u64(&repo_key)?);
         let row = CatalogRow::decode(&value)?;
         let state = RepoState::new(id, row.pool, row.record.clone(), row.version());
-        repos.ids_seen = repos.ids_seen.max(id.0 + 1);
+        repos.ids_seen = repos.ids_seen.max(id.0.saturating_add(1));
         repos.by_id.insert(id, Arc::new(state));
     }
     Ok(repos)
@@ -176,6 +195,7 @@ fn read_references(core: &Core, repos: &mut Repos) -> Result<()> {
 fn set_version(state: &RepoState, version: Arc<Version>) {
     state.journaled.store(version.number, Ordering::Relaxed);
     state.tip.store(version.clone());
+    state.written.store(version.clone());
     state.published.store(version);
 }
 
@@ -200,7 +220,7 @@ fn replay_entry(core: &Arc<Core>, repos: &mut Repos, entry: Entry) -> Result<Gro
     };
     Ok(match entry {
         Entry::Repo(id, row) => {
-            repos.ids_seen = repos.ids_seen.max(id.0 + 1);
+            repos.ids_seen = repos.ids_seen.max(id.0.saturating_add(1));
             let state = match repos.by_id.get(&id) {
                 Some(state) => {
                     state.record.store(Arc::new(row.record));
@@ -246,6 +266,7 @@ fn replay_transaction(core: &Arc<Core>, repo: &Arc<RepoState>, entry: Transactio
         head: entry.head.clone().unwrap_or_else(|| before.head.clone()),
         refs,
         lineage: 0,
+        acknowledged: 0,
     });
     set_version(repo, version.clone());
     let carried = Carried::claim(core, &repo.pool, entry.objects)?;

@@ -162,7 +162,7 @@ pub(crate) fn run(core: Arc<Core>) {
 
 fn settle_until_stopped(core: &Arc<Core>) {
     let settle = &core.settle;
-    // Whether the last attempt found no room: it is made again until it does, and says when there is some.
+    // Whether the last attempt found no room: it is made again until it does.
     let mut retrying = false;
     loop {
         let groups = {
@@ -184,11 +184,14 @@ fn settle_until_stopped(core: &Arc<Core>) {
         match settle_groups(core, &groups) {
             Ok(()) => {
                 retrying = false;
-                core.health.set_ok();
                 forget_groups(core, groups);
             }
             Err(error) if *error.kind() == ErrorKind::StorageFull => {
                 core.health.set_full(error.message());
+                if !retrying {
+                    // The journal finds out when there is room again; it may be asleep.
+                    drop(core.journal.barrier());
+                }
                 retrying = true;
                 let mut queue = settle.state.lock();
                 if !settle.stop.load(Ordering::Acquire) {
@@ -277,8 +280,7 @@ fn settle_groups(core: &Arc<Core>, groups: &[Arc<Group>]) -> Result<()> {
             settle_repo(core, &mut batch, outcome, &mut staged)?;
         }
     }
-    let next_repo = core.catalog.next_repo.load(Ordering::Relaxed);
-    batch.put(Family::Meta, key::NEXT_REPO.to_vec(), next_repo.to_be_bytes().to_vec());
+    batch.uses_reserve = true;
     core.health.check_not_poisoned()?;
     // Unsynced: should it be lost, the journal is still there.
     if let Err(error) = core.backend.write(batch, Sync::No) {
@@ -324,7 +326,7 @@ fn write_objects(core: &Arc<Core>, repo: &Arc<RepoState>, carried: &[&Carried]) 
     objects.retain(|object| seen.insert(object.oid));
     // Like beside like; otherwise in the order in which they came.
     objects.sort_by_key(|object| object.kind);
-    let ingest = Ingest::new(core.clone(), repo.clone());
+    let ingest = Ingest::for_settling(core.clone(), repo.clone());
     let mut lane = ingest.lane();
     for object in objects {
         lane.add(object.oid, object.kind, object.data.len() as u64, Base::Whole, &object.data)?;

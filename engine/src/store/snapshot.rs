@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{state::Repo, version::Version};
+use super::{state::Repo, table::Scope, version::Version};
 use crate::{
     Error, Result,
     block::Location,
@@ -28,21 +28,10 @@ pub struct Stored {
     pub kind: Kind,
     /// The object's size in bytes.
     pub size: u64,
-    /// What the body is.
-    pub base: StoredBase,
+    /// The record that the body is a delta against; `None` if the body is the object.
+    pub base: Option<Location>,
     /// The object, or a delta in git's instructions.
     pub body: Bytes,
-}
-
-/// What a stored body is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StoredBase {
-    /// The object itself.
-    Whole,
-    /// A delta against the record there.
-    At(Location),
-    /// A delta against this object of the repository.
-    Id(Oid),
 }
 
 /// One version of a repository and access to its objects. Cheap to clone, never changes, blocks nobody.
@@ -50,18 +39,19 @@ pub enum StoredBase {
 pub struct Snapshot {
     repo: Repo,
     version: Arc<Version>,
-    /// Whether objects of transactions that are not durable are readable: for writers, and where nothing is durable.
-    pending: bool,
+    scope: Scope,
 }
 
 impl Snapshot {
     pub(super) fn of(repo: &Repo, version: Arc<Version>) -> Self {
-        let pending = repo.state.durability() != super::ids::Durability::Durable;
-        Self { repo: repo.clone(), version, pending }
+        // Of a version that readers see before it is written, objects may be on their way.
+        let is_ahead = version.number > repo.state.written.load().number;
+        let scope = if is_ahead { Scope::Any } else { Scope::Live };
+        Self { repo: repo.clone(), version, scope }
     }
 
     pub(super) fn of_tip(repo: &Repo, version: Arc<Version>) -> Self {
-        Self { repo: repo.clone(), version, pending: true }
+        Self { repo: repo.clone(), version, scope: Scope::Any }
     }
 
     /// The repository.
@@ -116,7 +106,7 @@ impl Snapshot {
     /// # Errors
     /// When the storage fails or is damaged.
     pub fn try_object(&self, oid: &Oid) -> Result<Option<Object>> {
-        self.repo.core.find(&self.repo.state.pool, oid, self.pending)
+        self.repo.core.find(&self.repo.state.pool, oid, self.scope)
     }
 
     /// An object.
@@ -144,7 +134,17 @@ impl Snapshot {
     /// # Errors
     /// As [`Snapshot::try_object`].
     pub fn header(&self, oid: &Oid) -> Result<Option<(Kind, u64)>> {
-        self.repo.core.header(&self.repo.state.pool, oid, self.pending)
+        self.repo.core.header(&self.repo.state.pool, oid, self.scope)
+    }
+
+    /// The kind of an object that is in the repository to stay, so that new objects may point at it: not of one whose
+    /// transaction may still fail to publish.
+    ///
+    /// # Errors
+    /// As [`Snapshot::try_object`].
+    pub fn kind_to_build_on(&self, oid: &Oid) -> Result<Option<Kind>> {
+        let scope = if self.scope == Scope::Any { Scope::Accepted } else { self.scope };
+        Ok(self.repo.core.header(&self.repo.state.pool, oid, scope)?.map(|(kind, _)| kind))
     }
 
     /// Whether the repository has an object.
@@ -179,7 +179,7 @@ impl Snapshot {
         let (from, to) = prefix.range();
         let pool = &self.repo.state.pool;
         let mut found = self.repo.core.ids_between(pool, &from, &to, limit)?;
-        found.extend(self.repo.core.table.ids_between(pool.id, &from, &to, self.pending));
+        found.extend(self.repo.core.table.ids_between(pool.id, &from, &to, self.scope));
         found.sort_unstable();
         found.dedup();
         found.truncate(limit);

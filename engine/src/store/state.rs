@@ -14,6 +14,7 @@ use super::{
     ids::{Cause, Durability, PoolId, RepoId, RepoName, RepoSettings},
     ingest::{IdRow, Staged},
     snapshot::Snapshot,
+    table::Scope,
     transaction::Transaction,
     version::Version,
 };
@@ -24,8 +25,9 @@ pub(crate) struct Pool {
     pub(crate) id: PoolId,
     /// Blocks and ids of a memory repository; `None` where they are in the backend.
     pub(crate) memory: Option<MemoryPool>,
-    /// Segments whose version is in `tip` and whose rows are not written yet. Writers add before they advance `tip`;
-    /// the journal (or the writer of a memory repository) removes once the rows are there or the version is not.
+    /// Segments whose version is in `tip`, or about to be, and whose rows are not written yet. Writers add before they
+    /// advance `tip`; the journal (or the writer of a memory repository) removes once the rows are there or the version
+    /// is not.
     pub(crate) in_flight: RwLock<Vec<Staged>>,
 }
 
@@ -33,6 +35,21 @@ impl Pool {
     pub(crate) fn enter_flight(&self, staged: &[Staged]) {
         if !staged.is_empty() {
             self.in_flight.write().extend_from_slice(staged);
+        }
+    }
+
+    /// The segment in flight that holds an object in scope.
+    pub(crate) fn in_flight(&self, oid: &Oid, scope: Scope) -> Option<Staged> {
+        if scope == Scope::Live {
+            return None;
+        }
+        loop {
+            let found = self.in_flight.read().iter().find(|staged| staged.header(oid).is_some()).cloned()?;
+            if scope == Scope::Any || found.is_accepted() {
+                return Some(found);
+            }
+            // Between its claims and its success or failure: see `Scope::Accepted`.
+            std::thread::yield_now();
         }
     }
 
@@ -55,6 +72,8 @@ pub(crate) struct MemoryPool {
     pub(crate) blocks: papaya::HashMap<(u32, u32), Bytes>,
     /// Bytes held for this pool: blocks, rows, and objects in the table. Written by its writers.
     pub(crate) held_bytes: AtomicU64,
+    /// Those of blocks and rows alone.
+    pub(crate) block_bytes: AtomicU64,
 }
 
 /// What the catalog records of a repository.
@@ -77,13 +96,19 @@ pub(crate) struct RepoState {
     /// The newest version that readers see. Written by the journal thread; in memory and relaxed repositories by
     /// writers. Only ever advances.
     pub(crate) published: ArcSwap<Version>,
+    /// The newest version that is in the backend, journal included; what unpublished versions fall back to. Written by
+    /// the journal thread; stays behind in memory repositories.
+    pub(crate) written: ArcSwap<Version>,
     /// The newest version whose references are in their checkpoint. Written by the settling thread.
     pub(crate) settled: ArcSwap<Version>,
-    /// Number and lineage of the newest version that the journal has taken; the journal thread's own.
+    /// Number and lineage of the newest version that the journal has taken; the journal thread's own. In memory
+    /// repositories the number of the newest version in the feed, under the feed's lock.
     pub(crate) journaled: AtomicU64,
     pub(crate) lineage: AtomicU64,
-    /// Set once, when deletion has begun.
+    /// Set when deletion has begun, cleared if it fails: no new transactions.
     pub(crate) deleted: AtomicBool,
+    /// Set by the journal thread when the deletion is durable: nothing more is written.
+    pub(crate) gone: AtomicBool,
     /// Held while the record changes, so that changes do not overwrite one another.
     pub(crate) changing: Mutex<()>,
 }
@@ -99,10 +124,12 @@ impl RepoState {
             record: ArcSwap::from_pointee(record),
             tip: ArcSwap::new(version.clone()),
             published: ArcSwap::new(version.clone()),
+            written: ArcSwap::new(version.clone()),
             journaled: AtomicU64::new(version.number),
             settled: ArcSwap::new(version),
             lineage: AtomicU64::new(0),
             deleted: AtomicBool::new(false),
+            gone: AtomicBool::new(false),
             changing: Mutex::new(()),
         }
     }

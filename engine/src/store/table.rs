@@ -1,16 +1,16 @@
 //! The object table: every object that is in memory, of all pools.
 //!
-//! An entry is *live* once some publication that carries it is visible, and *claimed* while a transaction in flight
-//! or an unsettled journal record carries it. Live entries without claims may be evicted, for they are in the
-//! backend; entries that are neither live nor claimed belong to transactions that failed, and go at once.
-//! Entries of memory repositories keep their claim until the repository is deleted.
+//! An entry is *claimed* while a transaction in flight or an unsettled journal record carries it, *accepted* once such
+//! a transaction is in `tip`, and *live* once its publication is visible. Live entries without claims may be evicted,
+//! for they are in the backend; entries that are neither live nor claimed belong to transactions that failed, and go
+//! at once. Entries of memory repositories keep their claim until the repository is deleted.
 
 use std::{
     collections::VecDeque,
     hash::{BuildHasherDefault, Hash, Hasher},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -23,6 +23,9 @@ use crate::object::{Kind, Oid};
 /// Bytes that an entry takes beside its object's: entry, slot, ring and allocator.
 const ENTRY_OVERHEAD_BYTES: u64 = 200;
 const RINGS: usize = 16;
+const CLAIMED: u8 = 0;
+const ACCEPTED: u8 = 1;
+const LIVE: u8 = 2;
 /// The claims of an entry that has been taken out of the table.
 const DEAD: u32 = u32::MAX;
 
@@ -61,9 +64,9 @@ impl Hasher for IdHasher {
 pub(crate) struct Entry {
     kind: Kind,
     data: Bytes,
-    /// Set once, by the publisher (journal thread, or the writer of a memory repository), after the object is as
-    /// durable as promised; read by every lookup.
-    live: AtomicBool,
+    /// Only grows: [`CLAIMED`], then [`ACCEPTED`] by the writer whose transaction is in `tip`, then [`LIVE`] by the
+    /// publisher (journal thread, or the writer of a memory repository) once the object is as durable as promised.
+    state: AtomicU8,
     /// Counted by writers and the settler; [`DEAD`] once and for all when the entry leaves the table.
     claims: AtomicU32,
     /// Set by readers, cleared by the clock's hand.
@@ -73,13 +76,18 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
+    /// Tells that a transaction that carries the object is in `tip`.
+    pub(crate) fn set_accepted(&self) {
+        self.state.fetch_max(ACCEPTED, Ordering::Release);
+    }
+
     /// Makes the object visible to readers; pairs with the acquire in [`Entry::is_live`].
     pub(crate) fn set_live(&self) {
-        self.live.store(true, Ordering::Release);
+        self.state.fetch_max(LIVE, Ordering::Release);
     }
 
     fn is_live(&self) -> bool {
-        self.live.load(Ordering::Acquire)
+        self.state.load(Ordering::Acquire) == LIVE
     }
 
     fn bytes(&self) -> u64 {
@@ -104,6 +112,22 @@ pub(crate) struct ObjectTable {
     used_bytes: AtomicU64,
     limit_bytes: u64,
     evictions: AtomicU64,
+    /// Bytes held elsewhere that count against the limit.
+    reserved_bytes: AtomicU64,
+    /// The clock's hand: whose turn it is among the rings.
+    hand: AtomicUsize,
+}
+
+/// Which objects a lookup finds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// Those of publications that are as durable as promised: for readers of such versions.
+    Live,
+    /// Also those of transactions in `tip`, which stay unless a write fails: what new objects may point at. Waits out
+    /// the moment in which a transaction is between its claims and its success or failure.
+    Accepted,
+    /// Whatever is there: for readers of `tip`, who ask only for what it reaches.
+    Any,
 }
 
 impl ObjectTable {
@@ -114,15 +138,26 @@ impl ObjectTable {
             used_bytes: AtomicU64::new(0),
             limit_bytes,
             evictions: AtomicU64::new(0),
+            reserved_bytes: AtomicU64::new(0),
+            hand: AtomicUsize::new(0),
         }
     }
 
-    /// The object, if it is in memory and visible: published, or `pending` is asked for.
-    pub(crate) fn get(&self, pool: PoolId, oid: &Oid, pending: bool) -> Option<Object> {
+    /// The object, if it is in memory and in scope.
+    pub(crate) fn get(&self, pool: PoolId, oid: &Oid, scope: Scope) -> Option<Object> {
         let map = self.map.pin();
-        let entry = map.get(&Key { pool, oid: *oid })?;
-        if !pending && !entry.is_live() {
-            return None;
+        let key = Key { pool, oid: *oid };
+        let mut entry = map.get(&key)?;
+        match scope {
+            Scope::Any => {}
+            Scope::Live if entry.is_live() => {}
+            Scope::Live => return None,
+            Scope::Accepted => {
+                while entry.state.load(Ordering::Acquire) == CLAIMED {
+                    std::thread::yield_now();
+                    entry = map.get(&key)?;
+                }
+            }
         }
         if !entry.hot.load(Ordering::Relaxed) {
             entry.hot.store(true, Ordering::Relaxed);
@@ -131,13 +166,15 @@ impl ObjectTable {
     }
 
     /// Puts an object of a transaction into the table, invisible if it is new, and claims it.
-    pub(crate) fn claim(&self, pool: PoolId, oid: Oid, kind: Kind, data: &Bytes) -> Arc<Entry> {
+    ///
+    /// Also says whether it was live before.
+    pub(crate) fn claim(&self, pool: PoolId, oid: Oid, kind: Kind, data: &Bytes) -> (Arc<Entry>, bool) {
         let key = Key { pool, oid };
         loop {
             let map = self.map.pin();
             if let Some(entry) = map.get(&key) {
                 if entry.try_claim() {
-                    return entry.clone();
+                    return (entry.clone(), entry.is_live());
                 }
                 // Dead or dying: whoever made it so removes it; help, then try again.
                 let _ = map.remove_if(&key, |_, found| Arc::ptr_eq(found, entry));
@@ -146,14 +183,14 @@ impl ObjectTable {
             let entry = Arc::new(Entry {
                 kind,
                 data: data.clone(),
-                live: AtomicBool::new(false),
+                state: AtomicU8::new(CLAIMED),
                 claims: AtomicU32::new(1),
                 hot: AtomicBool::new(true),
                 in_ring: AtomicBool::new(false),
             });
             if map.try_insert(key, entry.clone()).is_ok() {
                 self.used_bytes.fetch_add(entry.bytes(), Ordering::Relaxed);
-                return entry;
+                return (entry, false);
             }
         }
     }
@@ -183,7 +220,7 @@ impl ObjectTable {
         let entry = Arc::new(Entry {
             kind: object.kind,
             data: object.data.clone(),
-            live: AtomicBool::new(true),
+            state: AtomicU8::new(LIVE),
             claims: AtomicU32::new(0),
             hot: AtomicBool::new(false),
             in_ring: AtomicBool::new(false),
@@ -211,34 +248,52 @@ impl ObjectTable {
         true
     }
 
-    /// Moves the clock's hands until the table is within its budget or everything left is claimed or hot.
+    /// Moves the clock's hand until the table is within its budget or everything left is claimed or hot.
+    ///
+    /// The rings are one clock: the hand takes an entry of each in turn, so it comes back to an entry only after it has
+    /// seen all others.
     fn evict(&self) {
-        let mut start = 0;
-        while self.used_bytes.load(Ordering::Relaxed) > self.limit_bytes && start < RINGS {
-            let ring = &self.rings[start];
-            let mut hands = ring.lock().len() * 2;
-            while self.used_bytes.load(Ordering::Relaxed) > self.limit_bytes && hands > 0 {
-                hands -= 1;
-                let Some(key) = ring.lock().pop_front() else { break };
-                let map = self.map.pin();
-                let Some(entry) = map.get(&key) else { continue };
-                entry.in_ring.store(false, Ordering::Release);
-                if entry.hot.swap(false, Ordering::Relaxed) {
-                    self.enter_ring(key, entry);
-                } else if self.remove_unclaimed(&key, entry) {
-                    self.evictions.fetch_add(1, Ordering::Relaxed);
-                }
-                // A claimed entry comes back to the ring when its last claim is released.
+        let mut steps = 2 * self.map.len() + RINGS;
+        while self.is_over_limit() && steps > 0 {
+            steps -= 1;
+            let ring = &self.rings[self.hand.fetch_add(1, Ordering::Relaxed) % RINGS];
+            let Some(key) = ring.lock().pop_front() else { continue };
+            let map = self.map.pin();
+            let Some(entry) = map.get(&key) else { continue };
+            entry.in_ring.store(false, Ordering::Release);
+            if entry.hot.swap(false, Ordering::Relaxed) {
+                self.enter_ring(key, entry);
+            } else if self.remove_unclaimed(&key, entry) {
+                self.evictions.fetch_add(1, Ordering::Relaxed);
             }
-            start += 1;
+            // A claimed entry comes back to the ring when its last claim is released.
         }
     }
 
+    fn is_over_limit(&self) -> bool {
+        let reserved = self.reserved_bytes.load(Ordering::Relaxed);
+        self.used_bytes.load(Ordering::Relaxed).saturating_add(reserved) > self.limit_bytes
+    }
+
+    /// Counts bytes that are held elsewhere against the limit.
+    pub(crate) fn reserve(&self, bytes: u64) {
+        self.reserved_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.evict();
+    }
+
+    /// Gives back what [`ObjectTable::reserve`] took.
+    pub(crate) fn unreserve(&self, bytes: u64) {
+        self.reserved_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
     /// The visible objects in memory from `from` to `to`, both included; walks the whole table.
-    pub(crate) fn ids_between(&self, pool: PoolId, from: &Oid, to: &Oid, pending: bool) -> Vec<Oid> {
+    pub(crate) fn ids_between(&self, pool: PoolId, from: &Oid, to: &Oid, scope: Scope) -> Vec<Oid> {
         let map = self.map.pin();
         let fits = |key: &Key| key.pool == pool && (from..=to).contains(&&key.oid);
-        map.iter().filter(|(key, entry)| fits(key) && (pending || entry.is_live())).map(|(key, _)| key.oid).collect()
+        map.iter()
+            .filter(|(key, entry)| fits(key) && (scope != Scope::Live || entry.is_live()))
+            .map(|(key, _)| key.oid)
+            .collect()
     }
 
     /// Drops every entry of a pool whose repository is gone.
@@ -257,7 +312,7 @@ impl ObjectTable {
     }
 
     pub(crate) fn used_bytes(&self) -> u64 {
-        self.used_bytes.load(Ordering::Relaxed)
+        self.used_bytes.load(Ordering::Relaxed) + self.reserved_bytes.load(Ordering::Relaxed)
     }
 
     pub(crate) fn evictions(&self) -> u64 {

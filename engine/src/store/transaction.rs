@@ -6,6 +6,7 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, atomic::Ordering},
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -169,15 +170,19 @@ impl Transaction {
         self.tip().object(oid)
     }
 
-    fn kind_of(&self, oid: &Oid) -> Result<Kind> {
+    /// The kind of an object that the transaction brings or that is in the repository to stay.
+    ///
+    /// # Errors
+    /// As [`Transaction::object`].
+    pub(crate) fn kind_of(&self, oid: &Oid) -> Result<Kind> {
         if let Some(&at) = self.by_oid.get(oid) {
             return Ok(self.fresh[at].kind);
         }
         if let Some((kind, _)) = self.staged.iter().find_map(|staged| staged.header(oid)) {
             return Ok(kind);
         }
-        match self.tip().header(oid)? {
-            Some((kind, _)) => Ok(kind),
+        match self.tip().kind_to_build_on(oid)? {
+            Some(kind) => Ok(kind),
             None => Err(Error::not_found(format!("object {oid} does not exist"))),
         }
     }
@@ -254,18 +259,21 @@ impl Prepared {
         let mut transaction = self.0;
         let repo = transaction.repo.clone();
         let (core, state) = (&repo.core, &repo.state);
+        // Closing waits for those who have passed here.
+        let _publishing = core.publishing();
         core.health.check_writable()?;
         let durability = state.durability();
-        if durability == Durability::Relaxed && core.health.is_full() {
-            return Err(Error::new(ErrorKind::StorageFull, "the storage is full"));
+        let mut is_acknowledged = durability != Durability::Durable;
+        if durability == Durability::Relaxed {
+            if core.health.is_full() {
+                return Err(Error::new(ErrorKind::StorageFull, "the storage is full"));
+            }
+            // Who is faster than the disk waits for it.
+            is_acknowledged = core.journal.waiting_bytes() < core.options.settle_bytes as u64;
         }
         let carried = Carried::claim(core, &state.pool, std::mem::take(&mut transaction.fresh))?;
-        if durability == Durability::Memory {
-            // There is nothing to wait for, and a version must never be seen before its objects.
-            carried.set_live();
-        }
         state.pool.enter_flight(&transaction.staged);
-        let version = match transaction.swap_tip() {
+        let version = match transaction.swap_tip(is_acknowledged && durability == Durability::Relaxed) {
             Ok(version) => version,
             Err(error) => {
                 transaction.count(&error);
@@ -274,14 +282,15 @@ impl Prepared {
                 return Err(error);
             }
         };
+        carried.set_accepted();
+        transaction.staged.iter().for_each(Staged::set_accepted);
         core.counters.published.fetch_add(1, Ordering::Relaxed);
         let number = version.number;
-        if durability != Durability::Durable {
-            state.publish(&version);
-        }
         if durability == Durability::Memory {
-            carried.keep();
+            carried.set_live();
+            carried.keep(core, &state.pool);
             transaction.staged.iter().for_each(Staged::insert_in_memory);
+            state.publish(&version);
             state.pool.leave_flight(&transaction.staged);
             core.feed.append(state, &version, std::mem::take(&mut transaction.edits));
             return Ok(Published { version: number, ticket: Ticket::ready(Ok(())) });
@@ -289,22 +298,25 @@ impl Prepared {
         let (ticket, promise) = Ticket::new();
         core.journal.send_transaction(Pending {
             repo: state.clone(),
-            version,
+            version: version.clone(),
             edits: std::mem::take(&mut transaction.edits),
             head: transaction.head.take(),
             carried,
             staged: std::mem::take(&mut transaction.staged),
-            // A relaxed write is acknowledged already.
-            promise: (durability == Durability::Durable).then_some(promise),
-        });
-        let ticket = if durability == Durability::Durable { ticket } else { Ticket::ready(Ok(())) };
-        Ok(Published { version: number, ticket })
+            promise: (!is_acknowledged).then_some(promise),
+            since: Instant::now(),
+        })?;
+        if !is_acknowledged {
+            return Ok(Published { version: number, ticket });
+        }
+        state.publish(&version);
+        Ok(Published { version: number, ticket: Ticket::ready(Ok(())) })
     }
 }
 
 impl Transaction {
     /// Advances the newest version by the edits, whoever else advances it at the same time.
-    fn swap_tip(&self) -> Result<Arc<Version>> {
+    fn swap_tip(&self, is_acknowledged: bool) -> Result<Arc<Version>> {
         let (core, state) = (&self.repo.core, &self.repo.state);
         let mut tip = state.tip.load();
         loop {
@@ -314,14 +326,16 @@ impl Transaction {
             if tip.lineage != self.lineage {
                 return Err(Error::new(ErrorKind::StorageFull, "a write that this one builds on has failed"));
             }
+            let number = tip.number + 1;
             let next = Arc::new(Version {
-                number: tip.number + 1,
+                number,
                 time_millis: core.now_millis().max(tip.time_millis),
                 actor: self.actor.clone(),
                 cause: self.cause,
                 head: self.head.clone().unwrap_or_else(|| tip.head.clone()),
                 refs: tip.edited(&self.edits)?,
                 lineage: tip.lineage,
+                acknowledged: if is_acknowledged { number } else { tip.acknowledged },
             });
             let found = state.tip.compare_and_swap(&*tip, next.clone());
             if Arc::ptr_eq(&found, &tip) {

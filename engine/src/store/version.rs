@@ -27,6 +27,9 @@ pub struct Version {
     pub(crate) refs: OrdMap<RefName, Oid>,
     /// Grows when unpublished versions are given up after a failed write, so that what was built on them fails too.
     pub(crate) lineage: u64,
+    /// The newest version up to this one whose writer was answered before it was written; zero if none was. A version
+    /// below it is never given up.
+    pub(crate) acknowledged: u64,
 }
 
 impl Version {

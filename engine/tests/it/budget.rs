@@ -5,7 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use govc_backends::{MemoryBackend, Survivors};
 use govc_engine::{
-    Cause, Durability, ErrorKind, Expected, Kind, Oid, Repo, Store, StoreOptions, block::Base, hash_object,
+    Cause, Durability, ErrorKind, Expected, Kind, Oid, Repo, Store, StoreOptions,
+    block::{Base, Location},
+    hash_object,
 };
 
 use crate::helper::{
@@ -82,7 +84,6 @@ fn a_repository_larger_than_the_budget_reads_back() {
 fn deltas_of_an_ingest_read_back() {
     let store = small_store();
     let repo = create(&store, "a", Durability::Durable);
-    let base = put_all(&repo, 7..8)[0].1;
     let base_data = noise(7, OBJECT_BYTES);
     // Git's delta: lengths, a copy of the first eight bytes, an insertion of one.
     let delta_of = |len: usize, byte: u8| {
@@ -101,9 +102,11 @@ fn deltas_of_an_ingest_read_back() {
     let mut lane = ingest.lane();
     let data = |byte: u8| [&base_data[..8], &[byte]].concat();
     let oid = |byte: u8| hash_object(Kind::Blob, &data(byte)).unwrap();
-    let first = lane.add(oid(b'x'), Kind::Blob, 9, Base::Far(base), &delta_of(OBJECT_BYTES, b'x')).unwrap();
-    let near = Base::Near { block: first.block, slot: first.slot };
-    lane.add(oid(b'y'), Kind::Blob, 9, near, &delta_of(9, b'y')).unwrap();
+    let near = |at: Location| Base::Near { block: at.block, slot: at.slot };
+    let base = hash_object(Kind::Blob, &base_data).unwrap();
+    let base = lane.add(base, Kind::Blob, OBJECT_BYTES as u64, Base::Whole, &base_data).unwrap();
+    let first = lane.add(oid(b'x'), Kind::Blob, 9, near(base), &delta_of(OBJECT_BYTES, b'x')).unwrap();
+    lane.add(oid(b'y'), Kind::Blob, 9, near(first), &delta_of(9, b'y')).unwrap();
     lane.finish().unwrap();
     let staged = ingest.finish().unwrap();
     assert_eq!(staged.object(&oid(b'y')).unwrap().unwrap().data, data(b'y'));
@@ -164,6 +167,73 @@ fn memory_repositories_stay_within_their_share() {
     store.delete(&repo_name("memory")).unwrap();
     assert_eq!(store.stats().memory_repositories_bytes, 0);
     set_durably(&create(&store, "memory", Durability::Memory), &branch("main"), "text").unwrap();
+}
+
+#[test]
+fn one_object_of_a_memory_repository_is_paid_for_once() {
+    let store = small_store();
+    let repo = create(&store, "memory", Durability::Memory);
+    let data = Bytes::from(noise(1, 1 << 20));
+    let put = |at: usize| {
+        let mut transaction = repo.begin("tester", Cause::Import);
+        transaction.put(Kind::Blob, data.clone()).unwrap();
+        transaction.edit(edit(&branch(&format!("b{at}")), Expected::Absent, None)).unwrap();
+        publish(transaction)
+    };
+    let first = (put(0), store.stats().memory_repositories_bytes);
+    first.0.unwrap();
+    for at in 1..50 {
+        put(at).unwrap();
+    }
+    assert_eq!(store.stats().memory_repositories_bytes, first.1);
+    assert!(repo.snapshot().object(&hash_object(Kind::Blob, &data).unwrap()).unwrap().data == data);
+}
+
+#[test]
+fn blocks_of_memory_repositories_count_against_the_budget() {
+    let store = small_store();
+    let memory = create(&store, "memory", Durability::Memory);
+    for seed in 0..2 {
+        let mut transaction = memory.begin("tester", Cause::Import);
+        transaction.put(Kind::Blob, noise(seed, 3 << 20).into()).unwrap();
+        publish(transaction).unwrap().ticket.wait().unwrap();
+    }
+    let held = store.stats().memory_repositories_bytes;
+    assert!(held > 6 << 20, "{held}");
+    let stored = create(&store, "stored", Durability::Durable);
+    for (seed, oid) in put_all(&stored, 100..200) {
+        assert!(stored.snapshot().object(&oid).unwrap().data == noise(seed, OBJECT_BYTES));
+    }
+    let stats = store.stats();
+    assert!(stats.resident_bytes > held && stats.resident_bytes <= stats.budget_bytes, "{stats:?}");
+    store.delete(&repo_name("memory")).unwrap();
+    assert!(store.stats().resident_bytes <= stats.resident_bytes - held);
+}
+
+#[test]
+fn what_is_read_often_stays_in_memory() {
+    const HOT: usize = 200;
+    let store = small_store();
+    let repo = create(&store, "a", Durability::Durable);
+    let mut transaction = repo.begin("tester", Cause::Import);
+    let all: Vec<_> =
+        (0..2000).map(|seed| transaction.put(Kind::Blob, noise(seed, 16 << 10).into()).unwrap()).collect();
+    publish(transaction).unwrap().ticket.wait().unwrap();
+    let snapshot = repo.snapshot();
+    let mut cold = HOT;
+    let mut round = || {
+        for oid in &all[..HOT] {
+            snapshot.object(oid).unwrap();
+            // One of the many others after each, so that something must always go.
+            snapshot.object(&all[cold]).unwrap();
+            cold = if cold + 1 == all.len() { HOT } else { cold + 1 };
+        }
+    };
+    (0..5).for_each(|_| round());
+    let before = store.stats().cache_hits_total;
+    (0..5).for_each(|_| round());
+    let hits = store.stats().cache_hits_total - before;
+    assert!(hits >= 5 * HOT as u64 * 9 / 10, "{hits} of {} lookups of hot objects", 5 * HOT);
 }
 
 #[test]

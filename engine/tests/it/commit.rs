@@ -36,6 +36,7 @@ pub(crate) fn request(branch: &RefName, changes: Vec<Change>) -> CommitRequest {
         create_branch_from: None,
         allow_empty: false,
         actor: "tester".to_owned(),
+        deadline: None,
     }
 }
 
@@ -189,6 +190,25 @@ fn what_cannot_be_is_refused_and_changes_nothing() {
     assert_eq!(repo.begin("tester", govc_engine::Cause::Api).tip().version().number, version);
 }
 
+/// Walks over trees recurse, so no way may lead to trees that are nested without end.
+#[test]
+fn directories_cannot_be_nested_ever_deeper() {
+    let (_store, repo) = seeded(Durability::Durable);
+    let deep = |name: &str, levels: usize| format!("{}/", name).repeat(levels);
+    let too_deep = |changes| assert_eq!(kind(commit(&repo, changes)), ErrorKind::TooLarge);
+    too_deep(vec![put(&format!("{}f", deep("p", 1025)), "x")]);
+    commit(&repo, vec![put(&format!("{}f", deep("p", 1024)), "x")]).unwrap();
+    too_deep(vec![rename("p", "q/p")]);
+    too_deep(vec![put("p/g", "opens the overlay"), rename("p", "q/p")]);
+    // Step by step within one commit, and from commit to commit.
+    let half = || put(&format!("{}f", deep("r", 600)), "x");
+    let onto = |name: &str, moved: &str| rename(moved, &format!("{}{moved}", deep(name, 400)));
+    too_deep(vec![half(), onto("s", "r"), onto("t", "s")]);
+    commit(&repo, vec![half(), onto("s", "r")]).unwrap();
+    too_deep(vec![onto("t", "s")]);
+    commit(&repo, vec![rename("s", "t/s"), rename("p", "u")]).unwrap();
+}
+
 #[test]
 fn expectations_and_new_branches() {
     let (_store, repo) = seeded(Durability::Durable);
@@ -240,4 +260,42 @@ fn commits_without_an_expectation_all_arrive() {
         }
     });
     assert_eq!(files(&repo, &branch("main")).len(), 103);
+}
+
+/// Directories with many changes are searched through an index; what it finds is what a search finds.
+#[test]
+fn thousands_of_changes_are_one_commit() {
+    let (_store, repo) = seeded(Durability::Durable);
+    let path = |at: usize| format!("many/f{at}");
+    commit(&repo, (0..2000).map(|at| put(&path(at), "old")).collect()).unwrap();
+    let changes = (0..2000).map(|at| match at % 4 {
+        0 => put(&path(at), "new"),
+        1 => delete(&path(at)),
+        2 => rename(&path(at), &format!("moved/f{at}")),
+        _ => chmod(&path(at), EntryMode::EXECUTABLE),
+    });
+    commit(&repo, changes.collect()).unwrap();
+    let found = files(&repo, &branch("main"));
+    let file = |path: String| found.get(&path).map(|(mode, text)| (mode.as_str(), text.as_str()));
+    // What the helper lists ends at a thousand files; these stand before that.
+    for at in (0..400).step_by(4) {
+        assert_eq!(file(path(at)), Some(("100644", "new")), "{at}");
+        assert_eq!(file(path(at + 1)), None, "{at}");
+        assert_eq!(file(path(at + 2)), None, "{at}");
+        assert_eq!(file(path(at + 3)), Some(("100755", "old")), "{at}");
+    }
+    for unknown in ["many/f0", "many/f1", "many/g"] {
+        let deleted = (0..80).step_by(4).map(|at| delete(&path(at))).chain([delete(unknown)]);
+        assert_eq!(kind(commit(&repo, deleted.collect())), ErrorKind::NotFound, "{unknown}");
+    }
+}
+
+#[test]
+fn a_late_commit_is_given_up() {
+    let (_store, repo) = seeded(Durability::Durable);
+    let version = repo.begin("tester", govc_engine::Cause::Api).tip().version().number;
+    let deadline = Some(std::time::Instant::now());
+    let late = CommitRequest { deadline, ..request(&branch("main"), vec![put("x", "x")]) };
+    assert_eq!(kind(repo.commit(late)), ErrorKind::Cancelled);
+    assert_eq!(repo.begin("tester", govc_engine::Cause::Api).tip().version().number, version);
 }

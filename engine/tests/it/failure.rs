@@ -1,12 +1,13 @@
 //! Full disks, failed syncs, memory that runs out: who is told, what stays, and how it goes on.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use govc_backends::Survivors;
-use govc_engine::{Durability, ErrorKind, Expected, Health, RepoSettings, Store, StoreOptions};
+use govc_engine::{Cause, Durability, ErrorKind, Expected, Health, Kind, RefName, RepoSettings, Store, StoreOptions};
 
 use crate::helper::{
-    branch, crash, create, disk, eventually, kind, message, open, options, repo_name, set, set_durably,
+    Gate, branch, crash, create, disk, edit, eventually, kind, message, noise, open, options, publish, repo_name, set,
+    set_durably,
 };
 
 #[test]
@@ -105,6 +106,77 @@ fn acknowledged_relaxed_writes_outlive_a_full_disk() {
     let repo = store.repo(&repo_name("a")).unwrap();
     assert_eq!(message(&repo, &main).as_deref(), Some("acknowledged"));
     assert_eq!((message(&repo, &branch("next")).as_deref(), repo.stats().version), (Some("more"), 3));
+}
+
+#[test]
+fn a_deletion_that_fails_loses_nothing_that_was_acknowledged() {
+    let backend = disk();
+    let store = open(&backend);
+    let (repo, main) = (create(&store, "a", Durability::Relaxed), branch("main"));
+    set_durably(&repo, &main, "first").unwrap();
+    store.settle();
+    backend.set_full(true);
+    set_durably(&repo, &main, "acknowledged").unwrap();
+    assert_eq!(kind(store.delete(&repo_name("a"))), ErrorKind::StorageFull);
+    backend.set_full(false);
+    eventually("the store tries again", || store.health() == Health::Ok);
+    assert_eq!(message(&repo, &main).as_deref(), Some("acknowledged"));
+    set_durably(&repo, &branch("next"), "more").unwrap();
+    let _ = store.close();
+    let store = open(&crash(&backend, Survivors::Synced));
+    let repo = store.repo(&repo_name("a")).unwrap();
+    assert_eq!(message(&repo, &main).as_deref(), Some("acknowledged"));
+    assert_eq!((message(&repo, &branch("next")).as_deref(), repo.stats().version), (Some("more"), 4));
+    store.delete(&repo_name("a")).unwrap();
+    assert_eq!(kind(set(&repo, &main, Expected::Any, "late")), ErrorKind::NotFound);
+}
+
+#[test]
+fn who_is_faster_than_the_disk_waits_for_it_and_loses_nothing_when_it_is_full() {
+    let gate = Arc::new(Gate::new());
+    let store = Store::open(gate.clone(), StoreOptions { settle_bytes: 64 << 10, ..options() }).unwrap();
+    let (repo, tag) = (create(&store, "a", Durability::Relaxed), |at: u64| RefName::new(format!("refs/tags/t{at}")));
+    let put = |at: u64| {
+        let mut transaction = repo.begin("tester", Cause::Api);
+        let oid = transaction.put(Kind::Blob, noise(at, 40 << 10).into()).unwrap();
+        transaction.edit(edit(&tag(at).unwrap(), Expected::Absent, Some(oid))).unwrap();
+        publish(transaction).unwrap().ticket
+    };
+    let sees = |at: u64| repo.snapshot().reference(&tag(at).unwrap()).is_some();
+    let shut = gate.shut();
+    for at in 0..2 {
+        put(at).wait().unwrap();
+        assert!(sees(at), "acknowledged at once");
+    }
+    let waiting = put(2);
+    assert!(!sees(2), "it waits for the disk");
+    gate.disk().set_full(true);
+    drop(shut);
+    eventually("the store notices", || matches!(store.health(), Health::Full(_)));
+    assert!(sees(1));
+    gate.disk().set_full(false);
+    waiting.wait().unwrap();
+    assert!(sees(2));
+    store.close().unwrap();
+    let store = open(&crash(gate.disk(), Survivors::Synced));
+    let repo = store.repo(&repo_name("a")).unwrap();
+    assert_eq!((repo.stats().version, repo.stats().references), (4, 3));
+}
+
+#[test]
+fn relaxed_writes_are_synced_while_later_ones_wait_for_room() {
+    let backend = disk();
+    let store =
+        Store::open(backend.clone(), StoreOptions { relaxed_delay_max: Duration::from_millis(200), ..options() })
+            .unwrap();
+    let (repo, main) = (create(&store, "a", Durability::Relaxed), branch("main"));
+    set_durably(&repo, &main, "written").unwrap();
+    eventually("the journal has it", || store.stats().journal_transactions_total >= 2);
+    backend.set_full(true);
+    set_durably(&repo, &branch("waits"), "text").unwrap();
+    eventually("the sync", || backend.unsynced() == 0);
+    let store = open(&crash(&backend, Survivors::Synced));
+    assert_eq!(message(&store.repo(&repo_name("a")).unwrap(), &main).as_deref(), Some("written"));
 }
 
 #[test]

@@ -78,12 +78,31 @@ fn positions_are_never_given_twice() {
     for at in 0..5 {
         set_durably(&memory, &branch("main"), &at.to_string()).unwrap();
     }
-    create(&store, "b", Durability::Durable);
+    let later = create(&store, "b", Durability::Memory);
     let seen = store.feed_last();
     store.close().unwrap();
     let store = open(&crash(&backend, Survivors::Synced));
     set_durably(&store.repo(&stored.name()).unwrap(), &branch("main"), "second").unwrap();
     assert_eq!(versions(&store.feed_after(seen, 10).unwrap()), [3], "a follower at {seen:?} missed it");
+    let new = create(&store, "c", Durability::Memory).id();
+    assert!([&stored, &memory, &later].iter().all(|old| old.id() != new), "nor are the ids of repositories");
+}
+
+#[test]
+fn memory_repositories_are_followed_in_order() {
+    let store = open(&disk());
+    let repo = create(&store, "m", Durability::Memory);
+    std::thread::scope(|scope| {
+        for writer in 0..4 {
+            let repo = &repo;
+            scope.spawn(move || {
+                for at in 0..500 {
+                    set_durably(repo, &branch(&format!("b{writer}")), &at.to_string()).unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(versions(&follow(&store, Seq(0))), (2..2002).collect::<Vec<_>>());
 }
 
 #[test]

@@ -139,6 +139,10 @@ impl Gate {
         Self { disk: FaultBackend::new(FaultPlan::none()), shut: Mutex::new(false), opened: Condvar::new() }
     }
 
+    pub(crate) fn disk(&self) -> &FaultBackend {
+        &self.disk
+    }
+
     /// Shuts the gate until the answer is dropped, also by a test that fails.
     pub(crate) fn shut(self: &Arc<Self>) -> Shut {
         *self.shut.lock() = true;

@@ -135,7 +135,7 @@ impl World {
     }
 
     fn rename(&mut self, from: &'static str, to: &'static str) {
-        let outcome = self.store.rename(&repo_name(from), &repo_name(to));
+        let outcome = self.store.alter(&repo_name(from), Some(&repo_name(to)), None);
         match (self.repos.contains_key(from), self.repos.contains_key(to)) {
             (false, _) => assert_eq!(kind(outcome), ErrorKind::NotFound),
             (true, true) if from != to => assert_eq!(kind(outcome), ErrorKind::Exists),

@@ -128,6 +128,10 @@ fn revisions_name_objects_as_in_git() {
         assert_eq!(kind(snapshot.resolve(rev)), wanted, "{rev:?}");
     }
     assert_eq!(snapshot.resolve_commit("v1").unwrap(), c2);
+    let now = Some(std::time::Instant::now());
+    assert_eq!(kind(snapshot.resolve_commit_until("main~1", now)), ErrorKind::Cancelled);
+    assert_eq!(kind(snapshot.resolve_until("main^^{commit}", now)), ErrorKind::Cancelled);
+    assert_eq!(snapshot.resolve_until("main", now).unwrap(), c3, "without a walk nothing is late");
     assert_eq!(kind(snapshot.resolve_commit("main^{tree}")), ErrorKind::Invalid);
     assert!(snapshot.is_ancestor(s, c3).unwrap() && snapshot.is_ancestor(m, m).unwrap());
     assert!(!snapshot.is_ancestor(c2, s).unwrap() && !snapshot.is_ancestor(c3, m).unwrap());
@@ -248,7 +252,7 @@ fn histories_are_ordered_and_simplified_as_by_git() {
 fn changes_are_counted_against_the_first_parent() {
     let History { repo, c1, m, c3, .. } = history();
     let changes = |oid| {
-        let found = repo.snapshot().changes(oid, 100).unwrap();
+        let found = repo.snapshot().changes(oid, 100, None).unwrap();
         assert!(!found.truncated);
         let line = |file: govc_engine::FileChange| {
             (String::from_utf8(file.path).unwrap(), file.status, file.additions, file.deletions)
@@ -274,8 +278,10 @@ fn changes_are_counted_against_the_first_parent() {
             ("x".to_owned(), added, None, None),
         ]
     );
-    let cut = repo.snapshot().changes(last, 2).unwrap();
+    let cut = repo.snapshot().changes(last, 2, None).unwrap();
     assert_eq!((cut.files.len(), cut.truncated), (2, true));
-    let whole = repo.snapshot().changes(last, 5).unwrap();
+    let whole = repo.snapshot().changes(last, 5, None).unwrap();
     assert_eq!((whole.files.len(), whole.truncated), (5, false));
+    let late = repo.snapshot().changes(last, 5, Some(std::time::Instant::now()));
+    assert_eq!(kind(late), ErrorKind::Cancelled);
 }

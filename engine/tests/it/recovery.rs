@@ -195,8 +195,14 @@ fn the_catalog_survives_with_its_settings() {
         default_branch: branch("trunk"),
         durability: Durability::Durable,
     };
-    store.update(&repo_name("b"), settings.clone()).unwrap();
-    store.rename(&repo_name("b"), &repo_name("x/b")).unwrap();
+    let taken = store.alter(&repo_name("b"), Some(&repo_name("a")), Some(settings.clone()));
+    assert_eq!(kind(taken), ErrorKind::Exists);
+    let memory = govc_engine::RepoSettings { durability: Durability::Memory, ..Default::default() };
+    let impossible = store.alter(&repo_name("b"), Some(&repo_name("c")), Some(memory));
+    assert_eq!(kind(impossible), ErrorKind::Invalid);
+    assert_eq!((b.settings().durability, b.name()), (Durability::Relaxed, repo_name("b")), "all or nothing");
+    store.alter(&repo_name("b"), Some(&repo_name("y/b")), Some(settings.clone())).unwrap();
+    store.alter(&repo_name("y/b"), Some(&repo_name("x/b")), None).unwrap();
     store.delete(&repo_name("a")).unwrap();
     let store = open(&crash(&backend, Survivors::Synced));
     let names: Vec<_> = store.list(None, 10).iter().map(|repo| repo.name().to_string()).collect();
@@ -206,5 +212,5 @@ fn the_catalog_survives_with_its_settings() {
     let fresh = create(&store, "a", Durability::Durable);
     assert!(fresh.id() > b.id() && fresh.stats().references == 0);
     let memory = govc_engine::RepoSettings { durability: Durability::Memory, ..Default::default() };
-    assert_eq!(kind(store.update(&repo_name("a"), memory)), ErrorKind::Invalid);
+    assert_eq!(kind(store.alter(&repo_name("a"), None, Some(memory))), ErrorKind::Invalid);
 }

@@ -43,6 +43,7 @@ impl Fixture {
                 create_branch_from: None,
                 allow_empty: false,
                 actor: "test".to_owned(),
+                deadline: None,
             })
             .expect("commit");
         committed.published.ticket.wait().expect("durable");

@@ -36,6 +36,8 @@ const SETTINGS: &[Setting] = &[
     setting("server.port", "GOVC_PORT", None),
     setting("server.insecure_no_auth", "GOVC_INSECURE_NO_AUTH", Some("insecure-no-auth")),
     setting("server.max_body", "GOVC_MAX_BODY", Some("max-body")),
+    setting("server.body_timeout", "GOVC_BODY_TIMEOUT", None),
+    setting("server.max_buffered", "GOVC_MAX_BUFFERED", None),
     setting("server.header_timeout", "GOVC_HEADER_TIMEOUT", None),
     setting("server.max_connections", "GOVC_MAX_CONNECTIONS", None),
     setting("server.work_threads", "GOVC_WORK_THREADS", None),

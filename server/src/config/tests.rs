@@ -33,6 +33,8 @@ fn nothing_given_means_the_defaults_and_half_of_the_machine() {
     assert_eq!(config.storage.memory_bytes, 4 * GIB);
     assert_eq!(config.git.pack_cache_memory_bytes, 256 * MIB);
     assert_eq!(config.engine_memory_bytes(), 4 * GIB - 256 * MIB);
+    assert_eq!(config.server.buffered_bytes_max, 512 * MIB);
+    assert_eq!(resolve("", &[], &[("memory", "1G")]).unwrap().server.buffered_bytes_max, 256 * MIB);
     assert!(!config.git.create_on_push);
     assert_eq!(config.server.shutdown_timeout, Duration::from_secs(30));
 }
@@ -55,6 +57,8 @@ fn every_setting_is_taken_from_file_and_environment() {
         port = 9000
         insecure_no_auth = false
         max_body = "1MiB"
+        body_timeout = "6s"
+        max_buffered = "9MiB"
         header_timeout = "5s"
         max_connections = 10
         work_threads = 3
@@ -86,6 +90,8 @@ fn every_setting_is_taken_from_file_and_environment() {
         listen: "[::1]:9000".parse().unwrap(),
         insecure_no_auth: false,
         body_bytes_max: MIB,
+        body_timeout: Duration::from_secs(6),
+        buffered_bytes_max: 9 * MIB,
         header_timeout: Duration::from_secs(5),
         connections_max: 10,
         work_threads: 3,

@@ -113,6 +113,16 @@ pub(crate) fn references(snapshot: &Snapshot, service: Service, version: Version
     lines.finish()
 }
 
+/// Writes the advertisement of a repository that a push would create: no references.
+///
+/// # Errors
+/// What `out` fails with.
+pub(crate) fn unborn(version: Version, out: &mut dyn Write) -> Result<()> {
+    let service = Service::ReceivePack;
+    write_head(service, version, out).map_err(pkt::input_error)?;
+    Lines::new(out, capabilities(service, None)).finish()
+}
+
 /// What an annotated tag leads to in the end; `None` for every other object.
 ///
 /// # Errors
@@ -259,6 +269,12 @@ mod tests {
         assert!(lines[0].starts_with(&expected), "{}", lines[0]);
         assert!(!lines[0].contains("symref"), "{}", lines[0]);
         assert_eq!(lines[1], "Flush");
+        let mut unborn_out = Vec::new();
+        unborn(Version::V0, &mut unborn_out).unwrap();
+        let mut expected = Vec::new();
+        write_head(Service::ReceivePack, Version::V0, &mut expected).unwrap();
+        expected.extend_from_slice(&out);
+        assert_eq!(unborn_out, expected, "nor does one that is yet to be created");
     }
 
     #[test]

@@ -2,16 +2,18 @@
 //! `Write`, each over a short bounded queue, so that neither side runs ahead of the other in memory.
 //!
 //! - A client that goes away ends both: reads fail, writes fail with `BrokenPipe`.
-//! - A client that stalls for [`STALL_MAX`] counts as gone; a working thread never waits longer for it.
+//! - A client for which the server has waited [`STALL_MAX`] while fewer than [`PROGRESS_BYTES_MIN`] were moved counts
+//!   as gone: single bytes now and then do not hold a working thread.
 //! - What the work leaves unread of the body is drained, within [`DRAIN_BYTES_MAX`]: a client reads the reason of a
 //!   refusal only once it has finished sending.
-//! - While a response is silent, [`Flow`] says whether a side-band keep-alive may be sent.
+//! - While a response is silent, [`Flow`] says whether a side-band keep-alive may be sent. It goes between whole
+//!   packets only: those written before have left the queue, and what the writer still holds begins with a new one.
 
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use bytes::{Buf, Bytes, BytesMut};
@@ -23,8 +25,11 @@ use tokio::time::timeout;
 
 use crate::work::WorkError;
 
-/// How long a client may neither send nor take anything.
+/// How long the server waits for a client, in sum, until it has sent or taken [`PROGRESS_BYTES_MIN`].
 const STALL_MAX: Duration = Duration::from_secs(60);
+
+/// What a client moves at least while the server waits [`STALL_MAX`] for it.
+const PROGRESS_BYTES_MIN: u64 = 16 << 10;
 
 /// How much of an unwanted request body is taken and thrown away.
 const DRAIN_BYTES_MAX: u64 = 256 << 20;
@@ -45,16 +50,28 @@ const CHUNK_BYTES: usize = 64 << 10;
 #[derive(Debug, Default)]
 pub(crate) struct Flow {
     /// Set by the working thread while every write of it is a whole side-band packet, read by the response's
-    /// stream. Orders nothing: the queue between them orders the packets.
-    keep_alive: AtomicBool,
+    /// stream. Setting it publishes that all that was written before is in the queue.
+    packets: AtomicBool,
     /// Set once by the pump when the body has arrived whole. Orders nothing.
     received: AtomicBool,
 }
 
 impl Flow {
-    /// Says whether every write from now on is a whole side-band packet.
-    pub(crate) fn keep_alive(&self, on: bool) {
-        self.keep_alive.store(on, Ordering::Relaxed);
+    /// Says that every write to `out` from now on is a whole side-band packet. What was written before is sent first:
+    /// a keep-alive must not overtake it.
+    ///
+    /// # Errors
+    /// What `out` fails with.
+    pub(crate) fn begin_packets(&self, out: &mut dyn Write) -> io::Result<()> {
+        out.flush()?;
+        // Pairs with the load in `may_keep_alive`.
+        self.packets.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Says that what is written from now on need not be whole packets.
+    pub(crate) fn end_packets(&self) {
+        self.packets.store(false, Ordering::Release);
     }
 
     /// Whether the client has sent its whole request. Many clients do not read before that.
@@ -68,7 +85,29 @@ impl Flow {
     }
 
     fn may_keep_alive(&self) -> bool {
-        self.received() && self.keep_alive.load(Ordering::Relaxed)
+        // Pairs with the store in `begin_packets`.
+        self.received() && self.packets.load(Ordering::Acquire)
+    }
+}
+
+/// How much longer a client may let the server wait.
+struct Patience {
+    left: Duration,
+    moved_bytes: u64,
+}
+
+impl Patience {
+    fn new() -> Self {
+        Self { left: STALL_MAX, moved_bytes: 0 }
+    }
+
+    /// Counts a wait that ended with `bytes` moved.
+    fn waited(&mut self, wait: Duration, bytes: u64) {
+        self.left = self.left.saturating_sub(wait);
+        self.moved_bytes = self.moved_bytes.saturating_add(bytes);
+        if self.moved_bytes >= PROGRESS_BYTES_MIN {
+            *self = Self::new();
+        }
     }
 }
 
@@ -119,9 +158,11 @@ pub(crate) fn discard(body: Body) {
 async fn pump(body: Body, mut listener: Option<mpsc::Sender<io::Result<Bytes>>>, flow: Arc<Flow>) {
     let mut pieces = body.into_data_stream();
     let mut drained_bytes = 0u64;
+    let mut patience = Patience::new();
     let failure = loop {
-        let piece = match timeout(STALL_MAX, pieces.next()).await {
-            Err(_elapsed) => break io::Error::new(io::ErrorKind::TimedOut, "the client stopped sending"),
+        let began = Instant::now();
+        let piece = match timeout(patience.left, pieces.next()).await {
+            Err(_elapsed) => break io::Error::new(io::ErrorKind::TimedOut, "the client sends too slowly"),
             Ok(Some(Err(error))) => break io::Error::new(io::ErrorKind::ConnectionAborted, error),
             Ok(None) => {
                 flow.set_received();
@@ -130,6 +171,7 @@ async fn pump(body: Body, mut listener: Option<mpsc::Sender<io::Result<Bytes>>>,
             Ok(Some(Ok(piece))) => piece,
         };
         let len = piece.len() as u64;
+        patience.waited(began.elapsed(), len);
         if let Some(sender) = &listener {
             if sender.send(Ok(piece)).await.is_ok() {
                 continue;
@@ -180,26 +222,32 @@ pub(crate) struct ResponseWriter {
     chunks: mpsc::Sender<Bytes>,
     runtime: Handle,
     chunk: BytesMut,
+    patience: Patience,
 }
 
 impl ResponseWriter {
     /// A writer and the queue that it fills. Must be called within a runtime.
     pub(crate) fn new() -> (Self, mpsc::Receiver<Bytes>) {
         let (chunks, queue) = mpsc::channel(QUEUE_LEN);
-        (Self { chunks, runtime: Handle::current(), chunk: BytesMut::new() }, queue)
+        let writer = Self { chunks, runtime: Handle::current(), chunk: BytesMut::new(), patience: Patience::new() };
+        (writer, queue)
     }
 
-    fn send(&self, chunk: Bytes) -> io::Result<()> {
+    fn send(&mut self, chunk: Bytes) -> io::Result<()> {
         let gone = || io::Error::new(io::ErrorKind::BrokenPipe, "the client went away");
+        let len = chunk.len() as u64;
         match self.chunks.try_send(chunk) {
             Ok(()) => Ok(()),
             Err(mpsc::error::TrySendError::Closed(_)) => Err(gone()),
             Err(mpsc::error::TrySendError::Full(chunk)) => {
-                let sent = self.runtime.block_on(async { timeout(STALL_MAX, self.chunks.send(chunk)).await });
+                let began = Instant::now();
+                let wait = async { timeout(self.patience.left, self.chunks.send(chunk)).await };
+                let sent = self.runtime.block_on(wait);
+                self.patience.waited(began.elapsed(), len);
                 match sent {
                     Ok(Ok(())) => Ok(()),
                     Ok(Err(_closed)) => Err(gone()),
-                    Err(_elapsed) => Err(io::Error::new(io::ErrorKind::TimedOut, "the client stopped reading")),
+                    Err(_elapsed) => Err(io::Error::new(io::ErrorKind::TimedOut, "the client reads too slowly")),
                 }
             }
         }
@@ -252,6 +300,14 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
+/// How the client let the request fail, if it was the client: a failure of a [`RequestReader`] or [`ResponseWriter`].
+pub(crate) fn client_failure(error: &govc_engine::Error) -> Option<io::ErrorKind> {
+    use std::error::Error as _;
+    let cancelled = *error.kind() == govc_engine::ErrorKind::Cancelled;
+    let source = error.source().filter(|_| cancelled)?;
+    source.downcast_ref::<io::Error>().map(io::Error::kind)
+}
+
 /// What the work behind a response comes to.
 pub(crate) type Outcome = Result<govc_engine::Result<()>, WorkError>;
 
@@ -260,34 +316,42 @@ pub(crate) struct Response {
     chunks: mpsc::Receiver<Bytes>,
     flow: Arc<Flow>,
     work: JoinHandle<Outcome>,
+    keep_alive_every: Duration,
     ended: bool,
 }
 
 impl Response {
     /// The response that `work` writes into `chunks`.
     pub(crate) fn new(chunks: mpsc::Receiver<Bytes>, flow: Arc<Flow>, work: JoinHandle<Outcome>) -> Self {
-        Self { chunks, flow, work, ended: false }
+        Self { chunks, flow, work, keep_alive_every: KEEP_ALIVE_EVERY, ended: false }
     }
 
     /// The next chunk; `None` after the last. A failure comes after all chunks that were written before it.
     pub(crate) async fn next(&mut self) -> Option<Result<Bytes, Failure>> {
         while !self.ended {
-            match timeout(KEEP_ALIVE_EVERY, self.chunks.recv()).await {
+            match timeout(self.keep_alive_every, self.chunks.recv()).await {
                 Ok(Some(chunk)) => return Some(Ok(chunk)),
-                Ok(None) => {
-                    self.ended = true;
-                    return match (&mut self.work).await {
-                        Ok(Ok(Ok(()))) => None,
-                        Ok(Ok(Err(error))) => Some(Err(Failure::Engine(error))),
-                        Ok(Err(error)) => Some(Err(Failure::Work(error))),
-                        Err(_) => Some(Err(Failure::Stopping)),
-                    };
-                }
-                Err(_elapsed) if self.flow.may_keep_alive() => return Some(Ok(Bytes::from_static(KEEP_ALIVE))),
+                Ok(None) => return self.end().await,
+                Err(_elapsed) if self.flow.may_keep_alive() => match self.chunks.try_recv() {
+                    // Asked after the flag: what was written before the first packet goes first.
+                    Ok(chunk) => return Some(Ok(chunk)),
+                    Err(mpsc::error::TryRecvError::Empty) => return Some(Ok(Bytes::from_static(KEEP_ALIVE))),
+                    Err(mpsc::error::TryRecvError::Disconnected) => return self.end().await,
+                },
                 Err(_elapsed) => {}
             }
         }
         None
+    }
+
+    async fn end(&mut self) -> Option<Result<Bytes, Failure>> {
+        self.ended = true;
+        match (&mut self.work).await {
+            Ok(Ok(Ok(()))) => None,
+            Ok(Ok(Err(error))) => Some(Err(Failure::Engine(error))),
+            Ok(Err(error)) => Some(Err(Failure::Work(error))),
+            Err(_) => Some(Err(Failure::Stopping)),
+        }
     }
 
     /// The body that begins with `first` and goes on with the rest. A failure breaks the body off, which no client
@@ -414,6 +478,57 @@ mod tests {
         // An aborted task that has begun still runs; one that has not drops its sender.
         if let Ok(kind) = tells.await {
             assert_eq!(kind, io::ErrorKind::BrokenPipe);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_keep_alive_goes_between_packets() {
+        let flow = Arc::new(Flow::default());
+        flow.set_received();
+        let (mut writer, chunks) = ResponseWriter::new();
+        let (end, ended) = tokio::sync::oneshot::channel::<()>();
+        let work = tokio::spawn(async move {
+            let _ = ended.await;
+            Ok(Ok(()))
+        });
+        let mut response = Response::new(chunks, flow.clone(), work);
+        response.keep_alive_every = Duration::ZERO;
+
+        writer.write_all(b"000d").unwrap();
+        writer.write_all(b"packfile\n").unwrap();
+        flow.begin_packets(&mut writer).unwrap();
+        assert_eq!(response.next().await.unwrap().unwrap(), "000dpackfile\n");
+        assert_eq!(response.next().await.unwrap().unwrap(), KEEP_ALIVE);
+        writer.write_all(b"0009\x01PACK").unwrap();
+        assert_eq!(response.next().await.unwrap().unwrap(), KEEP_ALIVE, "a packet that waits is a whole one");
+        flow.end_packets();
+        writer.write_all(b"00").unwrap();
+        writer.flush().unwrap();
+        assert_eq!(response.next().await.unwrap().unwrap(), "0009\x01PACK00");
+        let silent = timeout(Duration::from_millis(20), response.next()).await;
+        assert!(silent.is_err(), "nothing comes within a packet");
+        writer.write_all(b"00").unwrap();
+        writer.flush().unwrap();
+        assert_eq!(response.next().await.unwrap().unwrap(), "00");
+        drop(writer);
+        end.send(()).unwrap();
+        assert!(response.next().await.is_none());
+    }
+
+    #[test]
+    fn a_few_bytes_now_and_then_are_no_progress() {
+        let pause = Duration::from_secs(20);
+        let mut patience = Patience::new();
+        for _ in 0..3 {
+            assert!(!patience.left.is_zero());
+            patience.waited(pause, 4);
+        }
+        assert!(patience.left.is_zero(), "each byte does not begin another wait");
+
+        let mut patience = Patience::new();
+        for _ in 0..100 {
+            patience.waited(pause, PROGRESS_BYTES_MIN / 2);
+            assert!(!patience.left.is_zero(), "a slow client that goes on is served");
         }
     }
 }

@@ -18,13 +18,17 @@ use std::{
 };
 
 use bytes::Bytes;
-use govc_engine::{Oid, RepoId};
+use govc_engine::{Oid, Repo, RepoId};
 use parking_lot::Mutex;
 
-use super::pack::spool::Spool;
+use super::pack::spool::{Folder, Spool};
 
 /// Packs kept of one repository.
 const PER_REPO_MAX: usize = 3;
+/// Bytes kept free above the reserve: room for the store's writes before the cache has to give way again.
+const MARGIN_BYTES: u64 = 64 << 20;
+/// Memory of an entry, in the list and in the map by id.
+const ENTRY_BYTES: usize = 80;
 const INDEX_MAGIC: &[u8] = b"govc pack index 1\n";
 
 /// Where packs are kept, and how many bytes of them.
@@ -32,10 +36,12 @@ const INDEX_MAGIC: &[u8] = b"govc pack index 1\n";
 pub struct PackCacheOptions {
     /// The folder for large packs and for packs on their way in; without one, everything is in memory.
     pub dir: Option<PathBuf>,
-    /// Bytes of packs in memory.
+    /// Bytes of packs in memory, and of what is remembered of each pack in the folder.
     pub memory_bytes: u64,
     /// Bytes of packs in the folder.
     pub disk_bytes: u64,
+    /// Bytes of the folder's file system that packs leave free; as little more is left, kept packs go.
+    pub reserve_bytes: u64,
 }
 
 /// One entry of a kept pack.
@@ -118,6 +124,15 @@ impl KeptPack {
         Self { repo, tips, entries, by_oid, len, checksum, content, used: AtomicU64::new(0) }
     }
 
+    /// What it takes of each budget, in memory and in the folder.
+    fn bytes(&self) -> [u64; 2] {
+        bytes_of(self.entries.len(), self.len, matches!(self.content, Content::Memory(_)))
+    }
+
+    fn is_file(&self) -> bool {
+        matches!(self.content, Content::File(..))
+    }
+
     /// Bytes of header and entries.
     pub(crate) fn len(&self) -> u64 {
         self.len
@@ -156,9 +171,16 @@ impl KeptPack {
     }
 }
 
+/// What a pack takes in memory and in the folder.
+fn bytes_of(entries: usize, len: u64, in_memory: bool) -> [u64; 2] {
+    let index = (entries * ENTRY_BYTES) as u64;
+    if in_memory { [index + len, 0] } else { [index, len] }
+}
+
 /// Packs by repository.
 pub struct PackCache {
     options: PackCacheOptions,
+    folder: Option<Folder>,
     packs: Mutex<HashMap<RepoId, Vec<Arc<KeptPack>>>>,
     clock: AtomicU64,
     next_file: AtomicU64,
@@ -170,8 +192,14 @@ impl PackCache {
     /// # Errors
     /// When the folder cannot be made or read.
     pub fn open(options: PackCacheOptions) -> io::Result<Self> {
-        let cache = Self { options, packs: Mutex::default(), clock: AtomicU64::new(1), next_file: AtomicU64::new(1) };
-        if let Some(dir) = &cache.options.dir {
+        let folder = options.dir.clone().map(|dir| Folder::new(dir, options.reserve_bytes));
+        Self::open_in(folder, options)
+    }
+
+    fn open_in(folder: Option<Folder>, options: PackCacheOptions) -> io::Result<Self> {
+        let (packs, clock, next_file) = (Mutex::default(), AtomicU64::new(1), AtomicU64::new(1));
+        let cache = Self { options, folder, packs, clock, next_file };
+        if let Some(Folder { path: dir, .. }) = &cache.folder {
             std::fs::create_dir_all(dir)?;
             let mut wanted = std::collections::HashSet::new();
             for file in std::fs::read_dir(dir)? {
@@ -193,9 +221,14 @@ impl PackCache {
         Ok(cache)
     }
 
+    /// Bytes in memory and in the folder.
+    fn budgets(&self) -> [u64; 2] {
+        [self.options.memory_bytes, self.options.disk_bytes]
+    }
+
     /// Where packs on their way in are put.
-    pub(crate) fn folder(&self) -> Option<PathBuf> {
-        self.options.dir.clone()
+    pub(crate) fn folder(&self) -> Option<Folder> {
+        self.folder.clone()
     }
 
     /// The packs of a repository.
@@ -207,19 +240,20 @@ impl PackCache {
         packs
     }
 
-    /// Keeps a pack that holds exactly what `tips` reach; what fails is only logged.
-    pub(crate) fn keep(&self, repo: RepoId, tips: Vec<Oid>, pack: NewPack) {
-        let len = pack.spool.len();
-        let limit = match pack.spool.in_memory() {
-            Some(_) => self.options.memory_bytes,
-            None => self.options.disk_bytes,
-        };
-        if len > limit / 2 || pack.entries.is_empty() {
+    /// Keeps a pack that holds exactly what `tips` reach, unless its repository is gone; what fails is only logged.
+    pub(crate) fn keep(&self, repo: &Repo, tips: Vec<Oid>, pack: NewPack) {
+        let bytes = bytes_of(pack.entries.len(), pack.spool.len(), pack.spool.in_memory().is_some());
+        let too_large = bytes.iter().zip(self.budgets()).any(|(bytes, budget)| *bytes > budget / 2);
+        if too_large || pack.entries.is_empty() || repo.is_deleted() {
             return;
         }
-        match self.make(repo, tips, pack) {
+        match self.make(repo.id(), tips, pack) {
             Ok(pack) => self.insert(pack),
-            Err(error) => tracing::warn!(%repo, %error, "a pack could not be kept for serving again"),
+            Err(error) => tracing::warn!(repo = %repo.name(), %error, "a pack could not be kept for serving again"),
+        }
+        // Who deletes a repository drops its packs afterwards; one that came later than that goes here.
+        if repo.is_deleted() {
+            self.retain(|other| other != repo.id());
         }
     }
 
@@ -230,9 +264,9 @@ impl PackCache {
             let content = Content::Memory(Bytes::copy_from_slice(bytes));
             return Ok(KeptPack::new(repo, tips, entries, checksum, len, content));
         }
-        let dir = self.options.dir.as_ref().ok_or_else(|| io::Error::other("there is no folder for packs"))?;
+        let folder = self.folder.as_ref().ok_or_else(|| io::Error::other("there is no folder for packs"))?;
         let name = format!("{repo}-{}-{}", std::process::id(), self.next_file.fetch_add(1, Ordering::Relaxed));
-        let path = dir.join(name).with_extension("pack");
+        let path = folder.path.join(name).with_extension("pack");
         let file = spool.persist(&path)?;
         // The index is what makes the pack count, so the pack must be on the disk before it.
         file.sync_data()?;
@@ -250,18 +284,40 @@ impl PackCache {
         for old in of_repo.drain(PER_REPO_MAX.min(of_repo.len())..) {
             remove_files(&old);
         }
-        for (in_memory, limit) in [(true, self.options.memory_bytes), (false, self.options.disk_bytes)] {
-            let is_here = |pack: &Arc<KeptPack>| matches!(pack.content, Content::Memory(_)) == in_memory;
-            loop {
-                let of_kind = || packs.values().flatten().filter(|pack| is_here(pack));
-                if of_kind().map(|pack| pack.len).sum::<u64>() <= limit {
-                    break;
-                }
-                let Some(oldest) = of_kind().min_by_key(|pack| pack.used.load(Ordering::Relaxed)).cloned() else {
-                    break;
-                };
+        for (budget, limit) in self.budgets().into_iter().enumerate() {
+            let taken = |pack: &Arc<KeptPack>| pack.bytes().get(budget).copied().unwrap_or(0);
+            while packs.values().flatten().map(taken).sum::<u64>() > limit {
+                let here = packs.values().flatten().filter(|pack| taken(pack) > 0);
+                let Some(oldest) = here.min_by_key(|pack| pack.used.load(Ordering::Relaxed)).cloned() else { break };
                 remove(&mut packs, &oldest);
             }
+        }
+        drop(packs);
+        self.make_room();
+    }
+
+    /// Drops packs in the folder, those used least first, until the reserve and a margin are free on its disk.
+    ///
+    /// A pack that is being read takes its room until that ends, and more is dropped for it the next time only.
+    pub fn make_room(&self) {
+        let Some(folder) = &self.folder else { return };
+        if !self.packs.lock().values().flatten().any(|pack| pack.is_file()) {
+            return;
+        }
+        let mut missing = match folder.missing_bytes(MARGIN_BYTES) {
+            Ok(missing) => missing,
+            Err(error) => {
+                tracing::warn!(folder = %folder.path.display(), %error, "the free space cannot be told");
+                return;
+            }
+        };
+        let mut packs = self.packs.lock();
+        while missing > 0 {
+            let files = packs.values().flatten().filter(|pack| pack.is_file());
+            let Some(oldest) = files.min_by_key(|pack| pack.used.load(Ordering::Relaxed)).cloned() else { break };
+            tracing::info!(bytes = oldest.len, "a kept pack makes room on the disk");
+            missing = missing.saturating_sub(oldest.len);
+            remove(&mut packs, &oldest);
         }
     }
 
@@ -271,7 +327,7 @@ impl PackCache {
     }
 
     /// Drops the packs of repositories that are gone.
-    pub fn retain(&self, exists: impl Fn(RepoId) -> bool) {
+    pub(crate) fn retain(&self, exists: impl Fn(RepoId) -> bool) {
         let mut packs = self.packs.lock();
         let gone: Vec<_> =
             packs.iter().filter(|(repo, _)| !exists(**repo)).flat_map(|(_, packs)| packs.clone()).collect();
@@ -350,4 +406,90 @@ fn read_index(path: &Path) -> Option<KeptPack> {
         return None;
     }
     Some(KeptPack::new(RepoId::from_u64(repo), tips, entries, checksum, len, Content::File(file, path.to_owned())))
+}
+
+#[cfg(test)]
+mod tests {
+    use govc_backends::MemoryBackend;
+    use govc_engine::{Kind, RepoName, RepoSettings, Store, StoreOptions, hash_object};
+
+    use super::*;
+
+    fn store() -> Store {
+        Store::open(Arc::new(MemoryBackend::new()), StoreOptions::default()).expect("an empty store opens")
+    }
+
+    fn create(store: &Store, name: &str) -> Repo {
+        store.create(&RepoName::new(name).expect("a name"), RepoSettings::default(), "test").expect("a new repository")
+    }
+
+    /// A pack of `len` bytes with one entry.
+    fn pack(cache: &PackCache, len: usize) -> NewPack {
+        let mut spool = Spool::new(cache.folder());
+        spool.write_all(&vec![7; len]).expect("room");
+        let oid = hash_object(Kind::Blob, b"content").expect("an ordinary object");
+        NewPack { entries: vec![KeptEntry { oid, offset: 12, base: KeptBase::Whole }], checksum: Oid::null(), spool }
+    }
+
+    #[test]
+    fn packs_in_the_folder_give_way_to_the_reserve() {
+        const RESERVE: u64 = 1 << 30;
+        let dir = tempfile::tempdir().expect("a folder");
+        let free = Arc::new(AtomicU64::new(u64::MAX));
+        let told = Arc::clone(&free);
+        let folder = Folder {
+            path: dir.path().to_owned(),
+            reserve_bytes: RESERVE,
+            free_bytes: Arc::new(move |_: &Path| Ok(told.load(Ordering::Relaxed))),
+        };
+        let options = PackCacheOptions {
+            dir: Some(dir.path().to_owned()),
+            memory_bytes: 64 << 20,
+            disk_bytes: RESERVE,
+            reserve_bytes: RESERVE,
+        };
+        let cache = PackCache::open_in(Some(folder), options).expect("an empty folder");
+        let store = store();
+        let [a, b, c] = ["a", "b", "c"].map(|name| create(&store, name));
+        let in_memory = create(&store, "in-memory");
+        cache.keep(&in_memory, Vec::new(), pack(&cache, 1000));
+        for repo in [&a, &b, &c] {
+            cache.keep(repo, Vec::new(), pack(&cache, 9 << 20));
+        }
+        let files = || std::fs::read_dir(dir.path()).expect("a folder").count();
+        let kept = |repo: &Repo| cache.of(repo.id()).len();
+        assert_eq!(kept(&a), 1, "and now it is the one used last");
+        assert_eq!(files(), 6, "three packs with an index each");
+
+        free.store(RESERVE + MARGIN_BYTES, Ordering::Relaxed);
+        cache.make_room();
+        assert_eq!(files(), 6, "there is room enough");
+        free.store(RESERVE + MARGIN_BYTES - (10 << 20), Ordering::Relaxed);
+        cache.make_room();
+        assert_eq!([&a, &b, &c].map(kept), [1, 0, 0]);
+        assert_eq!(files(), 2);
+
+        free.store(RESERVE + MARGIN_BYTES - 1, Ordering::Relaxed);
+        cache.keep(&b, Vec::new(), pack(&cache, 9 << 20));
+        assert_eq!([&a, &b].map(kept), [0, 1], "the new pack takes the place of the one used least");
+        free.store(RESERVE, Ordering::Relaxed);
+        cache.keep(&c, Vec::new(), pack(&cache, 1000));
+        cache.keep(&a, Vec::new(), pack(&cache, 1000));
+        assert_eq!(files(), 0, "whatever is kept, the folder gives way");
+        assert_eq!([&a, &b, &c, &in_memory].map(kept), [1, 0, 1, 1], "packs in memory take no room on the disk");
+    }
+
+    #[test]
+    fn nothing_is_kept_of_a_repository_that_is_gone() {
+        let options = PackCacheOptions { dir: None, memory_bytes: 1 << 20, disk_bytes: 0, reserve_bytes: 0 };
+        let cache = PackCache::open(options).expect("no folder is needed");
+        let store = store();
+        let repo = create(&store, "gone");
+        cache.keep(&repo, Vec::new(), pack(&cache, 1000));
+        assert_eq!(cache.of(repo.id()).len(), 1);
+        store.delete(&repo.name()).expect("a repository");
+        cache.retain(|other| other != repo.id());
+        cache.keep(&repo, Vec::new(), pack(&cache, 1000));
+        assert!(cache.of(repo.id()).is_empty());
+    }
 }

@@ -32,6 +32,7 @@ mod shallow;
 mod sideband;
 mod upload_pack;
 
+pub(crate) use bridge::discard;
 pub use cache::{PackCache, PackCacheOptions};
 pub use fuzz::{fuzz_pack, fuzz_pkt_line, fuzz_receive_commands, fuzz_upload_request};
 pub(crate) use route::router;

@@ -2,11 +2,14 @@
 //!
 //! Pure: the history is asked through [`History`], nothing is written. Commits that the client has make their
 //! parents known too, and it is enough when every wanted commit has a known ancestor, looking no further back than
-//! the oldest commit in common, as `upload-pack.c` does (`do_got_oid`, `ok_to_give_up`).
+//! the oldest commit in common, as `upload-pack.c` does (`do_got_oid`, `ok_to_give_up`). Unlike there, the walk goes
+//! on where it stopped when more is known, so that all of a negotiation's walks cost as much as one.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BinaryHeap, HashMap, HashSet};
+use std::time::Instant;
 
-use govc_engine::{Kind, Oid, Result, Snapshot};
+use govc_engine::{Error, ErrorKind, Kind, Oid, Result, Snapshot};
+use smallvec::SmallVec;
 
 /// What the walks of a fetch need to know of a commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,15 +41,36 @@ pub(crate) trait History {
     fn peel(&self, oid: Oid) -> Result<(Oid, Kind)>;
 }
 
-impl History for Snapshot {
+/// A snapshot that answers until a deadline: how far a fetch walks is up to the client.
+pub(crate) struct Timed<'s> {
+    snapshot: &'s Snapshot,
+    deadline: Instant,
+}
+
+impl<'s> Timed<'s> {
+    /// `snapshot`, until `deadline`; then every question fails with `Cancelled`.
+    pub(crate) fn new(snapshot: &'s Snapshot, deadline: Instant) -> Self {
+        Self { snapshot, deadline }
+    }
+
+    fn in_time(&self) -> Result<&'s Snapshot> {
+        if Instant::now() >= self.deadline {
+            return Err(Error::new(ErrorKind::Cancelled, "the time for this request is over"));
+        }
+        Ok(self.snapshot)
+    }
+}
+
+impl History for Timed<'_> {
     fn contains(&self, oid: &Oid) -> Result<bool> {
-        Snapshot::contains(self, oid)
+        self.in_time()?.contains(oid)
     }
 
     fn links(&self, oid: &Oid) -> Result<Option<Links>> {
-        match self.header(oid)? {
+        let snapshot = self.in_time()?;
+        match snapshot.header(oid)? {
             Some((Kind::Commit, _)) => {
-                let commit = self.commit(oid)?;
+                let commit = snapshot.commit(oid)?;
                 Ok(Some(Links { seconds: commit.committer.seconds, parents: commit.parents.to_vec() }))
             }
             _ => Ok(None),
@@ -54,7 +78,7 @@ impl History for Snapshot {
     }
 
     fn peel(&self, oid: Oid) -> Result<(Oid, Kind)> {
-        Snapshot::peel(self, oid)
+        self.in_time()?.peel(oid)
     }
 }
 
@@ -76,8 +100,8 @@ pub(crate) struct Negotiation<'h, H> {
     /// Everything in `common`, and the parents of its commits.
     known: HashSet<Oid>,
     oldest_seconds: Option<i64>,
-    /// The answer of [`Negotiation::is_enough`] while `common` stays as it is; a positive one stays for good.
-    enough: Option<bool>,
+    /// The walk from the wants, once it has begun.
+    coverage: Option<Coverage>,
 }
 
 impl<'h, H: History> Negotiation<'h, H> {
@@ -89,7 +113,7 @@ impl<'h, H: History> Negotiation<'h, H> {
             common: Vec::new(),
             known: HashSet::new(),
             oldest_seconds: None,
-            enough: None,
+            coverage: None,
         }
     }
 
@@ -101,24 +125,27 @@ impl<'h, H: History> Negotiation<'h, H> {
         if !self.history.contains(&oid)? {
             return Ok(Have::Unknown);
         }
-        let mut news = false;
         if let Some(links) = self.history.links(&oid)? {
             if self.oldest_seconds.is_none_or(|oldest| links.seconds < oldest) {
                 self.oldest_seconds = Some(links.seconds);
-                news = true;
             }
             for parent in links.parents {
-                news |= self.known.insert(parent);
+                self.learn(parent);
             }
         }
-        if self.known.insert(oid) {
+        if self.learn(oid) {
             self.common.push(oid);
-            news = true;
-        }
-        if news && self.enough == Some(false) {
-            self.enough = None;
         }
         Ok(Have::Common)
+    }
+
+    /// Whether that is news.
+    fn learn(&mut self, oid: Oid) -> bool {
+        let news = self.known.insert(oid);
+        if news && let Some(coverage) = &mut self.coverage {
+            coverage.cover(oid);
+        }
+        news
     }
 
     /// What is in common, as acknowledged.
@@ -134,61 +161,94 @@ impl<'h, H: History> Negotiation<'h, H> {
         if self.common.is_empty() {
             return Ok(false);
         }
-        if let Some(enough) = self.enough {
-            return Ok(enough);
-        }
-        let enough = self.every_want_is_covered()?;
-        self.enough = Some(enough);
-        Ok(enough)
+        let coverage = match &mut self.coverage {
+            Some(coverage) => coverage,
+            None => self.coverage.insert(Coverage::begin(self.history, &self.wants, &self.known)?),
+        };
+        coverage.walk(self.history, &self.known, self.oldest_seconds.unwrap_or(i64::MIN))
     }
+}
 
-    fn every_want_is_covered(&self) -> Result<bool> {
-        // What a finished commit has found: whether a known commit is among it and its ancestors.
-        let mut covered: HashMap<Oid, bool> = HashMap::new();
-        for want in &self.wants {
-            let (oid, kind) = self.history.peel(*want)?;
+/// The walk from the wants towards what is known. A commit is covered when it is known or a parent of it is covered.
+///
+/// Each commit is read at most twice, however often the walk goes on: what has been seen remembers its children, to
+/// which coverage is passed on.
+#[derive(Default)]
+struct Coverage {
+    /// The children by which each commit was seen.
+    seen: HashMap<Oid, SmallVec<[Oid; 1]>>,
+    covered: HashSet<Oid>,
+    /// Wanted commits that are not covered.
+    open: HashSet<Oid>,
+    /// Seen, and to be read.
+    ahead: Vec<Oid>,
+    /// Read, and older than everything in common: to be read again when something older is.
+    too_old: BinaryHeap<(i64, Oid)>,
+}
+
+impl Coverage {
+    fn begin<H: History>(history: &H, wants: &[Oid], known: &HashSet<Oid>) -> Result<Self> {
+        let mut coverage = Self::default();
+        for want in wants {
+            let (oid, kind) = history.peel(*want)?;
             // Trees and blobs have no history that could tell.
-            if kind == Kind::Commit && !self.is_covered(oid, &mut covered)? {
-                return Ok(false);
+            if kind == Kind::Commit && coverage.open.insert(oid) {
+                coverage.see(oid, None, known);
             }
         }
-        Ok(true)
+        Ok(coverage)
     }
 
-    /// Walks depth first, on a stack of its own: histories are deeper than a thread's.
-    fn is_covered(&self, start: Oid, covered: &mut HashMap<Oid, bool>) -> Result<bool> {
-        struct Visit {
-            oid: Oid,
-            parents: std::vec::IntoIter<Oid>,
+    /// Goes on until every want is covered or nothing is left that is not older than `oldest_seconds`; returns which.
+    fn walk<H: History>(&mut self, history: &H, known: &HashSet<Oid>, oldest_seconds: i64) -> Result<bool> {
+        while let Some((seconds, _)) = self.too_old.peek()
+            && *seconds >= oldest_seconds
+        {
+            self.ahead.extend(self.too_old.pop().map(|(_, oid)| oid));
         }
-        let oldest = self.oldest_seconds.unwrap_or(i64::MIN);
-        let mut path: Vec<Visit> = Vec::new();
-        let mut next = Some(start);
-        loop {
-            if let Some(oid) = next.take() {
-                if self.known.contains(&oid) || covered.get(&oid) == Some(&true) {
-                    for visit in path {
-                        covered.insert(visit.oid, true);
-                    }
-                    covered.insert(oid, true);
-                    return Ok(true);
-                }
-                // Taken for not covered from here on, which also ends a second visit of the same commit.
-                if covered.insert(oid, false).is_none()
-                    && let Some(links) = self.history.links(&oid)?
-                    && links.seconds >= oldest
-                {
-                    path.push(Visit { oid, parents: links.parents.into_iter() });
-                }
+        while !self.open.is_empty()
+            && let Some(oid) = self.ahead.pop()
+        {
+            if self.covered.contains(&oid) {
+                continue;
             }
-            match path.last_mut() {
-                None => return Ok(false),
-                Some(visit) => {
-                    next = visit.parents.next();
-                    if next.is_none() {
-                        path.pop();
-                    }
-                }
+            let Some(links) = history.links(&oid)? else { continue };
+            if links.seconds < oldest_seconds {
+                self.too_old.push((links.seconds, oid));
+                continue;
+            }
+            // The first parent comes to lie on top: it is the likeliest to be known.
+            for parent in links.parents.iter().rev() {
+                self.see(*parent, Some(oid), known);
+            }
+        }
+        Ok(self.open.is_empty())
+    }
+
+    fn see(&mut self, oid: Oid, child: Option<Oid>, known: &HashSet<Oid>) {
+        if self.covered.contains(&oid) {
+            if let Some(child) = child {
+                self.cover(child);
+            }
+            return;
+        }
+        let first = !self.seen.contains_key(&oid);
+        self.seen.entry(oid).or_default().extend(child);
+        if known.contains(&oid) {
+            self.cover(oid);
+        } else if first {
+            self.ahead.push(oid);
+        }
+    }
+
+    /// Passes it on to everything seen above `oid`, if that was seen itself.
+    fn cover(&mut self, oid: Oid) {
+        let mut fresh = vec![oid];
+        while let Some(oid) = fresh.pop() {
+            if let Some(children) = self.seen.remove(&oid) {
+                self.open.remove(&oid);
+                self.covered.insert(oid);
+                fresh.extend(children);
             }
         }
     }
@@ -197,7 +257,6 @@ impl<'h, H: History> Negotiation<'h, H> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use govc_engine::Error;
 
     /// A history given as a list of `(commit, parents)`; a commit's time is its number. Objects from 200 on are blobs.
     #[derive(Debug, Default)]
@@ -234,6 +293,24 @@ pub(crate) mod tests {
                 true => Ok((oid, Kind::Blob)),
                 false => Err(Error::not_found(format!("no object {oid}"))),
             }
+        }
+    }
+
+    /// Counts the commits that are read.
+    struct Counting(Drawn, std::cell::Cell<usize>);
+
+    impl History for Counting {
+        fn contains(&self, oid: &Oid) -> Result<bool> {
+            self.0.contains(oid)
+        }
+
+        fn links(&self, oid: &Oid) -> Result<Option<Links>> {
+            self.1.set(self.1.get() + 1);
+            self.0.links(oid)
+        }
+
+        fn peel(&self, oid: Oid) -> Result<(Oid, Kind)> {
+            self.0.peel(oid)
         }
     }
 
@@ -276,19 +353,6 @@ pub(crate) mod tests {
 
     #[test]
     fn commits_older_than_everything_in_common_are_not_walked() {
-        struct Counting(Drawn, std::cell::Cell<usize>);
-        impl History for Counting {
-            fn contains(&self, oid: &Oid) -> Result<bool> {
-                self.0.contains(oid)
-            }
-            fn links(&self, oid: &Oid) -> Result<Option<Links>> {
-                self.1.set(self.1.get() + 1);
-                self.0.links(oid)
-            }
-            fn peel(&self, oid: Oid) -> Result<(Oid, Kind)> {
-                self.0.peel(oid)
-            }
-        }
         let commits: Vec<(u8, Vec<u8>)> = (1..100).map(|n| (n, if n == 1 { vec![] } else { vec![n - 1] })).collect();
         let mut drawn: Vec<(u8, &[u8])> = commits.iter().map(|(n, parents)| (*n, &parents[..])).collect();
         drawn.push((150, &[]));
@@ -300,6 +364,60 @@ pub(crate) mod tests {
         let before = history.1.get();
         assert!(!negotiation.is_enough().unwrap());
         assert_eq!(history.1.get(), before, "the answer is remembered while nothing changes");
+    }
+
+    #[test]
+    fn all_walks_of_a_negotiation_cost_as_much_as_one() {
+        // From 50 to 199 one after the other; older ones with no way to them, which the client has.
+        let parents: Vec<[u8; 1]> = (0..=199).map(|n: u8| [n.saturating_sub(1)]).collect();
+        let commits: Vec<(u8, &[u8])> =
+            (1..=199).map(|n: u8| (n, if n <= 50 { &[][..] } else { &parents[usize::from(n)][..] })).collect();
+        let history = Counting(Drawn::new(&commits), Default::default());
+        let mut negotiation = Negotiation::new(&history, &oids(&[199]));
+        for n in (1..50).rev() {
+            negotiation.have(oid(n)).unwrap();
+            assert!(!negotiation.is_enough().unwrap());
+        }
+        assert!(history.1.get() <= 2 * 199, "{} commits were read", history.1.get());
+        negotiation.have(oid(120)).unwrap();
+        assert!(negotiation.is_enough().unwrap(), "what was walked before is remembered");
+    }
+
+    #[test]
+    fn walking_on_finds_what_walking_anew_does() {
+        // A way through a merge, met before anything on it was known, and again from another want.
+        let history = history();
+        for haves in [&[1][..], &[3, 5], &[5], &[2, 1]] {
+            let mut negotiation = Negotiation::new(&history, &oids(&[7, 5]));
+            let mut fresh = Vec::new();
+            for n in haves {
+                negotiation.have(oid(*n)).unwrap();
+                fresh.push(*n);
+                let mut anew = Negotiation::new(&history, &oids(&[7, 5]));
+                for n in &fresh {
+                    anew.have(oid(*n)).unwrap();
+                }
+                assert_eq!(negotiation.is_enough().unwrap(), anew.is_enough().unwrap(), "{fresh:?}");
+            }
+        }
+        let mut negotiation = Negotiation::new(&history, &oids(&[7, 5]));
+        negotiation.have(oid(4)).unwrap();
+        assert!(!negotiation.is_enough().unwrap(), "nothing known is below 5");
+        negotiation.have(oid(2)).unwrap();
+        assert!(negotiation.is_enough().unwrap());
+    }
+
+    #[test]
+    fn walks_end_at_the_deadline() {
+        use govc_engine::{RepoName, RepoSettings, Store, StoreOptions};
+        let backend = std::sync::Arc::new(govc_backends::MemoryBackend::new());
+        let store = Store::open(backend, StoreOptions::default()).unwrap();
+        let repo = store.create(&RepoName::new("late").unwrap(), RepoSettings::default(), "test").unwrap();
+        let snapshot = repo.snapshot();
+        let late = Timed::new(&snapshot, Instant::now());
+        assert_eq!(*late.contains(&oid(1)).unwrap_err().kind(), ErrorKind::Cancelled);
+        assert_eq!(*late.links(&oid(1)).unwrap_err().kind(), ErrorKind::Cancelled);
+        assert_eq!(*late.peel(oid(1)).unwrap_err().kind(), ErrorKind::Cancelled);
     }
 
     #[test]

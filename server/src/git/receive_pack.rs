@@ -1,7 +1,8 @@
 //! Pushing: the pack is checked and staged, the changes are decided, published and, once durable, reported.
 //!
 //! - Nothing is visible before a transaction is published; what is reported as `ok` is as durable as the repository
-//!   promises.
+//!   promises. A repository that the push creates appears right before its first transaction, so that a refused push
+//!   leaves none (unless it is the storage that fails in between).
 //! - Changes stand for themselves unless the push is atomic: those that fail are left out, and the rest is published
 //!   together as far as that goes.
 //! - Whatever fails after the commands were read is told in the report, as git's clients expect, with HTTP's 200.
@@ -9,10 +10,11 @@
 //!
 //! Source: git's `receive-pack.c`, `Documentation/gitprotocol-pack`.
 
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::io::{Read, Write};
 
-use govc_engine::{Cause, Error, ErrorKind, Expected, Kind, Oid, RefEdit, RefName, Repo, Result, Snapshot};
+use govc_engine::{Cause, Error, ErrorKind, Expected, Kind, Oid, RefEdit, RefName, Repo, Result, Snapshot, Store};
 
 use super::bridge::Flow;
 use super::pack::receive::{self, Received};
@@ -26,11 +28,26 @@ pub(crate) const ACTOR: &str = "anonymous";
 
 const ATOMIC_FAILURE: &str = "atomic push failure";
 
+/// Where a push goes.
+#[derive(Clone, Copy)]
+pub(crate) struct Target<'a> {
+    /// The repository.
+    pub(crate) repo: &'a Repo,
+    /// Whether it is a draft, to be enlisted when something is published.
+    pub(crate) is_draft: bool,
+}
+
 /// Answers one request of `git-receive-pack`.
 ///
 /// # Errors
 /// When the client is gone; all else is told to the client.
-pub(crate) fn serve(app: &App, repo: &Repo, input: &mut dyn Read, out: &mut dyn Write, flow: &Flow) -> Result<()> {
+pub(crate) fn serve(
+    app: &App,
+    target: Target<'_>,
+    input: &mut dyn Read,
+    out: &mut dyn Write,
+    flow: &Flow,
+) -> Result<()> {
     let mut reader = Reader::new(input);
     let mut request = PushRequest::default();
     if let Err(error) = request.read(&mut reader) {
@@ -44,11 +61,13 @@ pub(crate) fn serve(app: &App, repo: &Repo, input: &mut dyn Read, out: &mut dyn 
         sideband.error(error.message());
         return sideband.finish().map_err(pkt::input_error);
     }
+    if request.bands != Bands::None && !request.commands.is_empty() {
+        flow.begin_packets(out).map_err(pkt::input_error)?;
+    }
     let sideband = Sideband::new(out, request.bands, !request.quiet);
     if !request.commands.is_empty() {
-        flow.keep_alive(request.bands != Bands::None);
-        let report = push(app, repo, &request, reader.into_inner(), &sideband, flow);
-        flow.keep_alive(false);
+        let report = push(app, target, &request, reader.into_inner(), &sideband, flow);
+        flow.end_packets();
         if request.report {
             let report = report.write(&request.commands);
             sideband.data().write_all(&report).map_err(pkt::input_error)?;
@@ -105,12 +124,13 @@ impl Report {
 
 fn push(
     app: &App,
-    repo: &Repo,
+    target: Target<'_>,
     request: &PushRequest,
     pack: &mut dyn Read,
     sideband: &Sideband<'_>,
     flow: &Flow,
 ) -> Report {
+    let repo = target.repo;
     let mut report = Report::new(request.commands.len());
     let mut progress = |text: &str| {
         if flow.received() {
@@ -138,7 +158,8 @@ fn push(
     let edits = decide(&request.commands, &snapshot, sideband, &mut report);
     // A pack that fills an empty repository is just what a clone will ask for.
     let first_tips = (snapshot.reference_count() == 0).then(|| tips_of(&edits));
-    let mut publisher = Publisher { repo, received: received.as_ref(), edits, report };
+    let is_draft = Cell::new(target.is_draft);
+    let mut publisher = Publisher { store: &app.store, repo, is_draft, received: received.as_ref(), edits, report };
     if request.atomic {
         publisher.publish_all_or_nothing();
     } else {
@@ -186,6 +207,8 @@ fn decide(commands: &[Command], snapshot: &Snapshot, sideband: &Sideband<'_>, re
 
 const MOVED: &str = "failed to update ref (moved)";
 
+const CREATED_MEANWHILE: &str = "another push has created the repository meanwhile; push again";
+
 fn decide_one(command: &Command, head: &RefName) -> Result<RefEdit, &'static str> {
     let name = RefName::new(&command.name).map_err(|_| "funny refname")?;
     let target = (!command.new.is_null()).then_some(command.new);
@@ -206,25 +229,29 @@ struct Refusal {
     /// The command at fault, if it is known.
     index: Option<usize>,
     error: Error,
+    /// Whether the repository could not be created, so that nothing in it can be.
+    uncreated: bool,
 }
 
 impl Refusal {
     /// Whether the store, not the push, is at fault, so that trying less of it would not help.
     fn is_final(&self) -> bool {
-        matches!(
-            self.error.kind(),
-            ErrorKind::StorageFull
-                | ErrorKind::OutOfBudget
-                | ErrorKind::Corrupt
-                | ErrorKind::Closed
-                | ErrorKind::Cancelled
-                | ErrorKind::Backend
-        )
+        self.uncreated
+            || matches!(
+                self.error.kind(),
+                ErrorKind::StorageFull
+                    | ErrorKind::OutOfBudget
+                    | ErrorKind::Corrupt
+                    | ErrorKind::Closed
+                    | ErrorKind::Cancelled
+                    | ErrorKind::Backend
+            )
     }
 
     fn reason(&self) -> String {
         match self.error.kind() {
             ErrorKind::Conflict(_) => MOVED.to_owned(),
+            ErrorKind::Exists if self.uncreated => CREATED_MEANWHILE.to_owned(),
             _ => self.error.message().to_owned(),
         }
     }
@@ -232,13 +259,16 @@ impl Refusal {
 
 impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
-        Self { index: None, error }
+        Self { index: None, error, uncreated: false }
     }
 }
 
 /// Publishes edits, and keeps the report of them.
 struct Publisher<'a> {
+    store: &'a Store,
     repo: &'a Repo,
+    /// Whether the repository is still to be enlisted.
+    is_draft: Cell<bool>,
     received: Option<&'a Received>,
     /// In the order in which they are applied.
     edits: Vec<Edit>,
@@ -314,7 +344,7 @@ impl Publisher<'_> {
             received.commit(&mut transaction, &edits)?;
         }
         for Edit { index, edit } in edits {
-            let at_fault = |error| Refusal { index: Some(*index), error };
+            let at_fault = |error| Refusal { index: Some(*index), error, uncreated: false };
             if let Some(target) = edit.target.filter(|_| edit.name.is_branch()) {
                 let kind = transaction.object(&target).map_err(at_fault)?.kind;
                 if kind != Kind::Commit {
@@ -330,12 +360,23 @@ impl Publisher<'_> {
         let name_culprit = |error: Error| match error.kind() {
             ErrorKind::Conflict(conflict) => {
                 let culprit = edits.iter().find(|edit| edit.edit.name.as_str() == conflict.name);
-                Refusal { index: culprit.map(|edit| edit.index), error }
+                Refusal { index: culprit.map(|edit| edit.index), error, uncreated: false }
             }
             _ => Refusal::from(error),
         };
-        let published = transaction.prepare().and_then(|prepared| prepared.publish()).map_err(name_culprit)?;
+        let prepared = transaction.prepare().map_err(name_culprit)?;
+        self.enlist()?;
+        let published = prepared.publish().map_err(name_culprit)?;
         published.ticket.wait().map_err(Refusal::from)
+    }
+
+    /// Creates the repository if the push is the one to do it.
+    fn enlist(&self) -> Result<(), Refusal> {
+        if self.is_draft.get() {
+            self.store.enlist(self.repo).map_err(|error| Refusal { index: None, error, uncreated: true })?;
+            self.is_draft.set(false);
+        }
+        Ok(())
     }
 }
 
@@ -434,5 +475,8 @@ mod tests {
         let moved = Refusal::from(Error::conflict("refs/heads/a", None, Some(oid(1))));
         assert!(!moved.is_final());
         assert_eq!(moved.reason(), MOVED);
+        let late = Refusal { uncreated: true, ..refusal(ErrorKind::Exists) };
+        assert!(late.is_final());
+        assert_eq!(late.reason(), CREATED_MEANWHILE);
     }
 }

@@ -71,22 +71,19 @@ async fn info_refs(State(app): State<Arc<App>>, request: Request) -> Response {
         let text = format!("unsupported service: '{}'", pkt::one_line(named));
         return refuse(Problem::invalid(text.as_str()), &text);
     };
-    // Apart from the match: a borrow of the request must not live across an await.
-    let found = repo_of(&app, request.uri().path(), "/info/refs");
     let version = version_of(request.headers());
-    let repo = match found {
-        Ok(repo) => repo,
-        Err(Missing::Repo(name)) if service == Service::ReceivePack && app.config.git.create_on_push => {
-            match create(&app, name).await {
-                Ok(repo) => repo,
-                Err(refusal) => return *refusal,
-            }
-        }
-        Err(missing) => return missing.refuse(),
-    };
     let content_type = match service {
         Service::UploadPack => "application/x-git-upload-pack-advertisement",
         Service::ReceivePack => "application/x-git-receive-pack-advertisement",
+    };
+    let repo = match repo_of(&app, request.uri().path(), "/info/refs") {
+        Ok(repo) => repo,
+        // Looking creates nothing: only a push that brings something does.
+        Err(Missing::Repo(_)) if service == Service::ReceivePack && app.config.git.create_on_push => {
+            let mut out = Vec::new();
+            return answer_inline(advertise::unborn(version, &mut out), out, content_type);
+        }
+        Err(missing) => return missing.refuse(),
     };
     let snapshot = repo.snapshot();
     if service == Service::UploadPack && version == Version::V2 {
@@ -128,9 +125,16 @@ async fn serve(app: Arc<App>, service: Service, request: Request) -> Response {
     if request.method() != Method::POST {
         return method_not_allowed("POST", request);
     }
-    let found = repo_of(&app, request.uri().path(), ending).map_err(|missing| Box::new(missing.refuse()));
-    let checked = found.and_then(|repo| Ok((repo, check_headers(request.headers(), request_type, bytes_max)?)));
-    let (repo, headers) = match checked {
+    let found = match repo_of(&app, request.uri().path(), ending) {
+        Err(Missing::Repo(name)) if service == Service::ReceivePack && app.config.git.create_on_push => {
+            let draft = app.store.draft(&name, RepoSettings::default(), ACTOR);
+            draft.map(|repo| (repo, true)).map_err(Missing::Store)
+        }
+        found => found.map(|repo| (repo, false)),
+    };
+    let headers = check_headers(request.headers(), request_type, bytes_max);
+    let checked = found.map_err(|missing| Box::new(missing.refuse())).and_then(|found| Ok((found, headers?)));
+    let ((repo, is_draft), headers) = match checked {
         Ok(checked) => checked,
         Err(refusal) => {
             discard(request);
@@ -156,7 +160,10 @@ async fn serve(app: Arc<App>, service: Service, request: Request) -> Response {
     let work_flow = Arc::clone(&flow);
     let work = move |app: &App, out: &mut ResponseWriter| match service {
         Service::UploadPack => upload_pack::serve(app, &repo, version, &mut *input, out, &work_flow),
-        Service::ReceivePack => receive_pack::serve(app, &repo, &mut *input, out, &work_flow),
+        Service::ReceivePack => {
+            let target = receive_pack::Target { repo: &repo, is_draft };
+            receive_pack::serve(app, target, &mut *input, out, &work_flow)
+        }
     };
     respond(start(&app, flow, work), result_type).await
 }
@@ -226,9 +233,13 @@ async fn take_in(body: Body, headers: &BodyHeaders, flow: &Arc<Flow>) -> std::re
             flow.set_received();
             Ok(Taken::Small(body))
         }
-        Ok(Err(_)) | Err(_) => {
+        Ok(Err(_)) => {
             let text = "the request's body did not arrive whole";
             Err(Box::new(refuse(Problem::invalid(text), text)))
+        }
+        Err(_elapsed) => {
+            let text = "the request's body did not arrive in time";
+            Err(Box::new(refuse(Problem::new(Code::RequestTimeout, text), text)))
         }
     }
 }
@@ -293,22 +304,7 @@ fn repo_name(path: &str, ending: &str) -> Result<RepoName> {
     RepoName::new(name.strip_suffix(".git").unwrap_or(&name))
 }
 
-/// Creates the repository of a first push.
-async fn create(app: &Arc<App>, name: RepoName) -> std::result::Result<Repo, Box<Response>> {
-    let work_app = Arc::clone(app);
-    let work = move || match work_app.store.create(&name, RepoSettings::default(), ACTOR) {
-        // Another push was faster.
-        Err(error) if *error.kind() == ErrorKind::Exists => work_app.store.repo(&name),
-        created => created,
-    };
-    match app.work.run(work).await {
-        Ok(Ok(repo)) => Ok(repo),
-        Ok(Err(error)) => Err(Box::new(refuse_failure(Failure::Engine(error)))),
-        Err(error) => Err(Box::new(refuse_failure(Failure::Work(error)))),
-    }
-}
-
-/// Runs `work` on a thread of the pool; the response is what it writes.
+/// Runs `work` on a thread of the pool, once work that waits for clients has its turn; the response is what it writes.
 fn start(
     app: &Arc<App>,
     flow: Arc<Flow>,
@@ -321,7 +317,7 @@ fn start(
         writer.flush().map_err(pkt::input_error)
     };
     let app = Arc::clone(app);
-    bridge::Response::new(chunks, flow, tokio::spawn(async move { app.work.run(work).await }))
+    bridge::Response::new(chunks, flow, tokio::spawn(async move { app.work.run_with_client(work).await }))
 }
 
 /// Answers with the first chunk at hand, or with the reason why there is none.
@@ -365,6 +361,9 @@ fn refuse(problem: Problem, text: &str) -> Response {
 fn refuse_failure(failure: Failure) -> Response {
     let text = failure.to_string();
     let problem = match failure {
+        Failure::Engine(error) if bridge::client_failure(&error) == Some(std::io::ErrorKind::TimedOut) => {
+            Problem::new(Code::RequestTimeout, text.as_str())
+        }
         Failure::Engine(error) => about(Thing::Repo)(error),
         Failure::Work(error) => Problem::from(error),
         Failure::Stopping => Problem::new(Code::Busy, text.as_str()),
@@ -454,6 +453,13 @@ mod tests {
         assert!(lists(b"0013command=ls-refs0000"));
         assert!(!lists(b"0012command=fetch\n0000"));
         assert!(!lists_references(b"0013command=ls-refs0000", &plain, Service::UploadPack, Version::V0));
+    }
+
+    #[test]
+    fn a_client_that_was_too_slow_is_told_so() {
+        let refusal = |kind| refuse_failure(Failure::Engine(pkt::input_error(std::io::Error::from(kind))));
+        assert_eq!(refusal(std::io::ErrorKind::TimedOut).status().as_u16(), 408);
+        assert_eq!(refusal(std::io::ErrorKind::ConnectionAborted).status().as_u16(), 503);
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //! and 1, answer for answer as `git http-backend` gives them.
 //!
 //! A request is read whole, answered from one snapshot, and leaves nothing behind. Up to the pack an error is an
-//! `ERR` line; within the pack it goes over band 3, and without side-bands it breaks the response off.
+//! `ERR` line; within the pack it goes over band 3, and without side-bands it breaks the response off. What is walked
+//! for a request before its pack is, together, bounded by the work pool's deadline.
 //! Source: git's `upload-pack.c`, `Documentation/gitprotocol-pack`, `gitprotocol-v2`.
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -11,11 +12,11 @@ use std::io::{Read, Write};
 use govc_engine::{Error, ErrorKind, Kind, Oid, RefName, Repo, Result, Snapshot};
 
 use super::advertise::Version;
-use super::bridge::Flow;
+use super::bridge::{self, Flow};
 use super::command::{self, Command};
 use super::fetch_request::{Deepen, End, FetchRequest, MultiAck};
 use super::ls_refs::LsRefs;
-use super::negotiate::{Have, History, Negotiation};
+use super::negotiate::{Have, History, Negotiation, Timed};
 use super::pack::write::{self, PackRequest};
 use super::pkt::{self, Reader};
 use super::shallow::{self, Borders, Rule};
@@ -34,7 +35,8 @@ struct Plan {
 /// Answers one request of `git-upload-pack`.
 ///
 /// # Errors
-/// When the client is gone, or a pack without side-bands fails; all else is told to the client.
+/// When the client is gone, the time for the negotiation is over, or a pack without side-bands fails; all else is told
+/// to the client.
 pub(crate) fn serve(
     app: &App,
     repo: &Repo,
@@ -46,8 +48,8 @@ pub(crate) fn serve(
     let snapshot = repo.snapshot();
     let mut reader = Reader::new(input);
     let negotiated = match version {
-        Version::V2 => talk_v2(&snapshot, &mut reader, out),
-        Version::V0 | Version::V1 => talk_v0(&snapshot, &mut reader, out),
+        Version::V2 => talk_v2(app, &snapshot, &mut reader, out),
+        Version::V0 | Version::V1 => talk_v0(app, &snapshot, &mut reader, out),
     };
     match negotiated {
         Ok(None) => Ok(()),
@@ -61,6 +63,7 @@ pub(crate) fn serve(
 }
 
 fn talk_v2(
+    app: &App,
     snapshot: &Snapshot,
     reader: &mut Reader<&mut dyn Read>,
     out: &mut dyn Write,
@@ -75,20 +78,24 @@ fn talk_v2(
         Command::Fetch if !head.arguments => Ok(None),
         Command::Fetch => {
             let request = FetchRequest::read_v2(reader)?;
-            let plan = negotiate_v2(snapshot, &request, |refs| resolve(snapshot, refs), out)?;
+            // From here on: until the request is whole, it is the client that takes its time.
+            let history = Timed::new(snapshot, app.work.deadline());
+            let plan = negotiate_v2(&history, &request, |refs| resolve(snapshot, refs), out)?;
             Ok(plan.map(|plan| (request, plan)))
         }
     }
 }
 
 fn talk_v0(
+    app: &App,
     snapshot: &Snapshot,
     reader: &mut Reader<&mut dyn Read>,
     out: &mut dyn Write,
 ) -> Result<Option<(FetchRequest, Plan)>> {
     let request = FetchRequest::read_v0(reader)?;
     let tips = || snapshot.references().map(|(_, oid)| *oid).collect();
-    let plan = negotiate_v0(snapshot, &request, tips, |refs| resolve(snapshot, refs), out)?;
+    let history = Timed::new(snapshot, app.work.deadline());
+    let plan = negotiate_v0(&history, &request, tips, |refs| resolve(snapshot, refs), out)?;
     Ok(plan.map(|plan| (request, plan)))
 }
 
@@ -351,7 +358,9 @@ fn send_pack(
     out: &mut dyn Write,
     flow: &Flow,
 ) -> Result<()> {
-    flow.keep_alive(request.bands != Bands::None);
+    if request.bands != Bands::None {
+        flow.begin_packets(out).map_err(pkt::input_error)?;
+    }
     let sideband = Sideband::new(out, request.bands, !request.no_progress);
     let sent = {
         let mut progress = |text: &str| sideband.progress(text);
@@ -367,13 +376,13 @@ fn send_pack(
         };
         write::send(app, repo, snapshot, pack, &mut sideband.data())
     };
-    flow.keep_alive(false);
+    flow.end_packets();
     match sent {
         Ok(sent) => {
             tracing::debug!(repo = %repo.name(), objects = sent.objects, bytes = sent.bytes, "pack sent");
             sideband.finish().map_err(pkt::input_error)
         }
-        Err(error) if *error.kind() == ErrorKind::Cancelled || request.bands == Bands::None => Err(error),
+        Err(error) if request.bands == Bands::None || bridge::client_failure(&error).is_some() => Err(error),
         Err(error) => {
             tracing::warn!(repo = %repo.name(), %error, "sending a pack failed");
             sideband.error(&format!("the pack cannot be sent: {}", error.message()));

@@ -1,6 +1,9 @@
 //! Branches: list, create, show, delete. A branch's name may contain slashes.
 
+use std::sync::Arc;
+
 use axum::{
+    extract::State,
     http::{HeaderMap, Uri},
     response::Response,
 };
@@ -15,7 +18,9 @@ use super::{
     page,
     problem::{Code, Problem, Thing, about},
     repos::PageParams,
+    revision,
 };
+use crate::app::App;
 
 /// Where branches are among the references.
 const BRANCHES: &[u8] = b"refs/heads/";
@@ -81,10 +86,14 @@ pub(super) async fn list(
     request_body = NewBranch,
     responses((status = 201, description = "The new branch", body = BranchInfo)),
 )]
-pub(super) async fn create(InRepo(repo): InRepo, JsonBody(new): JsonBody<NewBranch>) -> Result<Response, Problem> {
+pub(super) async fn create(
+    State(app): State<Arc<App>>,
+    InRepo(repo): InRepo,
+    JsonBody(new, _held): JsonBody<NewBranch>,
+) -> Result<Response, Problem> {
     let name = RefName::branch(&new.name)?;
     let snapshot = repo.snapshot();
-    let target = snapshot.resolve_commit(new.from.as_deref().unwrap_or("HEAD")).map_err(about(Thing::Rev))?;
+    let target = revision::commit(&app, &snapshot, new.from.as_deref().unwrap_or("HEAD")).await?;
     let published = repo.create_ref(name.clone(), target, ACTOR).map_err(about(Thing::Branch))?;
     published.ticket.await?;
     let location = answer::location(repo.name().as_str(), &format!("/branches/{}", name.short()));

@@ -1,8 +1,8 @@
 //! Commits: make one from JSON, show one, list a history.
 //!
-//! Making one is a memory operation and the wait for its ticket; only a large body is parsed, hashed and committed
-//! on the pool of blocking threads. The acknowledgement is sent after the ticket, so what was answered is durable
-//! as the repository promises.
+//! Making one is a memory operation and the wait for its ticket; only a large body, or one of many changes, is parsed,
+//! hashed and committed on the pool of blocking threads. The acknowledgement is sent after the ticket, so what was
+//! answered is durable as the repository promises.
 
 use std::{sync::Arc, time::Instant};
 
@@ -15,24 +15,29 @@ use axum::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use govc_engine::{
     Change, ChangeSet, ChangeStatus, Commit, CommitRequest, Committed, Content, EntryMode, Expected, FileChange,
-    LogCursor, LogOptions, Oid, RefName, Repo, Signature, Snapshot,
+    LogCursor, LogOptions, Oid, RefConflict, RefName, Repo, Signature, Snapshot,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
-    ACTOR, INLINE_BYTES_MAX, answer,
+    ACTOR, answer,
     conditional::{self, ETag},
-    extract::{InRepo, Params, RawJson, RestText, present},
+    extract::{InRepo, JsonBody, Params, RawJson, RestText, present},
     page,
     people::{self, PersonInfo, PersonInput},
-    problem::{Problem, Thing, about},
+    problem::{Code, Problem, Thing, about},
+    revision,
     time::Moment,
 };
 use crate::app::App;
 
 /// How many changed files of a commit are listed.
 const FILES_MAX: usize = 3000;
+
+/// Up to this size, in bytes, and with so many changes, a commit is made where its request is served.
+const INLINE_COMMIT_BYTES_MAX: usize = 64 << 10;
+const INLINE_CHANGES_MAX: usize = 16;
 
 /// A commit to be made: any number of changes, all or none.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -191,7 +196,7 @@ pub(super) struct LogParams {
 /// Make a commit
 ///
 /// Any number of files, all or none, and nothing else is needed: no clone, no staging. State `expected_head` (or
-/// `If-Match` with the commit's id) to be sure that nobody was faster.
+/// `If-Match` with the commit's id; if both are there, both must hold) to be sure that nobody was faster.
 #[utoipa::path(
     post, path = "/api/v1/repos/{id}/commits", tag = "commits", operation_id = "create_commit",
     params(("id" = String, Path, description = "The repository, percent-encoded")),
@@ -205,10 +210,20 @@ pub(super) async fn create(
     body: RawJson,
 ) -> Result<Response, Problem> {
     let name = repo.name();
-    let made = if body.0.len() > INLINE_BYTES_MAX {
-        app.work.run(move || make(&repo, &headers, &body)).await??
+    let deadline = app.work.deadline();
+    let made = if body.len() > INLINE_COMMIT_BYTES_MAX {
+        let work = move || {
+            let JsonBody(new, _held) = body.parse()?;
+            make(&repo, &headers, new, deadline)
+        };
+        app.work.run(work).await??
     } else {
-        make(&repo, &headers, &body)?
+        let JsonBody(new, _held) = body.parse::<NewCommit>()?;
+        if new.is_quick() {
+            make(&repo, &headers, new, deadline)?
+        } else {
+            app.work.run(move || make(&repo, &headers, new, deadline)).await??
+        }
     };
     let Made { committed, branch, message, author, committer } = made;
     let version = committed.published.version;
@@ -261,16 +276,17 @@ pub(super) async fn show(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let snapshot = repo.snapshot();
-    let oid = snapshot.resolve_commit(&rev).map_err(about(Thing::Rev))?;
+    let oid = revision::commit(&app, &snapshot, &rev).await?;
     let etag = ETag::of(&oid);
     if let Some(response) = conditional::not_modified(&headers, &etag) {
         return Ok(response);
     }
+    let deadline = app.work.deadline();
     let detail = app
         .work
         .run(move || {
             let commit = snapshot.commit(&oid)?;
-            let changes = snapshot.changes(oid, FILES_MAX)?;
+            let changes = snapshot.changes(oid, FILES_MAX, Some(deadline))?;
             Ok::<_, Problem>(CommitDetail::new(&oid, &commit, &changes))
         })
         .await??;
@@ -286,8 +302,7 @@ struct Made {
     committer: Signature,
 }
 
-fn make(repo: &Repo, headers: &HeaderMap, body: &RawJson) -> Result<Made, Problem> {
-    let new: NewCommit = body.parse()?;
+fn make(repo: &Repo, headers: &HeaderMap, new: NewCommit, deadline: Instant) -> Result<Made, Problem> {
     if new.message.trim().is_empty() {
         return Err(Problem::invalid("message is empty"));
     }
@@ -300,24 +315,23 @@ fn make(repo: &Repo, headers: &HeaderMap, body: &RawJson) -> Result<Made, Proble
         None => snapshot.head().clone(),
     };
     let (author, committer) = people(&new)?;
-    let from = new.create_branch_from.as_deref().map(|rev| snapshot.resolve_commit(rev));
+    let from = new.create_branch_from.as_deref().map(|rev| snapshot.resolve_commit_until(rev, Some(deadline)));
     let current = snapshot.reference(&branch);
     // What can be missing or in the way: a file of a branch that is there, else the branch.
     let thing = if current.is_some() { Thing::File } else { Thing::Branch };
+    let stated = expected_head(new.expected_head)?;
     let demanded = conditional::demanded(headers, &branch, current)?;
     let by_header = demanded.is_some();
     let request = CommitRequest {
         message: new.message.clone(),
         author: author.clone(),
         committer: committer.clone(),
-        expected_head: match demanded {
-            Some(expected) => expected,
-            None => expected_head(new.expected_head)?,
-        },
+        expected_head: both(demanded, stated, &branch, current)?,
         create_branch_from: from.transpose().map_err(about(Thing::Rev))?,
         changes: new.changes.into_iter().map(ChangeInput::into_change).collect::<Result<_, _>>()?,
         allow_empty: new.allow_empty,
         actor: ACTOR.to_owned(),
+        deadline: Some(deadline),
         branch: branch.clone(),
     };
     let committed = repo.commit(request).map_err(|error| {
@@ -348,8 +362,33 @@ fn expected_head(wanted: Option<Option<String>>) -> Result<Expected, Problem> {
     }
 }
 
+/// What a branch must be for the headers, which `current` satisfies, and for the body.
+fn both(
+    demanded: Option<Expected>,
+    stated: Expected,
+    branch: &RefName,
+    current: Option<Oid>,
+) -> Result<Expected, Problem> {
+    if demanded.is_some() && !stated.holds(current) {
+        let expected = if let Expected::Is(oid) = stated { Some(oid) } else { None };
+        let conflict = RefConflict { name: branch.as_str().into_owned(), expected, actual: current };
+        return Err(Problem::conflict(Code::Conflict, conflict));
+    }
+    // What headers demand is what is there, so that it says as much as the body or more.
+    Ok(demanded.unwrap_or(stated))
+}
+
 fn oid(member: &str, hex: &str) -> Result<Oid, Problem> {
     hex.parse().map_err(|_| Problem::invalid(format!("{member} is not an object id of 40 hexadecimal digits")))
+}
+
+impl NewCommit {
+    /// Whether it can be made without holding up others: a moved directory is measured, and a revision may be a walk.
+    fn is_quick(&self) -> bool {
+        self.changes.len() <= INLINE_CHANGES_MAX
+            && self.changes.iter().all(|change| change.op != ChangeOp::Move)
+            && !self.create_branch_from.as_deref().is_some_and(revision::may_walk)
+    }
 }
 
 impl ChangeInput {
@@ -399,7 +438,9 @@ fn log(snapshot: &Snapshot, params: &LogParams, limit: usize, deadline: Instant)
     };
     let from = match (&after, &params.rev) {
         (Some(_), _) => Vec::new(),
-        (None, Some(rev)) => vec![snapshot.resolve_commit(rev).map_err(about(Thing::Rev))?],
+        (None, Some(rev)) => {
+            vec![snapshot.resolve_commit_until(rev, Some(deadline)).map_err(about(Thing::Rev))?]
+        }
         (None, None) => snapshot.reference(snapshot.head()).into_iter().collect(),
     };
     let path = params.path.as_deref().map(|path| path.trim_matches('/')).filter(|path| !path.is_empty());

@@ -1,8 +1,9 @@
 //! What a commit contains: directories, files as JSON, files as bytes.
 //!
 //! Entity tags are object ids, so a client that has a content is told so before it is read. Small objects are read
-//! where the request is; large ones, and recursive lists, on the pool of blocking threads. Which commit answered is
-//! in the header `Govc-Commit`: in the body it would make every answer new with every commit.
+//! where the request is; large ones, and recursive lists, on the pool of blocking threads, and within the budget for
+//! what clients hold. Which commit answered is in the header `Govc-Commit`: in the body it would make every answer
+//! new with every commit.
 
 use std::sync::Arc;
 
@@ -27,6 +28,7 @@ use super::{
     page,
     problem::{Code, Problem, Thing, about},
     range::Wanted,
+    revision,
 };
 use crate::app::App;
 
@@ -150,7 +152,7 @@ pub(super) async fn tree(
     let after = page::key(params.cursor.as_deref())?;
     let snapshot = repo.snapshot();
     let path = path.strip_suffix(b"/").unwrap_or(&path).to_vec();
-    let found = Found::find(&snapshot, params.rev.as_deref(), &path)?;
+    let found = Found::find(&app, &snapshot, params.rev.as_deref(), &path).await?;
     if !found.mode.is_tree() {
         return Err(Problem::invalid(format!("{} is not a directory", String::from_utf8_lossy(&path))));
     }
@@ -194,7 +196,7 @@ pub(super) async fn read(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let snapshot = repo.snapshot();
-    let found = Found::file(&snapshot, params.rev.as_deref(), &path)?;
+    let found = Found::file(&app, &snapshot, params.rev.as_deref(), &path).await?;
     let etag = ETag::of_file(&found.oid, found.mode);
     if let Some(response) = conditional::not_modified(&headers, &etag) {
         return Ok(answer::at_commit(response, &found.commit));
@@ -204,12 +206,15 @@ pub(super) async fn read(
         let detail = format!("the file has {size} bytes, too many for JSON; use raw instead of read");
         return Err(Problem::new(Code::ContentTooLarge, detail));
     }
+    // The content, and the answer that is made of it.
+    let held = app.bodies.hold(size.saturating_mul(2)).await?;
     let oid = found.oid;
     let respond = move || {
         let data = snapshot.object(&oid)?.data;
         Ok::<_, Problem>(answer::ok(&FileContent::new(&path, &found, &data)))
     };
-    let response = if fits_inline(size) { respond()? } else { app.work.run(respond).await?? };
+    let mut response = if fits_inline(size) { respond()? } else { app.work.run(respond).await?? };
+    held.keep_with(&mut response);
     Ok(answer::at_commit(answer::tagged(response, &etag), &found.commit))
 }
 
@@ -236,20 +241,20 @@ pub(super) async fn raw(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let snapshot = repo.snapshot();
-    let found = Found::file(&snapshot, params.rev.as_deref(), &path)?;
+    let found = Found::file(&app, &snapshot, params.rev.as_deref(), &path).await?;
     let etag = ETag::of(&found.oid);
     if let Some(response) = conditional::not_modified(&headers, &etag) {
         return Ok(answer::at_commit(response, &found.commit));
     }
+    let size = found.size(&snapshot)?;
+    let held = app.bodies.hold(size).await?;
     let oid = found.oid;
-    let object = if fits_inline(found.size(&snapshot)?) {
-        snapshot.object(&oid)?
-    } else {
-        app.work.run(move || snapshot.object(&oid)).await??
-    };
+    let object =
+        if fits_inline(size) { snapshot.object(&oid)? } else { app.work.run(move || snapshot.object(&oid)).await?? };
     let range = headers.get(RANGE).filter(|_| conditional::range_applies(&headers, &etag));
     let range = range.and_then(|value| value.to_str().ok());
-    let response = bytes_or_part(object.data, range)?;
+    let mut response = bytes_or_part(object.data, range)?;
+    held.keep_with(&mut response);
     Ok(answer::at_commit(answer::tagged(response, &etag), &found.commit))
 }
 
@@ -302,8 +307,8 @@ struct Found {
 }
 
 impl Found {
-    fn find(snapshot: &Snapshot, rev: Option<&str>, path: &[u8]) -> Result<Self, Problem> {
-        let commit = snapshot.resolve_commit(rev.unwrap_or("HEAD")).map_err(about(Thing::Rev))?;
+    async fn find(app: &App, snapshot: &Snapshot, rev: Option<&str>, path: &[u8]) -> Result<Self, Problem> {
+        let commit = revision::commit(app, snapshot, rev.unwrap_or("HEAD")).await?;
         match snapshot.entry(commit, path).map_err(about(Thing::File))? {
             Some(entry) => Ok(Self { commit, mode: entry.mode, oid: entry.oid }),
             None => {
@@ -313,8 +318,8 @@ impl Found {
         }
     }
 
-    fn file(snapshot: &Snapshot, rev: Option<&str>, path: &[u8]) -> Result<Self, Problem> {
-        let found = Self::find(snapshot, rev, path)?;
+    async fn file(app: &App, snapshot: &Snapshot, rev: Option<&str>, path: &[u8]) -> Result<Self, Problem> {
+        let found = Self::find(app, snapshot, rev, path).await?;
         if found.mode.is_blob() {
             return Ok(found);
         }

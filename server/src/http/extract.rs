@@ -7,16 +7,18 @@
 use std::sync::Arc;
 
 use axum::{
-    body::{Body, Bytes, HttpBody as _},
     extract::{FromRequest, FromRequestParts, Query, Request},
     http::{HeaderMap, header::CONTENT_TYPE, request::Parts},
 };
 use govc_engine::{Repo, RepoName};
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 
-use super::problem::{Code, Problem, Thing, about};
+use super::{
+    INLINE_BYTES_MAX,
+    body::{Held, HeldBody},
+    problem::{Code, Problem, Thing, about},
+};
 use crate::app::App;
 
 /// Which segment of `/api/v1/repos/{id}/…` is the id, and how many stand before the rest.
@@ -39,10 +41,10 @@ pub(crate) struct RestText(pub(crate) String);
 pub(crate) struct Params<T>(pub(crate) T);
 
 /// A body that says it is JSON, not parsed yet: a large one is parsed where it does not hold up others.
-pub(crate) struct RawJson(pub(crate) Bytes);
+pub(crate) struct RawJson(HeldBody);
 
-/// A parsed body.
-pub(crate) struct JsonBody<T>(pub(crate) T);
+/// A parsed body, and the memory that it may take, which must live as long.
+pub(crate) struct JsonBody<T>(pub(crate) T, pub(crate) Arc<Held>);
 
 impl<S: Send + Sync> FromRequestParts<S> for Named {
     type Rejection = Problem;
@@ -100,45 +102,44 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
 impl FromRequest<Arc<App>> for RawJson {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Problem> {
+    async fn from_request(mut request: Request, app: &Arc<App>) -> Result<Self, Problem> {
         if !says_json(request.headers()) {
             return Err(Problem::new(Code::UnsupportedMediaType, "the body must be application/json"));
         }
-        read_body(request.into_body(), app.config.server.body_bytes_max).await.map(Self)
+        // Who had to see the body before has left it there.
+        match request.extensions_mut().remove::<HeldBody>() {
+            Some(body) => Ok(Self(body)),
+            None => app.bodies.read(request.into_body()).await.map(Self),
+        }
     }
 }
 
-impl<T: DeserializeOwned> FromRequest<Arc<App>> for JsonBody<T> {
+impl<T: DeserializeOwned + Send + 'static> FromRequest<Arc<App>> for JsonBody<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Problem> {
-        RawJson::from_request(request, app).await?.parse().map(Self)
+        let body = RawJson::from_request(request, app).await?;
+        if body.len() <= INLINE_BYTES_MAX { body.parse() } else { app.work.run(move || body.parse()).await? }
     }
 }
 
 impl RawJson {
+    /// The body's length in bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.0.bytes.len()
+    }
+
     /// Parses the body.
-    pub(crate) fn parse<T: DeserializeOwned>(&self) -> Result<T, Problem> {
-        serde_json::from_slice(&self.0).map_err(|error| {
+    pub(crate) fn parse<T: DeserializeOwned>(self) -> Result<JsonBody<T>, Problem> {
+        let HeldBody { bytes, held } = self.0;
+        let parsed = serde_json::from_slice(&bytes).map_err(|error| {
             if error.is_data() {
                 Problem::invalid(format!("the body is not valid: {error}"))
             } else {
                 Problem::new(Code::InvalidJson, format!("the body is not JSON: {error}"))
             }
-        })
-    }
-}
-
-/// Reads a whole body of at most `bytes_max`. One that says it is larger is refused before it is sent.
-pub(crate) async fn read_body(body: Body, bytes_max: u64) -> Result<Bytes, Problem> {
-    let too_large = || Problem::new(Code::BodyTooLarge, format!("the body is larger than {bytes_max} bytes"));
-    if body.size_hint().lower() > bytes_max {
-        return Err(too_large());
-    }
-    match Limited::new(body, usize::try_from(bytes_max).unwrap_or(usize::MAX)).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
-        Err(error) => Err(Problem::invalid(format!("the body ended early: {error}"))),
+        })?;
+        Ok(JsonBody(parsed, held))
     }
 }
 

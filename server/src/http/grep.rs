@@ -10,7 +10,8 @@ use utoipa::ToSchema;
 use super::{
     answer,
     extract::{InRepo, JsonBody},
-    problem::{Problem, Thing, about},
+    problem::Problem,
+    revision,
 };
 use crate::app::App;
 
@@ -118,11 +119,11 @@ pub(super) struct SpanInfo {
 pub(super) async fn grep(
     State(app): State<Arc<App>>,
     InRepo(repo): InRepo,
-    JsonBody(request): JsonBody<GrepRequest>,
+    JsonBody(request, _held): JsonBody<GrepRequest>,
 ) -> Result<Response, Problem> {
     let snapshot = repo.snapshot();
     let rev = request.rev.clone().unwrap_or_else(|| snapshot.head().short().into_owned());
-    let commit = snapshot.resolve_commit(request.rev.as_deref().unwrap_or("HEAD")).map_err(about(Thing::Rev))?;
+    let commit = revision::commit(&app, &snapshot, request.rev.as_deref().unwrap_or("HEAD")).await?;
     let query = GrepQuery { deadline: Some(app.work.deadline()), ..request.query()? };
     let answer = app.work.run(move || govc_search::grep(&snapshot, commit, &query)).await??;
     Ok(answer::ok(&GrepResponse::new(rev, commit.to_string(), answer)))

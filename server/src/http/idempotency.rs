@@ -31,7 +31,7 @@ use parking_lot::Mutex;
 use tower::{Layer, Service};
 
 use super::{
-    extract::read_body,
+    body::Bodies,
     problem::{Code, Problem},
 };
 
@@ -172,7 +172,7 @@ impl Answer {
 #[derive(Clone)]
 pub(crate) struct IdempotencyLayer {
     remembered: Arc<Remembered>,
-    body_bytes_max: u64,
+    bodies: Bodies,
 }
 
 /// A route behind [`Remembered`]. Requests without a key pass at no cost.
@@ -183,9 +183,9 @@ pub(crate) struct Idempotent<S> {
 }
 
 impl IdempotencyLayer {
-    /// A memory of its own, for requests with bodies of at most `body_bytes_max`.
-    pub(crate) fn new(body_bytes_max: u64) -> Self {
-        Self { remembered: Arc::default(), body_bytes_max }
+    /// A memory of its own, for requests whose bodies come as `bodies` says.
+    pub(crate) fn new(bodies: Bodies) -> Self {
+        Self { remembered: Arc::default(), bodies }
     }
 }
 
@@ -231,9 +231,11 @@ where
     S::Future: Send + 'static,
 {
     let key = key_of(&request)?;
-    let (parts, body) = request.into_parts();
-    let body = read_body(body, layer.body_bytes_max).await?;
-    let body_hash = hash_object(Kind::Blob, &body)?;
+    let (mut parts, body) = request.into_parts();
+    let body = layer.bodies.read(body).await?;
+    let body_hash = hash_object(Kind::Blob, &body.bytes)?;
+    // Handlers find it there instead of reading it again.
+    parts.extensions.insert(body);
     let turn = match layer.remembered.decide(key, body_hash, Instant::now()) {
         Decision::Replay(answer) => return Ok(answer.replay()),
         Decision::Refuse(problem) => return Err(problem),
@@ -241,7 +243,7 @@ where
     };
     // A task of its own, so that a client that goes away finds the answer when it comes back.
     let run = tokio::spawn(async move {
-        let Ok(response) = inner.call(Request::from_parts(parts, Body::from(body))).await;
+        let Ok(response) = inner.call(Request::from_parts(parts, Body::empty())).await;
         remember(turn, response).await
     });
     run.await.unwrap_or_else(|_| Err(Problem::new(Code::Internal, "the request failed inside the server")))

@@ -5,10 +5,13 @@
 //! what walks, scans or waits for a disk runs on the pool of blocking threads. A write is answered only after its
 //! ticket: what a client was told is as durable as the repository promises.
 //!
+//! Around all routes, [`body`] bounds what clients hold and how long they stall.
+//!
 //! Handlers carry their full paths, which are the routes as well as the OpenAPI document's, so that one search
 //! finds all three.
 
 mod answer;
+pub(crate) mod body;
 mod branches;
 mod commits;
 mod conditional;
@@ -22,40 +25,43 @@ mod people;
 pub(crate) mod problem;
 mod range;
 mod repos;
+mod revision;
 mod system;
 mod tags;
 mod time;
 
 use std::{future::ready, sync::Arc};
 
-use axum::{Extension, Router, routing::get};
+use axum::{Extension, Router, middleware, routing::get};
 use utoipa_axum::{
     router::{OpenApiRouter, UtoipaMethodRouterExt},
     routes,
 };
 
 use crate::app::App;
+use body::Bodies;
 
 /// Who is noted as the author of a change of references: there are no users yet.
 const ACTOR: &str = "anonymous";
 
-/// Up to how many bytes are parsed, hashed or read where the request is served; more would hold up others.
+/// Up to how many bytes are parsed or read where the request is served; more would hold up others.
 const INLINE_BYTES_MAX: usize = 256 * 1024;
 
 /// Everything but Git's own protocol, with problem documents for unknown paths and methods.
 pub(crate) fn router(app: Arc<App>) -> Router {
-    let (router, document) = api(app.config.server.body_bytes_max).merge(system::routes(&app)).split_for_parts();
+    let (router, document) = api(app.bodies.clone()).merge(system::routes(&app)).split_for_parts();
     let document = openapi::finish(document);
     router
         .route("/api/v1/repos/{id}/tree/", get(content::root))
         .route("/api/v1/openapi.json", get(move || ready(openapi::serve(document.clone()))))
         .method_not_allowed_fallback(problem::method_not_allowed)
         .fallback(problem::route_not_found)
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), body::bounded))
         .with_state(app)
 }
 
-/// The API, which takes bodies of at most `body_bytes_max`. Each line is one path with its methods.
-fn api(body_bytes_max: u64) -> OpenApiRouter<Arc<App>> {
+/// The API. Each line is one path with its methods.
+fn api(bodies: Bodies) -> OpenApiRouter<Arc<App>> {
     // Changes of repositories share one turn.
     let settings_turn = Extension(repos::SettingsTurn::default());
     OpenApiRouter::with_openapi(openapi::base())
@@ -85,16 +91,19 @@ fn api(body_bytes_max: u64) -> OpenApiRouter<Arc<App>> {
         .routes(routes!(content::raw))
         // /api/v1/repos/{id}/grep
         .routes(routes!(grep::grep))
-        .route_layer(idempotency::IdempotencyLayer::new(body_bytes_max))
+        .route_layer(idempotency::IdempotencyLayer::new(bodies))
 }
 
 #[cfg(test)]
 mod tests {
     use serde_json::Value;
 
+    use super::Bodies;
+    use crate::config::Config;
+
     /// The document of the API's own routes.
     fn document() -> Value {
-        let (_, document) = super::api(1 << 20).split_for_parts();
+        let (_, document) = super::api(Bodies::new(&Config::default().server)).split_for_parts();
         serde_json::from_slice(&super::openapi::finish(document)).expect("JSON")
     }
 
@@ -149,7 +158,7 @@ mod tests {
         }
         assert!(names > 20, "schemas are used");
         let commit = &document["paths"]["/api/v1/repos/{id}/commits"]["post"];
-        for status in ["201", "400", "404", "409", "412", "413", "415", "422", "503", "507", "default"] {
+        for status in ["201", "400", "404", "408", "409", "412", "413", "415", "422", "503", "507", "default"] {
             assert!(commit["responses"][status].is_object(), "status {status}: {commit}");
         }
     }

@@ -85,6 +85,7 @@ fn describe_problems(path: &str, item: &mut PathItem) {
             add(operation, Code::RepoNotFound, "The repository, or what is named in it, is not there");
         }
         if operation.request_body.is_some() {
+            add(operation, Code::RequestTimeout, "The body did not arrive in time");
             add(operation, Code::BodyTooLarge, "The body, or an object in it, is too large");
             add(operation, Code::UnsupportedMediaType, "The body is not JSON");
         }

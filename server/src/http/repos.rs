@@ -148,7 +148,10 @@ pub(super) async fn list(
     request_body = NewRepo,
     responses((status = 201, description = "The new repository", body = RepoInfo)),
 )]
-pub(super) async fn create(State(app): State<Arc<App>>, JsonBody(new): JsonBody<NewRepo>) -> Result<Response, Problem> {
+pub(super) async fn create(
+    State(app): State<Arc<App>>,
+    JsonBody(new, _held): JsonBody<NewRepo>,
+) -> Result<Response, Problem> {
     let name = RepoName::new(&new.id)?;
     let mut settings = RepoSettings { description: new.description, ..RepoSettings::default() };
     if let Some(branch) = &new.default_branch {
@@ -179,7 +182,7 @@ pub(super) async fn show(InRepo(repo): InRepo, headers: HeaderMap) -> Result<Res
 
 /// Change or rename a repository
 ///
-/// A change of the id comes first; if it is refused, nothing has changed.
+/// Everything or, if anything is refused, nothing.
 #[utoipa::path(
     patch, path = "/api/v1/repos/{id}", tag = "repositories", operation_id = "update_repo",
     params(("id" = String, Path, description = "The repository, percent-encoded")),
@@ -191,7 +194,7 @@ pub(super) async fn update(
     Extension(turn): Extension<SettingsTurn>,
     Named(name): Named,
     headers: HeaderMap,
-    JsonBody(change): JsonBody<RepoChange>,
+    JsonBody(change, _held): JsonBody<RepoChange>,
 ) -> Result<Response, Problem> {
     let turn = turn.0.lock_owned().await;
     let store = app.store.clone();
@@ -222,13 +225,15 @@ pub(super) async fn remove(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let turn = turn.0.lock_owned().await;
-    let store = app.store.clone();
+    let server = app.clone();
     app.work
         .run(move || {
             let _turn = turn;
-            let repo = store.repo(&name).map_err(about(Thing::Repo))?;
+            let repo = server.store.repo(&name).map_err(about(Thing::Repo))?;
             conditional::require_match(&headers, &RepoInfo::of(&repo).etag()?)?;
-            store.delete(&name).map_err(about(Thing::Repo))
+            server.store.delete(&name).map_err(about(Thing::Repo))?;
+            server.packs.retain(|other| other != repo.id());
+            Ok::<_, Problem>(())
         })
         .await??;
     Ok(answer::no_content())
@@ -278,17 +283,8 @@ impl RepoChange {
         let changed = wanted.description != settings.description
             || wanted.default_branch != settings.default_branch
             || wanted.durability != settings.durability;
-        // The id first: it alone can be refused because of others, and then nothing has changed.
-        let mut repo = match &self.id {
-            Some(id) if id != repo.name().as_str() => {
-                store.rename(&repo.name(), &RepoName::new(id)?).map_err(about(Thing::Repo))?
-            }
-            _ => repo,
-        };
-        if changed {
-            repo = store.update(&repo.name(), wanted).map_err(about(Thing::Repo))?;
-        }
-        Ok(repo)
+        let new_name = self.id.as_deref().map(RepoName::new).transpose()?;
+        store.alter(&repo.name(), new_name.as_ref(), changed.then_some(wanted)).map_err(about(Thing::Repo))
     }
 }
 

@@ -20,6 +20,7 @@ use super::{
     people::{self, PersonInfo, PersonInput},
     problem::{Code, Problem, Thing, about},
     repos::PageParams,
+    revision,
     time::Moment,
 };
 use crate::app::App;
@@ -114,9 +115,13 @@ pub(super) async fn list(
     request_body = NewTag,
     responses((status = 201, description = "The new tag", body = TagInfo)),
 )]
-pub(super) async fn create(InRepo(repo): InRepo, JsonBody(new): JsonBody<NewTag>) -> Result<Response, Problem> {
+pub(super) async fn create(
+    State(app): State<Arc<App>>,
+    InRepo(repo): InRepo,
+    JsonBody(new, _held): JsonBody<NewTag>,
+) -> Result<Response, Problem> {
     let name = RefName::tag(&new.name)?;
-    let target = repo.snapshot().resolve(new.target.as_deref().unwrap_or("HEAD")).map_err(about(Thing::Rev))?;
+    let target = revision::object(&app, &repo.snapshot(), new.target.as_deref().unwrap_or("HEAD")).await?;
     let (oid, published) = match &new.message {
         Some(message) => {
             let (now, email) = (Moment::now(), new.email.as_deref());

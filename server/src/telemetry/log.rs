@@ -2,7 +2,8 @@
 //!
 //! A JSON line has `timestamp` (RFC 3339, UTC), `level`, `message`, the event's own fields beside them, and
 //! `target`. Standard output is left to the one line that says the server is ready. Lines go through
-//! [`LogSink`], so that a request never waits for the terminal or pipe that reads the log.
+//! [`LogSink`], so that a request never waits for the terminal or pipe that reads the log: a reader that stays behind
+//! misses lines, and is told how many.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::panic::PanicHookInfo;
@@ -16,7 +17,9 @@ use crate::config::{LogFormat, LoggingConfig};
 ///
 /// Does nothing if logging has been started before.
 pub(crate) fn start(logging: LoggingConfig) -> Option<SinkGuard> {
-    let (sink, guard) = LogSink::start(std::io::stderr()).ok()?;
+    // Of the highest level, so that no setting but `off` hides it.
+    let tell_lost = |lost: u64| tracing::error!("{lost} log lines were lost");
+    let (sink, guard) = LogSink::start(std::io::stderr(), tell_lost).ok()?;
     subscribe(logging, sink).then(|| {
         std::panic::set_hook(Box::new(log_panic));
         guard

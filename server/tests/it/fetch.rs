@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use crate::{
     git::Git,
     history,
-    pack::line,
+    http::Reply,
+    pack::{deflate, line, lines},
     server::{Place, Server},
 };
 
@@ -230,6 +231,31 @@ fn a_fetch_with_many_haves_is_compressed_and_understood() {
     }
 }
 
+/// The answer to a fetch of `want` by a client that has `have`, and the pack in it.
+fn fetched(server: &Server, repo: &str, arguments: &[&str], want: &str, have: &str) -> (Reply, Vec<u8>) {
+    let mut body = line(b"command=fetch");
+    body.extend_from_slice(b"0001");
+    for argument in arguments.iter().chain(&["no-progress"]) {
+        body.extend(line(argument.as_bytes()));
+    }
+    body.extend(line(format!("want {want}\n").as_bytes()));
+    body.extend(line(format!("have {have}\n").as_bytes()));
+    body.extend(line(b"done\n"));
+    body.extend_from_slice(b"0000");
+    let headers = [("content-type", "application/x-git-upload-pack-request"), ("git-protocol", "version=2")];
+    let reply = server.http().send("POST", &format!("/{repo}.git/git-upload-pack"), &headers, &body);
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    let data = lines(&reply.body).into_iter().filter(|payload| payload.first() == Some(&1));
+    let pack = data.flat_map(|payload| payload[1..].to_vec()).collect();
+    (reply, pack)
+}
+
+/// How many objects a pack announces.
+fn objects_in(pack: &[u8]) -> u32 {
+    assert!(pack.starts_with(b"PACK"), "a pack came");
+    u32::from_be_bytes(pack[8..12].try_into().expect("four bytes"))
+}
+
 #[test]
 fn a_thin_pack_holds_the_change_alone() {
     let place = Place::new();
@@ -246,26 +272,70 @@ fn a_thin_pack_holds_the_change_alone() {
     let new = git.commit(&work, "large", &content, "changed");
     git.ok(&work, &["push", "-q", "origin", "main"]);
 
-    let mut body = line(b"command=fetch");
-    body.extend_from_slice(b"0001");
-    for argument in ["thin-pack", "ofs-delta", "no-progress"] {
-        body.extend(line(argument.as_bytes()));
-    }
-    body.extend(line(format!("want {new}\n").as_bytes()));
-    body.extend(line(format!("have {old}\n").as_bytes()));
-    body.extend(line(b"done\n"));
-    body.extend_from_slice(b"0000");
-    let headers = [("content-type", "application/x-git-upload-pack-request"), ("git-protocol", "version=2")];
-    let reply = server.http().send("POST", "/thin.git/git-upload-pack", &headers, &body);
-    assert_eq!(reply.status, 200, "{}", reply.text());
-    assert!(reply.body.windows(4).any(|bytes| bytes == b"PACK"), "a pack came");
-    // Commit, tree and blob. The blob comes whole: deltas on what a client has are not made yet.
-    let sent = reply.body.windows(12).find(|bytes| bytes.starts_with(b"PACK")).expect("a pack's header");
-    assert_eq!(sent[8..12], [0, 0, 0, 3], "objects in the pack");
+    let (reply, pack) = fetched(&server, "thin", &["thin-pack", "ofs-delta"], &new, &old);
+    assert_eq!(objects_in(&pack), 3, "commit, tree and blob");
+    assert!(reply.body.len() < 4096, "{} bytes for one changed byte", reply.body.len());
+    // A client that does not take thin packs gets the blob whole.
+    let (_, pack) = fetched(&server, "thin", &["ofs-delta"], &new, &old);
+    assert_eq!(objects_in(&pack), 3, "commit, tree and blob");
+    assert!(pack.len() > content.len(), "{} bytes", pack.len());
 
     let copy = place.path("copy");
     git.clone_repo(&server.url("thin"), &copy, &[]);
     assert_eq!(std::fs::read(copy.join("large")).expect("the file"), content);
+}
+
+#[test]
+fn small_changes_of_a_large_text_are_sent_as_deltas() {
+    let place = Place::new();
+    let git = Git::new(&place.path("home"));
+    let server = place.serve();
+    server.create("text");
+    let (ours, theirs) = (place.path("ours"), place.path("theirs"));
+    git.init(&theirs);
+    let mut text: Vec<String> = history::noise(3, 640_000).chunks(16).map(|bytes| format!("{bytes:02x?}\n")).collect();
+    git.commit(&theirs, "small", b"small\n", "another file");
+    let old = git.commit(&theirs, "dir/text", text.concat().as_bytes(), "a text");
+    git.ok(&theirs, &["remote", "add", "origin", &server.url("text")]);
+    git.ok(&theirs, &["push", "-q", "origin", "main"]);
+    git.clone_repo(&server.url("text"), &ours, &[]);
+    let mut new = String::new();
+    for at in [100, 20_000, 39_000] {
+        // Longer, for git makes the longest version the base of the others.
+        text[at] = format!("line {at} {}\n", "x".repeat(200));
+        new = git.commit(&theirs, "dir/text", text.concat().as_bytes(), "one line");
+        git.ok(&theirs, &["push", "-q", "origin", "main"]);
+    }
+
+    let one_text = deflate(text.concat().as_bytes()).len();
+    let empty = place.path("empty");
+    git.init(&empty);
+    for offsets in [&["ofs-delta"][..], &[]] {
+        let arguments = [&["thin-pack"][..], offsets].concat();
+        let (reply, pack) = fetched(&server, "text", &arguments, &new, &old);
+        assert_eq!(objects_in(&pack), 12, "of each commit the commit, two trees and the text");
+        assert!(reply.body.len() < 64 << 10, "{arguments:?}: {} bytes", reply.body.len());
+        assert!(
+            !git.feed(&empty, &["index-pack", "--stdin"], &pack).status.success(),
+            "a thin pack has bases elsewhere"
+        );
+
+        let (_, pack) = fetched(&server, "text", offsets, &new, &old);
+        assert_eq!(objects_in(&pack), 12, "{offsets:?}");
+        assert!(pack.len() < one_text * 3 / 2, "{offsets:?}: {} bytes; one text has {one_text}", pack.len());
+        assert!(git.feed(&empty, &["index-pack", "--stdin"], &pack).status.success(), "{offsets:?}: it is complete");
+    }
+    // The same from the pack of one push, which is kept and has the newest text whole.
+    server.create("at-once");
+    git.ok(&theirs, &["push", "-q", &server.url("at-once"), "main"]);
+    let (_, pack) = fetched(&server, "at-once", &["thin-pack", "ofs-delta"], &new, &old);
+    assert_eq!(objects_in(&pack), 12);
+    assert!(pack.len() < 64 << 10, "{} bytes", pack.len());
+
+    git.ok(&ours, &["pull", "-q"]);
+    assert_eq!(git.ok(&ours, &["rev-parse", "HEAD"]), new);
+    assert_eq!(std::fs::read(ours.join("dir/text")).expect("the text"), text.concat().as_bytes());
+    git.ok(&ours, &["fsck", "--strict", "--no-dangling", "--no-progress"]);
 }
 
 #[test]

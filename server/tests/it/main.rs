@@ -4,8 +4,10 @@
 //! |---|---|
 //! | `identity` | a whole history comes back bit by bit, over every protocol version, after stop and kill |
 //! | `fetch`, `push` | what clients do all day |
+//! | `kept` | packs that are kept to be served again |
 //! | `refused`, `hostile` | pushes that break a rule, and packs made to harm |
 //! | `crash` | `kill -9` under load, the orderly end |
+//! | `wire` | clients that take their time |
 //! | `disk` | a full disk |
 //! | `start` | settings, addresses, locks, health |
 //! | `rest_*`, `grep` | the API |
@@ -27,6 +29,7 @@ mod fetch;
 mod grep;
 mod hostile;
 mod identity;
+mod kept;
 mod push;
 mod refused;
 mod rest_bad;
@@ -34,3 +37,4 @@ mod rest_commits;
 mod rest_read;
 mod rest_repos;
 mod start;
+mod wire;

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use govc_engine::Kind;
+
 use crate::{
     git::{Git, assert_same},
     history,
@@ -239,6 +241,111 @@ fn a_repository_appears_by_a_push_only_where_that_is_allowed() {
     git.fails(&work, &["fetch", &server.url("other")]);
     assert_eq!(server.http().get("/api/v1/repos/other").status, 404);
     git.fails(&work, &["push", &server.url("-bad..name"), "main"]);
+}
+
+/// A server where pushing creates.
+fn creating(place: &Place) -> Server {
+    place.launch().with(&["--create-on-push"]).start()
+}
+
+#[test]
+fn looking_at_a_repository_does_not_create_it() {
+    let place = Place::new();
+    let git = Git::new(&place.path("home"));
+    let server = creating(&place);
+    let work = place.path("work");
+    git.init(&work);
+    git.commit(&work, "README", b"one\n", "one");
+    let reply = server.http().get("/unborn.git/info/refs?service=git-receive-pack");
+    assert_eq!(reply.status, 200);
+    assert!(reply.text().contains(" capabilities^{}\0report-status"), "{}", reply.text());
+    git.ok(&work, &["push", "-q", "--dry-run", &server.url("unborn"), "main"]);
+    // The probe before a large push.
+    let reply = server.http().send("POST", "/unborn.git/git-receive-pack", RECEIVE_HEADERS, b"0000");
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    assert_eq!(server.http().get("/api/v1/repos/unborn").status, 404);
+    let server = server.stop().start();
+    assert_eq!(server.http().get("/api/v1/repos/unborn").status, 404);
+}
+
+#[test]
+fn a_refused_first_push_leaves_no_repository() {
+    let place = Place::new();
+    let server = creating(&place);
+    let mut sound = Pack::new();
+    let tip = sound.commit("sound");
+    let mut holed = Pack::new();
+    let hole: govc_engine::Oid = "56".repeat(20).parse().expect("an id");
+    let holed_tip = holed.object(Kind::Commit, &pack::commit_of(hole, &[], "holed"));
+    let mut blob = Pack::new();
+    let blob_tip = blob.object(Kind::Blob, b"no commit");
+    let refused = [
+        ("a broken pack", "refs/heads/main", tip, b"PACK".to_vec()),
+        ("a missing tree", "refs/heads/main", holed_tip, holed.finish()),
+        ("a branch to a blob", "refs/heads/main", blob_tip, blob.finish()),
+        ("a bad name", "refs/heads/a..b", tip, sound.finish()),
+    ];
+    for (what, name, tip, bytes) in refused {
+        let report = pack::push_new(&server.http(), "unborn", name, tip, &bytes);
+        assert!(!report.accepted(), "{what}: {report:?}");
+        assert_eq!(server.http().get("/api/v1/repos/unborn").status, 404, "{what}");
+    }
+    // Nobody has looked before; and what could be refused is left out alone.
+    let change = |name: &str| RefChange { old: govc_engine::Oid::null(), new: tip, name: name.as_bytes().to_vec() };
+    let changes = [change("refs/heads/a..b"), change("refs/heads/main")];
+    let report = Report::parse(&pack::push_raw(&server.http(), "unborn", &changes, &sound.finish()).body);
+    assert!(report.references[0].1.is_err() && report.references[1].1.is_ok(), "{report:?}");
+    assert_eq!(server.http().get("/api/v1/repos/unborn").status, 200);
+}
+
+#[test]
+fn a_large_first_push_survives_a_kill() {
+    let place = Place::new();
+    let git = Git::new(&place.path("home"));
+    let server = creating(&place);
+    let work = place.path("work");
+    git.init(&work);
+    git.commit(&work, "large", &history::noise(12, 3 << 20), "large");
+    git.ok(&work, &["push", "-q", &server.url("unborn"), "main"]);
+    let server = server.kill().start();
+    let copy = place.path("copy.git");
+    git.clone_repo(&server.url("unborn"), &copy, &["--bare"]);
+    assert_eq!(git.ok(&copy, &["rev-parse", "main"]), git.ok(&work, &["rev-parse", "main"]));
+    git.ok(&copy, &["fsck", "--strict"]);
+}
+
+#[test]
+fn of_two_first_pushes_one_may_have_to_push_again() {
+    let place = Place::new();
+    let git = Git::new(&place.path("home"));
+    let server = creating(&place);
+    let (mut early, mut late) = (Pack::new(), Pack::new());
+    let (early_tip, late_tip) = (early.commit("early"), late.commit("late"));
+    let change = RefChange { old: govc_engine::Oid::null(), new: early_tip, name: b"refs/heads/early".to_vec() };
+    let body = pack::push_body(&[change], "report-status", &early.finish());
+    let head = format!(
+        "POST /unborn.git/git-receive-pack HTTP/1.1\r\nhost: {}\r\n\
+         content-type: application/x-git-receive-pack-request\r\ncontent-length: {}\r\n\r\n",
+        server.address(),
+        body.len()
+    );
+    let mut connection = server.http().connect();
+    connection.write(head.as_bytes());
+    connection.write(&body[..body.len() / 2]);
+    let report = pack::push_new(&server.http(), "unborn", "refs/heads/late", late_tip, &late.finish());
+    assert!(report.accepted(), "{report:?}");
+    connection.write(&body[body.len() / 2..]);
+    let report = Report::parse(&connection.reply().body);
+    if !report.accepted() {
+        // It began before there was a repository, and must not replace the one that is there now.
+        assert!(report.reasons().contains("push again"), "{report:?}");
+        let report = pack::push_new(&server.http(), "unborn", "refs/heads/early", early_tip, &early.finish());
+        assert!(report.accepted(), "{report:?}");
+    }
+    let copy = place.path("copy.git");
+    git.clone_repo(&server.url("unborn"), &copy, &["--mirror"]);
+    assert_eq!(git.ok(&copy, &["rev-parse", "refs/heads/early"]), early_tip.to_string());
+    assert_eq!(git.ok(&copy, &["rev-parse", "refs/heads/late"]), late_tip.to_string());
 }
 
 #[test]

@@ -177,6 +177,74 @@ fn a_body_over_the_limit_is_refused_however_it_comes() {
     commit(&server, put("small", "x\n"), json!({})).expect(201);
 }
 
+/// Many clients send their whole body before they read; what refuses it must let them.
+#[test]
+fn a_refusal_reaches_clients_that_send_first() {
+    let place = Place::new();
+    let mut server = place.launch().with(&["--max-body", "1MiB"]).start();
+    server.create("repo");
+    let json = "content-type: application/json\r\n";
+    let body = vec![b' '; 20 << 20];
+    let cases = [
+        ("POST", "/api/v1/repos/repo/commits", json, 413),
+        ("POST", "/api/v1/repos/repo/commits", "content-type: text/plain\r\n", 415),
+        ("POST", "/api/v1/repos/repo/commits", "content-type: application/json\r\nidempotency-key: k\r\n", 413),
+        ("POST", "/api/v1/repos/nobody/commits", json, 404),
+        ("POST", "/api/v1/nothing", json, 404),
+        ("PUT", "/api/v1/repos/repo", json, 405),
+    ];
+    for (method, path, headers, status) in cases {
+        let mut connection = server.http().connect();
+        let length = body.len();
+        let head = format!("{method} {path} HTTP/1.1\r\nhost: a\r\n{headers}content-length: {length}\r\n\r\n");
+        connection.write(head.as_bytes());
+        connection.write(&body);
+        connection.reply().problem(status);
+    }
+    let mut connection = server.http().connect();
+    connection.write(format!("POST /api/v1/nothing HTTP/1.1\r\nhost: a\r\n{json}").as_bytes());
+    connection.write(b"content-length: 9\r\nexpect: 100-continue\r\n\r\n");
+    connection.reply().problem(404);
+    assert!(server.alive());
+    commit(&server, put("small", "x\n"), json!({})).expect(201);
+}
+
+#[test]
+fn a_body_that_stalls_is_given_up() {
+    let place = Place::new();
+    let server = place.launch().env("GOVC_BODY_TIMEOUT", "50ms").start();
+    server.create("repo");
+    let head = "POST /api/v1/repos/repo/commits HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n";
+    for further in ["content-length: 1000\r\n\r\n{", "transfer-encoding: chunked\r\n\r\n1\r\n{\r\n"] {
+        let problem = server.http().raw(format!("{head}{further}").as_bytes()).problem(408);
+        assert_eq!(problem["code"], "REQUEST_TIMEOUT");
+    }
+    commit(&server, put("small", "x\n"), json!({})).expect(201);
+}
+
+/// What clients that stop in the middle make the server hold has a bound; they are no reason to refuse small requests.
+#[test]
+fn bodies_in_flight_have_a_budget() {
+    let place = Place::new();
+    let server = place.launch().with(&["--max-body", "2MiB"]).env("GOVC_MAX_BUFFERED", "2MiB").start();
+    server.create("repo");
+    let large = |name: &str| put(name, &"x".repeat(1 << 20));
+    let mut holder = server.http().connect();
+    holder.write(b"POST /api/v1/repos/repo/commits HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n");
+    holder.write(format!("content-length: {}\r\n\r\n{{", 2 << 20).as_bytes());
+    // The server may see the others first.
+    let refused = (0..100).find_map(|at| {
+        let reply = commit(&server, large(&format!("before-{at}")), json!({}));
+        (reply.status != 201).then_some(reply)
+    });
+    let refused = refused.expect("the budget is held");
+    assert_eq!(refused.problem(503)["code"], "BUSY");
+    assert!(refused.header("retry-after").is_some());
+    commit(&server, put("small", "x\n"), json!({})).expect(201);
+    drop(holder);
+    assert!((0..100).any(|_| commit(&server, large("after"), json!({})).status == 201), "the budget is free again");
+}
+
 #[test]
 fn unknown_things_are_not_found() {
     let place = Place::new();

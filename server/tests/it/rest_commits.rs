@@ -152,6 +152,61 @@ fn a_stale_head_is_a_conflict_that_says_what_is_there() {
 }
 
 #[test]
+fn a_header_does_not_replace_what_the_body_expects() {
+    let place = Place::new();
+    let server = served(&place);
+    let first = commit(&server, put("a", "1\n"), json!({})).expect(201)["hash"].clone();
+    let second = commit(&server, put("a", "2\n"), json!({})).expect(201)["hash"].clone();
+    let tag = format!("\"{}\"", second.as_str().expect("a hash"));
+    let with = |tag: &str, expected_head: &Value| {
+        let mut body = json!({ "branch": "main", "message": "m", "changes": put("a", "3\n") });
+        body["expected_head"] = expected_head.clone();
+        let headers = [("content-type", "application/json"), ("if-match", tag)];
+        server.http().send("POST", "/api/v1/repos/repo/commits", &headers, body.to_string().as_bytes())
+    };
+    for tag in ["*", &tag] {
+        with(tag, &json!("nonsense")).problem(400);
+        let problem = with(tag, &first).problem(409);
+        assert_eq!((&problem["expected"], &problem["actual"]), (&first, &second), "{problem}");
+        let problem = with(tag, &Value::Null).problem(409);
+        assert_eq!((&problem["expected"], &problem["actual"]), (&Value::Null, &second), "{problem}");
+    }
+    with("\"another\"", &second).problem(412);
+    with(&tag, &second).expect(201);
+}
+
+#[test]
+fn many_changes_are_one_commit() {
+    let place = Place::new();
+    let git = Git::new(&place.path("home"));
+    let server = served(&place);
+    let path = |at: usize| format!("many/f{at}");
+    let puts: Vec<Value> = (0..500).map(|at| json!({ "op": "put", "path": path(at), "content": "old\n" })).collect();
+    commit(&server, Value::Array(puts), json!({})).expect(201);
+    let changes: Vec<Value> = (0..500)
+        .map(|at| match at % 3 {
+            0 => json!({ "op": "put", "path": path(at), "content": "new\n" }),
+            1 => json!({ "op": "delete", "path": path(at) }),
+            _ => json!({ "op": "move", "from": path(at), "path": format!("moved/f{at}") }),
+        })
+        .collect();
+    commit(&server, Value::Array(changes), json!({})).expect(201);
+    let copy = place.path("copy");
+    git.clone_repo(&server.url("repo"), &copy, &[]);
+    assert_eq!(git.findings(&copy), (Some(0), Vec::new()));
+    for at in 0..500 {
+        let content = |path: String| std::fs::read_to_string(copy.join(path)).ok();
+        let wanted = match at % 3 {
+            0 => (Some("new\n"), None),
+            1 => (None, None),
+            _ => (None, Some("old\n")),
+        };
+        let found = (content(path(at)), content(format!("moved/f{at}")));
+        assert_eq!((found.0.as_deref(), found.1.as_deref()), wanted, "{at}");
+    }
+}
+
+#[test]
 fn of_many_writers_with_one_expectation_one_wins() {
     let place = Place::new();
     let server = served(&place);

@@ -154,6 +154,34 @@ fn bad_repositories_are_refused() {
 }
 
 #[test]
+fn a_change_is_made_whole_or_not_at_all() {
+    let place = Place::new();
+    let server = place.serve();
+    let http = server.http();
+    http.post("/api/v1/repos", &json!({ "id": "volatile", "durability": "memory" })).expect(201);
+    server.create("stored");
+    for (id, taken) in [("volatile", "stored"), ("stored", "volatile")] {
+        let path = format!("/api/v1/repos/{id}");
+        let before = http.get(&path).expect(200);
+        let other = if id == "stored" { "memory" } else { "durable" };
+        http.patch(&path, &json!({ "id": "renamed", "durability": other })).problem(400);
+        http.patch(&path, &json!({ "id": "renamed", "description": "new", "default_branch": "a..b" })).problem(400);
+        let all = json!({ "id": taken, "description": "new", "default_branch": "trunk" });
+        assert_eq!(http.patch(&path, &all).problem(409)["code"], "REPO_EXISTS");
+        assert_eq!(http.get(&path).expect(200), before, "something of it was done");
+        http.get("/api/v1/repos/renamed").problem(404);
+    }
+    let all = json!({ "id": "renamed", "description": "new", "default_branch": "trunk", "durability": "relaxed" });
+    let changed = http.patch("/api/v1/repos/stored", &all).expect(200);
+    for (member, value) in all.as_object().expect("an object") {
+        assert_eq!(&changed[member], value, "{member}");
+    }
+    http.get("/api/v1/repos/stored").problem(404);
+    let server = server.kill().start();
+    assert_eq!(server.http().get("/api/v1/repos/renamed").expect(200), changed, "both in one step");
+}
+
+#[test]
 fn the_list_is_walked_page_by_page() {
     let place = Place::new();
     let server = place.launch().with(&["--backend", "memory"]).start();

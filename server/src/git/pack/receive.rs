@@ -3,11 +3,14 @@
 //! Nothing is visible before the transaction is published, and nothing stays if it is not. The objects of a small
 //! push ride in the journal; those of a large one go into blocks as they arrive, with the pack's own deltas.
 
-use std::{collections::HashMap, io::Read};
+use std::{
+    collections::{HashMap, HashSet},
+    io::Read,
+};
 
 use bytes::Bytes;
 use govc_engine::{
-    Connectivity, Error, Kind, Known, Lane, Oid, RefEdit, Repo, Result, Snapshot, Staged, Transaction,
+    Connectivity, Error, ErrorKind, Kind, Known, Lane, Oid, RefEdit, Repo, Result, Snapshot, Staged, Transaction,
     block::{Base, Location},
     hash_object,
     object::{CheckLevel, Links, check_object, links},
@@ -16,7 +19,7 @@ use govc_engine::{
 use super::{
     entry::EntryKind,
     resolve::{Found, Resolved, Whole, resolve},
-    spool::Spool,
+    spool::{Folder, Spool},
     stream::{PackEntry, PackStream},
 };
 use crate::{
@@ -36,8 +39,8 @@ pub(crate) struct Received {
     staged: Option<Staged>,
     /// Whether everything that the pack's objects point at is in the pack or the repository.
     closed: bool,
-    /// Whether all of that is in the pack.
-    self_contained: bool,
+    /// The pack's objects that none of it points at, if all that its objects point at is in the pack.
+    roots: Option<Vec<Oid>>,
     /// The pack as it came; `None` if it stands on objects that it does not hold.
     pack: Option<NewPack>,
 }
@@ -49,11 +52,18 @@ pub(crate) struct Received {
 /// as it must be, [`govc_engine::ErrorKind::TooLarge`] over a limit, [`govc_engine::ErrorKind::StorageFull`], and
 /// whatever the body fails with. Nothing is left behind then.
 pub(crate) fn receive(app: &App, repo: &Repo, body: &mut dyn Read, progress: &mut dyn FnMut(&str)) -> Result<Received> {
-    receive_pack(app.packs.folder(), app.store.limits(), repo, body, progress)
+    let received = receive_pack(app.packs.folder(), app.store.limits(), repo, body, progress);
+    if let Err(error) = &received
+        && *error.kind() == ErrorKind::StorageFull
+    {
+        // The next push finds the room.
+        app.packs.make_room();
+    }
+    received
 }
 
 pub(crate) fn receive_pack(
-    folder: Option<std::path::PathBuf>,
+    folder: Option<Folder>,
     limits: govc_engine::Limits,
     repo: &Repo,
     body: &mut dyn Read,
@@ -94,11 +104,11 @@ pub(crate) fn receive_pack(
         riding,
         staged,
         closed: false,
-        self_contained: false,
+        roots: None,
         pack: (!thin).then_some(NewPack { entries: kept, checksum, spool }),
     };
     received.closed = received.has_all(&targets)?;
-    received.self_contained = targets.keys().all(|oid| received.header(oid).is_some());
+    received.roots = received.roots_of(&targets);
     Ok(received)
 }
 
@@ -282,14 +292,30 @@ impl Received {
         }
     }
 
-    /// Keeps the pack for serving, after it has been published: `tips` are all references of a repository that had
-    /// none, so the pack holds what they reach.
+    /// Keeps the pack for serving after it has been published, if it holds exactly what `tips` reach.
     pub(crate) fn keep(self, app: &App, repo: &Repo, tips: Vec<Oid>) {
+        let is_exact = self.is_exactly(&tips);
         if let Some(pack) = self.pack
-            && self.self_contained
+            && is_exact
         {
-            app.packs.keep(repo.id(), tips, pack);
+            app.packs.keep(repo, tips, pack);
         }
+    }
+
+    /// Whether the pack holds what `tips` reach, and nothing else: it holds the tips and all that its objects point at,
+    /// and what none of it points at are tips. Objects cannot point at each other in a circle, so from every object
+    /// the way back along the pointers ends at a tip.
+    fn is_exactly(&self, tips: &[Oid]) -> bool {
+        let known: HashSet<&Oid> = tips.iter().collect();
+        self.roots.as_ref().is_some_and(|roots| roots.iter().all(|root| known.contains(root)))
+            && tips.iter().all(|tip| self.header(tip).is_some())
+    }
+
+    /// The pack's objects that are not among `targets`; `None` if some of those are not in the pack.
+    fn roots_of(&self, targets: &Targets) -> Option<Vec<Oid>> {
+        let entries = &self.pack.as_ref()?.entries;
+        let is_closed = targets.keys().all(|oid| self.header(oid).is_some());
+        is_closed.then(|| entries.iter().map(|entry| entry.oid).filter(|oid| !targets.contains_key(oid)).collect())
     }
 
     fn header(&self, oid: &Oid) -> Option<Kind> {
@@ -305,7 +331,7 @@ impl Received {
         for (oid, wanted) in targets {
             let kind = match self.header(oid) {
                 Some(kind) => Some(kind),
-                None => self.snapshot.header(oid)?.map(|(kind, _)| kind),
+                None => self.snapshot.kind_to_build_on(oid)?,
             };
             match kind {
                 Some(kind) if kind != *wanted => {

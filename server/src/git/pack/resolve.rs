@@ -24,6 +24,12 @@ const PATH_BYTES_MAX: usize = 192 << 20;
 /// Longest chain of deltas in a pack; git itself makes 50, and 4095 at most.
 const CHAIN_MAX: usize = 8192;
 
+/// A stored chain is no longer, so that reading an object costs little; what would make it longer is stored whole.
+const STORED_CHAIN_MAX: u32 = 64;
+/// Nor do its objects have more bytes together than this, or than a few times the object at its end.
+const STORED_CHAIN_BYTES_MAX: u64 = 64 << 20;
+const STORED_CHAIN_FACTOR: u64 = 8;
+
 /// What the first pass found out.
 pub(super) struct Found {
     pub(super) entries: Vec<PackEntry>,
@@ -47,7 +53,7 @@ pub(super) struct Resolved<'a> {
     pub(super) kind: Kind,
     pub(super) data: &'a Rc<Vec<u8>>,
     pub(super) delta: &'a [u8],
-    /// Where the base is; `None` if it is not among the pack's objects in blocks.
+    /// Where the base is; `None` if it is not among the pack's objects in blocks, or the chain is long enough.
     pub(super) base: Option<Base>,
     /// Whether the chain begins at an object that the pack does not hold.
     pub(super) is_thin: bool,
@@ -183,6 +189,8 @@ struct Node {
     external: Option<Rc<Vec<u8>>>,
     data: Option<Rc<Vec<u8>>>,
     base: Option<Base>,
+    /// What is read for it: deltas, and bytes of objects.
+    chain: (u32, u64),
     children: Vec<u32>,
     next: usize,
 }
@@ -215,7 +223,7 @@ impl Resolver<'_> {
         };
         self.path.clear();
         self.path_bytes = 0;
-        self.path.push(Node { entry, external, data: None, base, children: below, next: 0 });
+        self.path.push(Node { entry, external, data: None, base, chain: (0, 0), children: below, next: 0 });
         while let Some(top) = self.path.len().checked_sub(1) {
             let Some(&child) = self.path[top].children.get(self.path[top].next) else {
                 if let Some(data) = self.path.pop().and_then(|node| node.data) {
@@ -237,12 +245,17 @@ impl Resolver<'_> {
             let offset = self.entries[child as usize].offset;
             let data = apply_delta_limited(&base_data, &delta, limit)
                 .map_err(|error| error.context(format!("pack entry at {offset}")))?;
+            let base_len = base_data.len() as u64;
             drop(base_data);
             self.expanded = self.expanded.saturating_add(data.len() as u64);
             check_expanded(self.expanded, self.limits)?;
             let oid = hash_object(kind, &data)?;
             let data = Rc::new(data);
-            let base = self.path[top].base;
+            let (deltas, bytes) = self.path[top].chain;
+            let chain = (deltas + 1, bytes.saturating_add(base_len));
+            let is_short = chain.0 <= STORED_CHAIN_MAX
+                && chain.1 <= STORED_CHAIN_BYTES_MAX.max(STORED_CHAIN_FACTOR * data.len() as u64);
+            let base = self.path[top].base.filter(|_| is_short);
             let resolved =
                 Resolved { entry: child, oid, kind, data: &data, delta: &delta, base, is_thin: self.is_thin };
             let location = take(resolved)?;
@@ -256,6 +269,7 @@ impl Resolver<'_> {
                     external: None,
                     data: Some(data),
                     base: location.map(near),
+                    chain: if base.is_some() { chain } else { (0, 0) },
                     children: below,
                     next: 0,
                 });
@@ -307,7 +321,7 @@ impl Resolver<'_> {
     fn inflate(&mut self, index: u32) -> Result<Vec<u8>> {
         let entry = &self.entries[index as usize];
         let size = usize::try_from(entry.size).map_err(|_| Error::too_large("an object is beyond memory"))?;
-        let mut out = Vec::with_capacity(size + 1);
+        let mut out = Vec::new();
         let mut offset = entry.offset + u64::from(entry.header_len);
         // The first read takes what the entry can be at most, if that is little.
         let next = self.entries.get(index as usize + 1).map_or(u64::MAX, |next| next.offset);

@@ -4,6 +4,7 @@ use std::{
     io::{self, Write},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use tempfile::NamedTempFile;
@@ -13,6 +14,49 @@ const MEMORY_BYTES_MAX: usize = 8 << 20;
 /// Bytes collected for one write to the file.
 const WRITE_BYTES: usize = 1 << 20;
 
+/// Tells the bytes that an ordinary user may still write to the file system of a folder.
+pub(crate) type FreeBytes = dyn Fn(&Path) -> io::Result<u64> + Send + Sync;
+
+/// Where packs are put, and what must stay free there.
+#[derive(Clone)]
+pub(crate) struct Folder {
+    pub(crate) path: PathBuf,
+    /// Bytes that are left to the store, which needs them to make room.
+    pub(crate) reserve_bytes: u64,
+    pub(crate) free_bytes: Arc<FreeBytes>,
+}
+
+impl Folder {
+    /// A folder whose file system is asked for its free space.
+    pub(crate) fn new(path: PathBuf, reserve_bytes: u64) -> Self {
+        Self { path, reserve_bytes, free_bytes: Arc::new(free_bytes_of) }
+    }
+
+    /// How many bytes are missing for `bytes` more above the reserve.
+    ///
+    /// # Errors
+    /// When the file system cannot be asked.
+    pub(crate) fn missing_bytes(&self, bytes: u64) -> io::Result<u64> {
+        Ok(self.reserve_bytes.saturating_add(bytes).saturating_sub((self.free_bytes)(&self.path)?))
+    }
+
+    /// Checks that `bytes` more fit above the reserve.
+    fn check_room(&self, bytes: u64) -> io::Result<()> {
+        match self.missing_bytes(bytes)? {
+            0 => Ok(()),
+            missing => {
+                let message = format!("the disk is full: {missing} bytes are missing");
+                Err(io::Error::new(io::ErrorKind::StorageFull, message))
+            }
+        }
+    }
+}
+
+fn free_bytes_of(path: &Path) -> io::Result<u64> {
+    let status = rustix::fs::statvfs(path)?;
+    Ok(status.f_bavail.saturating_mul(status.f_frsize))
+}
+
 /// Bytes that were written once and are read anywhere.
 pub(crate) struct Spool {
     /// What is not in the file: everything, or the end.
@@ -20,11 +64,11 @@ pub(crate) struct Spool {
     file: Option<NamedTempFile>,
     file_bytes: u64,
     /// Where to make the file; without it everything stays in memory.
-    folder: Option<PathBuf>,
+    folder: Option<Folder>,
 }
 
 impl Spool {
-    pub(crate) fn new(folder: Option<PathBuf>) -> Self {
+    pub(crate) fn new(folder: Option<Folder>) -> Self {
         Self { buffer: Vec::new(), file: None, file_bytes: 0, folder }
     }
 
@@ -64,14 +108,15 @@ impl Spool {
     }
 
     fn flush_to_file(&mut self) -> io::Result<()> {
+        let Some(folder) = &self.folder else { return Ok(()) };
         let file = match &self.file {
             Some(file) => file,
             None => {
-                let Some(folder) = &self.folder else { return Ok(()) };
-                std::fs::create_dir_all(folder)?;
-                self.file.insert(tempfile::Builder::new().prefix("incoming-").tempfile_in(folder)?)
+                std::fs::create_dir_all(&folder.path)?;
+                self.file.insert(tempfile::Builder::new().prefix("incoming-").tempfile_in(&folder.path)?)
             }
         };
+        folder.check_room(self.buffer.len() as u64)?;
         file.as_file().write_all_at(&self.buffer, self.file_bytes)?;
         self.file_bytes += self.buffer.len() as u64;
         self.buffer.clear();
@@ -98,13 +143,16 @@ impl Write for Spool {
 mod tests {
     use super::*;
 
+    fn bytes(len: usize) -> Vec<u8> {
+        (0..len).map(|at| ((at * 31) >> 3) as u8).collect()
+    }
+
     #[test]
     fn reads_give_what_was_written_in_memory_and_across_the_file() {
-        let folder = tempfile::tempdir().expect("a folder");
-        for (folder, len) in
-            [(None, 100_000), (Some(folder.path().to_owned()), 100_000), (Some(folder.path().to_owned()), 20 << 20)]
-        {
-            let bytes: Vec<u8> = (0..len).map(|at: usize| ((at * 31) >> 3) as u8).collect();
+        let dir = tempfile::tempdir().expect("a folder");
+        let folder = || Some(Folder::new(dir.path().to_owned(), 0));
+        for (folder, len) in [(None, 100_000), (folder(), 100_000), (folder(), 20 << 20)] {
+            let bytes = bytes(len);
             let mut spool = Spool::new(folder);
             for piece in bytes.chunks(77_777) {
                 spool.write_all(piece).expect("room");
@@ -117,5 +165,20 @@ mod tests {
                 assert_eq!(&out[..got], want, "at {offset}");
             }
         }
+    }
+
+    #[test]
+    fn a_pack_on_its_way_in_leaves_the_reserve_free() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let write = |reserve_bytes: u64, len: usize| {
+            let free_bytes: Arc<FreeBytes> = Arc::new(|_: &Path| Ok(100 << 20));
+            let folder = Folder { path: dir.path().to_owned(), reserve_bytes, free_bytes };
+            let mut spool = Spool::new(Some(folder));
+            bytes(len).chunks(77_777).try_for_each(|piece| spool.write_all(piece)).map_err(|error| error.kind())
+        };
+        assert_eq!(write(80 << 20, 12 << 20), Ok(()));
+        assert_eq!(write(95 << 20, 12 << 20), Err(io::ErrorKind::StorageFull));
+        assert_eq!(write(95 << 20, 1 << 20), Ok(()), "a small pack needs no disk");
+        assert_eq!(std::fs::read_dir(dir.path()).expect("a folder").count(), 0, "no file is left");
     }
 }

@@ -15,6 +15,10 @@ use super::{
 
 /// Bytes read from the body at once.
 const READ_BYTES: usize = 64 << 10;
+/// Bytes inflated at once: room is zeroed before it is filled, so more would cost more than it gives.
+const INFLATE_BYTES: usize = 64 << 10;
+/// Room kept from one object to the next, in bytes.
+const ROOM_BYTES_KEPT: usize = 1 << 20;
 
 /// One entry of the pack, as the second pass needs it.
 #[derive(Debug, Clone, Copy)]
@@ -183,6 +187,7 @@ impl<'a> PackStream<'a> {
     fn inflate_entry(&mut self, size: u64, out: &mut Vec<u8>) -> Result<()> {
         let size = usize::try_from(size).map_err(|_| Error::too_large("an object is beyond memory"))?;
         out.clear();
+        out.shrink_to(size.max(ROOM_BYTES_KEPT));
         self.inflate.reset(true);
         loop {
             if self.need(1)?.is_none() {
@@ -219,14 +224,19 @@ pub(super) struct Step {
 pub(super) fn inflate_step(inflate: &mut Decompress, input: &[u8], out: &mut Vec<u8>, size: usize) -> Result<Step> {
     let mut consumed = 0;
     loop {
+        let filled = out.len();
         // One byte of room beyond the size shows a stream that goes on.
-        let room = (size + 1 - out.len()).min(out.len().max(64 << 10));
-        out.reserve(room);
-        let (in_before, out_before) = (inflate.total_in(), out.len());
-        let status = inflate
-            .decompress_vec(&input[consumed..], out, FlushDecompress::None)
-            .map_err(|error| Error::invalid(format!("the zlib stream is damaged: {error}")))?;
-        consumed += (inflate.total_in() - in_before) as usize;
+        let room = (size + 1 - filled).min(INFLATE_BYTES);
+        if out.capacity() - filled < room {
+            out.reserve_exact((size + 1 - filled).min(filled.max(INFLATE_BYTES)));
+        }
+        out.resize(filled + room, 0);
+        let (in_before, out_before) = (inflate.total_in(), inflate.total_out());
+        let status = inflate.decompress(&input[consumed..], &mut out[filled..], FlushDecompress::None);
+        let (read, made) = ((inflate.total_in() - in_before) as usize, (inflate.total_out() - out_before) as usize);
+        out.truncate(filled + made);
+        let status = status.map_err(|error| Error::invalid(format!("the zlib stream is damaged: {error}")))?;
+        consumed += read;
         if out.len() > size {
             return Err(Error::invalid(format!("more than the {size} bytes that it announces")));
         }
@@ -235,14 +245,79 @@ pub(super) fn inflate_step(inflate: &mut Decompress, input: &[u8], out: &mut Vec
             Status::StreamEnd => {
                 return Err(Error::invalid(format!("{} bytes instead of the {size} that it announces", out.len())));
             }
-            _ if consumed == input.len() && out.len() < out.capacity() => {
-                return Ok(Step { consumed, ended: false });
-            }
-            _ if out.len() == out_before && consumed == input.len() => return Ok(Step { consumed, ended: false }),
-            _ if out.len() == out_before && (inflate.total_in() - in_before) == 0 => {
-                return Err(Error::invalid("the zlib stream is damaged"));
-            }
+            // Full room may hide more output that needs no more input.
+            _ if consumed == input.len() && made < room => return Ok(Step { consumed, ended: false }),
+            _ if read == 0 && made == 0 => return Err(Error::invalid("the zlib stream is damaged")),
             _ => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn deflated(data: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(data).expect("memory takes it");
+        encoder.finish().expect("memory takes it")
+    }
+
+    /// Inflates in pieces of `piece` bytes, as a body brings them.
+    fn inflate(stream: &[u8], size: usize, piece: usize, out: &mut Vec<u8>) -> Result<bool> {
+        out.clear();
+        let mut inflate = Decompress::new(true);
+        let mut at = 0;
+        while at < stream.len() {
+            let input = &stream[at..stream.len().min(at + piece)];
+            let step = inflate_step(&mut inflate, input, out, size)?;
+            at += step.consumed;
+            if step.ended {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    #[test]
+    fn streams_of_any_size_are_inflated_in_pieces() {
+        for size in [0, 1, 1000, INFLATE_BYTES - 1, INFLATE_BYTES, INFLATE_BYTES + 1, 700_001] {
+            let random = |at: usize| ((at * 2_654_435_761) >> 7) as u8;
+            for data in [vec![7; size], (0..size).map(random).collect::<Vec<u8>>()] {
+                let stream = deflated(&data);
+                let mut out = Vec::new();
+                for piece in [1 + stream.len() / 3, 4096, READ_BYTES] {
+                    assert!(inflate(&stream, size, piece, &mut out).expect("a sound stream"), "{size} bytes");
+                    assert!(out == data, "{size} bytes in pieces of {piece}");
+                    assert!(inflate(&stream, size + 1, piece, &mut out).is_err(), "{size} bytes instead of more");
+                    assert!(size == 0 || inflate(&stream, size - 1, piece, &mut out).is_err(), "{size}: too many");
+                }
+                assert!(!inflate(&stream[..stream.len() - 1], size, 4096, &mut out).expect("sound so far"));
+            }
+        }
+    }
+
+    #[test]
+    fn room_is_taken_for_what_comes_and_not_for_what_is_announced() {
+        let mut out = Vec::new();
+        assert!(!inflate(&deflated(&[7; 1000])[..10], 100 << 20, 4096, &mut out).expect("sound so far"));
+        assert!(out.capacity() <= 2 * INFLATE_BYTES, "{} bytes", out.capacity());
+    }
+
+    #[test]
+    fn a_large_object_leaves_no_room_behind_for_small_ones() {
+        let mut pack = b"PACK\0\0\0\x02\0\0\0\x02".to_vec();
+        for data in [vec![7; 8 << 20], vec![7; 10]] {
+            super::super::entry::write_header(&mut pack, EntryKind::Whole(govc_engine::Kind::Blob), data.len() as u64);
+            pack.extend(deflated(&data));
+        }
+        let mut body = &pack[..];
+        let mut stream = PackStream::open(&mut body, Spool::new(None), Limits::default()).expect("a pack");
+        let mut data = Vec::new();
+        stream.next(&mut data).expect("sound").expect("an entry");
+        assert_eq!(data.len(), 8 << 20);
+        stream.next(&mut data).expect("sound").expect("an entry");
+        assert_eq!(data, [7; 10]);
+        assert!(data.capacity() <= 2 * ROOM_BYTES_KEPT, "{} bytes", data.capacity());
     }
 }

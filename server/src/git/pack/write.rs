@@ -2,17 +2,21 @@
 //!
 //! Exactly what a kept pack holds is sent as it is. Otherwise compressed entries are copied from a kept pack where it
 //! has them and their bases are sent too, stored deltas are deflated where their bases are sent, and the rest goes
-//! out whole. A pack that was made for a whole clone is kept for the next one.
+//! out whole; but to a client that has something, as a delta on what is at the same path, if that is much shorter.
+//! A pack that was made for a whole clone is kept for the next one.
 
 use std::{
     collections::{HashMap, HashSet},
     io::{self, Write},
     sync::Arc,
+    time::Instant,
 };
 
 use flate2::{Compress, Compression, FlushCompress, Status};
 use govc_engine::{
-    Error, ErrorKind, Kind, Oid, ReachOptions, Repo, Result, Snapshot, StoredBase, block::Location, object::PackHasher,
+    Error, ErrorKind, Kind, Oid, Reach, ReachOptions, Repo, Result, Similar, Snapshot,
+    block::{Location, make_delta},
+    object::PackHasher,
 };
 
 use super::{
@@ -28,6 +32,14 @@ use crate::{
 const LEVEL: u32 = 4;
 /// Bytes copied at once.
 const COPY_BYTES: usize = 256 << 10;
+/// Bytes deflated at once: room is zeroed before it is filled, so more would cost more than it gives.
+const DEFLATE_BYTES: usize = 32 << 10;
+/// Objects of other sizes go without a delta that is made for them, in bytes.
+const DELTA_OBJECT_BYTES: std::ops::RangeInclusive<u64> = 64..=64 << 20;
+/// A base so many times as long as its delta's object has little in common with it.
+const DELTA_BASE_FACTOR: u64 = 32;
+/// Longest chain of deltas that is made longer.
+const DELTA_CHAIN_MAX: u32 = 50;
 /// Packs of fewer objects are not worth keeping.
 const KEEP_OBJECTS_MIN: usize = 1000;
 
@@ -72,49 +84,59 @@ pub(crate) fn send(
     let PackRequest { wants, haves, shallow, client_shallow, thin, ofs_delta, include_tag, progress } = request;
     let kept = app.packs.of(repo.id());
     let is_clone = haves.is_empty() && shallow.is_empty() && client_shallow.is_empty();
-    let mut tips = wants.clone();
-    if include_tag && is_clone {
-        tips.extend(tags_of(snapshot, &wants)?);
-    }
+    let mut tips = wants;
     tips.sort_unstable();
     tips.dedup();
     if is_clone
         && ofs_delta
         && let Some(pack) = kept.iter().find(|pack| pack.tips == tips)
+        && (!include_tag || has_tags(snapshot, |oid| pack.find(oid).is_some())?)
     {
         return send_verbatim(app, pack, out, progress);
     }
+    let deadline = app.work.deadline();
     let options = ReachOptions {
         wants: &tips,
         haves: &haves,
         shallow: &shallow,
         client_shallow: &client_shallow,
-        deadline: Some(app.work.deadline()),
+        deadline: Some(deadline),
     };
     let mut reach = snapshot.reach(&options)?;
-    if include_tag && !is_clone {
-        add_tags(snapshot, &mut reach.objects)?;
+    let mut sent: HashSet<Oid> = reach.objects.iter().map(|(oid, _)| *oid).collect();
+    if include_tag {
+        let tags = add_tags(snapshot, &mut reach.objects, &mut sent)?;
+        // With its tags the pack is what a clone of both gets.
+        tips.extend(tags);
+        tips.sort_unstable();
+        if is_clone
+            && ofs_delta
+            && let Some(pack) = kept.iter().find(|pack| pack.tips == tips)
+        {
+            return send_verbatim(app, pack, out, progress);
+        }
     }
     progress(&format!("Enumerating objects: {}, done.\n", reach.objects.len()));
-    let plan = Plan::new(snapshot, &reach.objects, kept.into_iter().next(), ofs_delta)?;
-    // Deltas on what a client has are made by compaction's format only; whole objects are always right.
-    let _ = thin;
-    let keep = (is_clone && ofs_delta && reach.objects.len() >= KEEP_OBJECTS_MIN)
-        .then(|| (Spool::new(app.packs.folder()), Vec::with_capacity(reach.objects.len())));
+    let plan = Plan::new(snapshot, reach, sent, kept.into_iter().next(), ofs_delta)?;
+    let keep = (is_clone && ofs_delta && plan.order.len() >= KEEP_OBJECTS_MIN)
+        .then(|| (Spool::new(app.packs.folder()), Vec::with_capacity(plan.order.len())));
     let mut writer = PackWriter {
         out,
         hasher: PackHasher::default(),
         offset: 0,
-        offsets: HashMap::with_capacity(reach.objects.len()),
+        offsets: HashMap::with_capacity(plan.order.len()),
         compress: Compress::new(Compression::new(LEVEL), true),
         buffer: Vec::with_capacity(COPY_BYTES),
         copy: vec![0; COPY_BYTES],
         keep,
+        thin,
+        ofs_delta,
+        deadline,
     };
-    writer.header(reach.objects.len())?;
     let total = plan.order.len();
+    writer.header(total)?;
     for (done, item) in plan.order.iter().enumerate() {
-        if let Err(error) = writer.item(snapshot, &plan, item, ofs_delta) {
+        if let Err(error) = writer.item(snapshot, &plan, item) {
             if let (Source::Kept(_), Some(pack), false) =
                 (&item.source, &plan.pack, *error.kind() == ErrorKind::Cancelled)
             {
@@ -129,45 +151,49 @@ pub(crate) fn send(
     let (bytes, keep) = writer.finish()?;
     progress(&format!("Total {total} objects, done.\n"));
     if let Some(pack) = keep {
-        app.packs.keep(repo.id(), tips, pack);
+        app.packs.keep(repo, tips, pack);
     }
     Ok(PackSent { objects: total as u64, bytes })
 }
 
 fn gone(error: io::Error) -> Error {
-    Error::new(ErrorKind::Cancelled, format!("the client is gone: {error}"))
+    Error::new(ErrorKind::Cancelled, format!("the client is gone: {error}")).with_source(error)
 }
 
-/// The annotated tags that lead to something wanted, for a clone.
-fn tags_of(snapshot: &Snapshot, wants: &[Oid]) -> Result<Vec<Oid>> {
-    let wanted: HashSet<&Oid> = wants.iter().collect();
-    let mut tags = Vec::new();
+/// Whether every annotated tag that leads to an object of a pack is in the pack, too.
+fn has_tags(snapshot: &Snapshot, is_sent: impl Fn(&Oid) -> bool) -> Result<bool> {
     for (_, oid) in snapshot.references_with_prefix(b"refs/tags/") {
-        if !wanted.contains(oid)
-            && snapshot.header(oid)?.is_some_and(|(kind, _)| kind == Kind::Tag)
-            && wanted.contains(&snapshot.peel(*oid)?.0)
-        {
-            tags.push(*oid);
+        if !is_sent(oid) && is_sent(&tag_chain(snapshot, *oid)?.1) {
+            return Ok(false);
         }
     }
-    Ok(tags)
+    Ok(true)
 }
 
-/// Adds the annotated tags, with all tags between, that lead to an object that is sent.
-fn add_tags(snapshot: &Snapshot, objects: &mut Vec<(Oid, Kind)>) -> Result<()> {
-    let mut sent: HashSet<Oid> = objects.iter().map(|(oid, _)| *oid).collect();
+/// Adds the annotated tags, with all tags between, that lead to an object that is sent; gives those added.
+fn add_tags(snapshot: &Snapshot, objects: &mut Vec<(Oid, Kind)>, sent: &mut HashSet<Oid>) -> Result<Vec<Oid>> {
+    let mut added = Vec::new();
     for (_, oid) in snapshot.references_with_prefix(b"refs/tags/") {
-        let mut at = *oid;
-        let mut chain = Vec::new();
-        while snapshot.header(&at)?.is_some_and(|(kind, _)| kind == Kind::Tag) && chain.len() < 64 {
-            chain.push(at);
-            at = snapshot.tag(&at)?.target;
+        if sent.contains(oid) {
+            continue;
         }
-        if sent.contains(&at) {
-            objects.extend(chain.into_iter().filter(|tag| sent.insert(*tag)).map(|tag| (tag, Kind::Tag)));
+        let (chain, target) = tag_chain(snapshot, *oid)?;
+        if sent.contains(&target) {
+            added.extend(chain.into_iter().filter(|tag| sent.insert(*tag)));
         }
     }
-    Ok(())
+    objects.extend(added.iter().map(|tag| (*tag, Kind::Tag)));
+    Ok(added)
+}
+
+/// The tags from `oid` on, each naming the next, and what the last one names.
+fn tag_chain(snapshot: &Snapshot, oid: Oid) -> Result<(Vec<Oid>, Oid)> {
+    let (mut chain, mut at) = (Vec::new(), oid);
+    while chain.len() < 64 && snapshot.header(&at)?.is_some_and(|(kind, _)| kind == Kind::Tag) {
+        chain.push(at);
+        at = snapshot.tag(&at)?.target;
+    }
+    Ok((chain, at))
 }
 
 /// Sends a kept pack as it is; a damaged one is dropped, and the client's own check fails this one fetch.
@@ -223,20 +249,29 @@ enum Source {
 struct Plan {
     pack: Option<Arc<KeptPack>>,
     order: Vec<Item>,
+    /// All objects of `order`.
+    sent: HashSet<Oid>,
+    similar: HashMap<Oid, Similar>,
     /// The object of each record that is sent.
     by_location: HashMap<Location, Oid>,
 }
 
 impl Plan {
     /// Kept entries come first, in their pack's order, so that bases come before their deltas; then records, those of
-    /// one block together.
-    fn new(snapshot: &Snapshot, objects: &[(Oid, Kind)], pack: Option<Arc<KeptPack>>, ofs_delta: bool) -> Result<Self> {
-        let sent: HashSet<Oid> = objects.iter().map(|(oid, _)| *oid).collect();
+    /// one block together; last what may become a delta on what is at its path, newer versions before older ones.
+    fn new(
+        snapshot: &Snapshot,
+        reach: Reach,
+        sent: HashSet<Oid>,
+        pack: Option<Arc<KeptPack>>,
+        ofs_delta: bool,
+    ) -> Result<Self> {
+        let Reach { objects, similar, .. } = reach;
         let pack = pack.filter(|_| ofs_delta);
         let copyable = pack.as_ref().map(|pack| pack.copyable(&sent)).unwrap_or_default();
         let mut order = Vec::with_capacity(objects.len());
         let mut others = Vec::new();
-        for (oid, kind) in objects {
+        for (oid, kind) in &objects {
             match pack.as_ref().and_then(|pack| pack.find(oid)) {
                 Some(index) if copyable.get(index as usize) == Some(&true) => {
                     order.push(Item { oid: *oid, kind: *kind, source: Source::Kept(index) });
@@ -258,26 +293,51 @@ impl Plan {
                 order.push(Item { oid: *oid, kind: *kind, source });
             }
         }
-        // Stable: objects without a record keep their order at the end.
+        // Stable: objects without a record keep their order, and so do those with something similar.
         order.sort_by_key(|item| match item.source {
             Source::Kept(index) => (0, index, None),
+            _ if similar.contains_key(&item.oid) => (3, 0, None),
             Source::Record(location) => (1, 0, Some(location)),
             Source::Object => (2, 0, None),
         });
-        Ok(Self { pack, order, by_location })
+        Ok(Self { pack, order, sent, similar, by_location })
     }
+}
+
+/// An entry that has been written.
+#[derive(Clone, Copy)]
+struct Sent {
+    /// Where it begins.
+    offset: u64,
+    /// Which entry of the pack it is.
+    index: u32,
+    /// How many deltas stand between it and a whole object, or one of the receiver's.
+    depth: u32,
+}
+
+/// What a delta stands on.
+#[derive(Clone, Copy)]
+enum DeltaBase {
+    Sent(Oid, Sent),
+    /// An object that the receiver has.
+    Theirs(Oid),
 }
 
 struct PackWriter<'a> {
     out: &'a mut dyn Write,
     hasher: PackHasher,
     offset: u64,
-    /// Where each object's entry begins.
-    offsets: HashMap<Oid, (u64, u32)>,
+    offsets: HashMap<Oid, Sent>,
     compress: Compress,
     buffer: Vec<u8>,
     copy: Vec<u8>,
     keep: Option<(Spool, Vec<KeptEntry>)>,
+    /// Whether deltas may stand on what the receiver has.
+    thin: bool,
+    /// Whether deltas may name their bases by distance.
+    ofs_delta: bool,
+    /// No delta is made after this.
+    deadline: Instant,
 }
 
 impl PackWriter<'_> {
@@ -288,62 +348,120 @@ impl PackWriter<'_> {
         self.flush_buffer()
     }
 
-    fn item(&mut self, snapshot: &Snapshot, plan: &Plan, item: &Item, ofs_delta: bool) -> Result<()> {
+    fn item(&mut self, snapshot: &Snapshot, plan: &Plan, item: &Item) -> Result<()> {
         match (&item.source, &plan.pack) {
-            (Source::Kept(index), Some(pack)) => self.copy_entry(pack, *index, item.oid),
+            (Source::Kept(index), Some(pack)) => {
+                let is_whole = pack.entries.get(*index as usize).is_some_and(|entry| entry.base == KeptBase::Whole);
+                if is_whole && plan.similar.contains_key(&item.oid) {
+                    // A delta is shorter than the copy, and copied deltas stand on it as well.
+                    let data = snapshot.object_of(&item.oid, item.kind)?;
+                    if let Some((base, delta)) = self.delta_for(snapshot, plan, item, &data)? {
+                        return self.delta(item.oid, base, &delta);
+                    }
+                }
+                return self.copy_entry(pack, *index, item.oid);
+            }
             (Source::Record(location), _) => {
                 let record = snapshot.record(*location)?;
-                let base = match record.base {
-                    StoredBase::Whole => {
-                        return self.entry(item.oid, EntryKind::Whole(item.kind), KeptBase::Whole, &record.body);
-                    }
-                    StoredBase::At(base) => plan.by_location.get(&base).copied(),
-                    StoredBase::Id(base) => Some(base),
-                };
-                let base = base.and_then(|base| Some((base, *self.offsets.get(&base)?)));
-                match base {
+                match record.base {
+                    None if !plan.similar.contains_key(&item.oid) => return self.whole(item, &record.body),
+                    None => {}
                     // A base that comes later, or not at all, is of no use.
-                    Some((base, (at, index))) => {
-                        let distance = self.offset + self.buffer.len() as u64 - at;
-                        let kind = if ofs_delta { EntryKind::OfsDelta(distance) } else { EntryKind::RefDelta(base) };
-                        self.entry(item.oid, kind, KeptBase::Entry(index), &record.body)
-                    }
-                    None => {
-                        let data = snapshot.object_of(&item.oid, item.kind)?;
-                        self.entry(item.oid, EntryKind::Whole(item.kind), KeptBase::Whole, &data)
+                    Some(base) => {
+                        let base = plan.by_location.get(&base);
+                        if let Some((base, sent)) = base.and_then(|base| Some((*base, *self.offsets.get(base)?))) {
+                            return self.delta(item.oid, DeltaBase::Sent(base, sent), &record.body);
+                        }
                     }
                 }
             }
-            _ => {
-                let data = snapshot.object_of(&item.oid, item.kind)?;
-                self.entry(item.oid, EntryKind::Whole(item.kind), KeptBase::Whole, &data)
-            }
+            _ => {}
+        }
+        let data = snapshot.object_of(&item.oid, item.kind)?;
+        match self.delta_for(snapshot, plan, item, &data)? {
+            Some((base, delta)) => self.delta(item.oid, base, &delta),
+            None => self.whole(item, &data),
         }
     }
 
-    fn begin(&mut self, oid: Oid, base: KeptBase) {
-        let at = self.offset + self.buffer.len() as u64;
+    /// A delta that makes `data` and takes half of its bytes at most, if there is something similar to stand on.
+    fn delta_for(
+        &self,
+        snapshot: &Snapshot,
+        plan: &Plan,
+        item: &Item,
+        data: &[u8],
+    ) -> Result<Option<(DeltaBase, Vec<u8>)>> {
+        let Some(similar) = plan.similar.get(&item.oid) else { return Ok(None) };
+        let size = data.len() as u64;
+        if !DELTA_OBJECT_BYTES.contains(&size) || Instant::now() >= self.deadline {
+            return Ok(None);
+        }
+        // What was changed next is mostly more alike than what the receiver has, perhaps from long ago.
+        for base in [similar.newer, similar.at_edge].into_iter().flatten() {
+            let at = match self.offsets.get(&base) {
+                Some(sent) if sent.depth < DELTA_CHAIN_MAX => DeltaBase::Sent(base, *sent),
+                // What is similar and not sent, the receiver has.
+                None if self.thin && !plan.sent.contains(&base) => DeltaBase::Theirs(base),
+                _ => continue,
+            };
+            let Some((kind, base_size)) = snapshot.header(&base)? else { continue };
+            if kind != item.kind || !DELTA_OBJECT_BYTES.contains(&base_size) || base_size / DELTA_BASE_FACTOR > size {
+                continue;
+            }
+            let base_data = snapshot.object_of(&base, kind)?;
+            if let Some(delta) = make_delta(&base_data, data, data.len() / 2) {
+                return Ok(Some((at, delta)));
+            }
+        }
+        Ok(None)
+    }
+
+    fn whole(&mut self, item: &Item, data: &[u8]) -> Result<()> {
+        self.begin(item.oid, KeptBase::Whole, 0);
+        self.entry(item.oid, EntryKind::Whole(item.kind), data)
+    }
+
+    fn delta(&mut self, oid: Oid, base: DeltaBase, delta: &[u8]) -> Result<()> {
+        let (kind, kept, depth) = match base {
+            DeltaBase::Sent(base, Sent { offset, index, depth }) => {
+                let distance = self.offset + self.buffer.len() as u64 - offset;
+                let kind = if self.ofs_delta { EntryKind::OfsDelta(distance) } else { EntryKind::RefDelta(base) };
+                (kind, KeptBase::Entry(index), depth)
+            }
+            DeltaBase::Theirs(base) => (EntryKind::RefDelta(base), KeptBase::Elsewhere, 0),
+        };
+        self.begin(oid, kept, depth + 1);
+        self.entry(oid, kind, delta)
+    }
+
+    /// Notes the entry that is written next.
+    fn begin(&mut self, oid: Oid, base: KeptBase, depth: u32) {
+        let offset = self.offset + self.buffer.len() as u64;
         let index = self.offsets.len() as u32;
-        self.offsets.insert(oid, (at, index));
+        self.offsets.insert(oid, Sent { offset, index, depth });
         if let Some((_, entries)) = &mut self.keep {
-            entries.push(KeptEntry { oid, offset: at, base });
+            entries.push(KeptEntry { oid, offset, base });
         }
     }
 
     /// Writes an entry that is deflated now.
-    fn entry(&mut self, oid: Oid, kind: EntryKind, base: KeptBase, body: &[u8]) -> Result<()> {
-        self.begin(oid, base);
+    fn entry(&mut self, oid: Oid, kind: EntryKind, body: &[u8]) -> Result<()> {
         write_header(&mut self.buffer, kind, body.len() as u64);
         self.compress.reset();
         let mut input = body;
         loop {
-            self.buffer.reserve((input.len() / 2).clamp(1024, COPY_BYTES));
-            let before = self.compress.total_in();
+            // What does not shrink grows by little.
+            let room = (input.len() + 64).min(DEFLATE_BYTES);
+            let filled = self.buffer.len();
+            self.buffer.resize(filled + room, 0);
+            let (in_before, out_before) = (self.compress.total_in(), self.compress.total_out());
             let status = self
                 .compress
-                .compress_vec(input, &mut self.buffer, FlushCompress::Finish)
+                .compress(input, &mut self.buffer[filled..], FlushCompress::Finish)
                 .map_err(|error| Error::corrupt(format!("deflating {oid} failed: {error}")))?;
-            input = &input[(self.compress.total_in() - before) as usize..];
+            self.buffer.truncate(filled + (self.compress.total_out() - out_before) as usize);
+            input = &input[(self.compress.total_in() - in_before) as usize..];
             if status == Status::StreamEnd {
                 break;
             }
@@ -368,16 +486,17 @@ impl PackWriter<'_> {
             Some(KeptBase::Entry(base)) => pack.entries.get(base as usize),
             _ => None,
         };
-        let (kind, base) = match (kind, base) {
-            (EntryKind::Whole(kind), _) => (EntryKind::Whole(kind), KeptBase::Whole),
+        let (kind, base, depth) = match (kind, base) {
+            (EntryKind::Whole(kind), _) => (EntryKind::Whole(kind), KeptBase::Whole, 0),
             (_, Some(base)) => {
                 let sent = self.offsets.get(&base.oid);
-                let (at, index) = *sent.ok_or_else(|| Error::corrupt("a kept pack's base comes too late"))?;
-                (EntryKind::OfsDelta(self.offset + self.buffer.len() as u64 - at), KeptBase::Entry(index))
+                let sent = *sent.ok_or_else(|| Error::corrupt("a kept pack's base comes too late"))?;
+                let distance = self.offset + self.buffer.len() as u64 - sent.offset;
+                (EntryKind::OfsDelta(distance), KeptBase::Entry(sent.index), sent.depth + 1)
             }
             (_, None) => return Err(Error::corrupt("a kept pack's delta has no base")),
         };
-        self.begin(oid, base);
+        self.begin(oid, base, depth);
         write_header(&mut self.buffer, kind, size);
         let mut at = start + header_len as u64;
         while at < end {

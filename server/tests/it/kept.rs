@@ -1,0 +1,91 @@
+//! Packs that the server keeps to serve again: a clone gets what it would get without them.
+
+use std::path::Path;
+
+use govc_engine::{Kind, Oid};
+
+use crate::{
+    git::Git,
+    history,
+    pack::{Pack, RefChange, Report, push_new, push_raw},
+    server::Place,
+};
+
+#[test]
+fn a_clone_of_one_branch_gets_the_tags_of_what_it_holds() {
+    let place = Place::new();
+    let git = Git::new(&place.path("home"));
+    let server = place.serve();
+    let source = history::generated(&place, &git);
+    server.create("repo");
+    git.ok(&source, &["push", "-q", "--mirror", &server.url("repo")]);
+    let local = format!("file://{}", source.display());
+    let same = |what: &str, git: &Git, options: &[&str]| {
+        let options = [options, &["--bare"][..]].concat();
+        let (wanted, got) = (place.path(&format!("wanted-{what}")), place.path(&format!("got-{what}")));
+        git.clone_repo(&local, &wanted, &options);
+        git.clone_repo(&server.url("repo"), &got, &options);
+        assert_eq!(git.references(&got), git.references(&wanted), "{what}");
+        assert_eq!(git.objects(&got), git.objects(&wanted), "{what}");
+    };
+    for version in ["0", "2"] {
+        let git = git.with("protocol.version", version);
+        // The second is served from what was kept of the first.
+        for round in ["first", "second"] {
+            same(&format!("{round}-{version}"), &git, &["--single-branch"]);
+            same(&format!("{round}-none-{version}"), &git, &["--single-branch", "--no-tags"]);
+        }
+        let late = format!("late-{version}");
+        git.ok(&source, &["tag", "-a", "-m", "later than the kept pack", &late, "main~3"]);
+        git.ok(&source, &["push", "-q", &server.url("repo"), &late]);
+        same(&late, &git, &["--single-branch"]);
+    }
+}
+
+fn delete(old: Oid, name: &str) -> RefChange {
+    RefChange { old, new: Oid::null(), name: name.as_bytes().to_vec() }
+}
+
+/// A bare clone with everything, and its number of objects.
+fn clone_all(git: &Git, url: &str, dir: &Path) -> usize {
+    git.clone_repo(url, dir, &["--mirror"]);
+    git.ok(dir, &["fsck", "--no-dangling", "--no-progress"]);
+    git.objects(dir).len()
+}
+
+#[test]
+fn a_pack_without_the_tips_is_no_clone() {
+    let place = Place::new();
+    let git = Git::new(&place.path("home"));
+    let server = place.serve();
+    server.create("repo");
+    let http = server.http();
+    let mut first = Pack::new();
+    let commit = first.commit("first");
+    assert!(push_new(&http, "repo", "refs/tags/t", commit, &first.finish()).accepted());
+    let deleted = push_raw(&http, "repo", &[delete(commit, "refs/tags/t")], b"");
+    assert!(Report::parse(&deleted.body).accepted(), "{}", deleted.text());
+    // The repository has no references now, as before a first push, and yet the commit.
+    let mut junk = Pack::new();
+    junk.object(Kind::Blob, b"junk\n");
+    let report = push_new(&http, "repo", "refs/heads/main", commit, &junk.finish());
+    assert!(report.accepted(), "{report:?}");
+    let copy = place.path("copy.git");
+    assert_eq!(clone_all(&git, &server.url("repo"), &copy), 3, "commit, tree and blob");
+    assert_eq!(git.ok(&copy, &["rev-parse", "refs/heads/main"]), commit.to_string());
+}
+
+#[test]
+fn what_no_tip_reaches_is_not_served() {
+    let place = Place::new();
+    let git = Git::new(&place.path("home"));
+    let server = place.serve();
+    server.create("repo");
+    let mut pack = Pack::new();
+    let commit = pack.commit("first");
+    pack.object(Kind::Blob, b"junk\n");
+    pack.commit("reached by nothing");
+    let report = push_new(&server.http(), "repo", "refs/heads/main", commit, &pack.finish());
+    assert!(report.accepted(), "{report:?}");
+    assert_eq!(clone_all(&git, &server.url("repo"), &place.path("copy.git")), 3, "commit, tree and blob");
+}

@@ -1,0 +1,86 @@
+//! The wire under clients that take their time.
+
+use std::{
+    io::{BufRead, BufReader},
+    process::{Child, Command, Stdio},
+};
+
+use crate::{
+    http::Http,
+    pack::{Pack, push_new},
+    server::{Place, govc},
+};
+
+/// How many pieces of long work run or wait.
+fn at_work(http: &Http) -> u32 {
+    let metrics = http.get("/metrics").text();
+    let gauge = |name: &str| -> u32 {
+        let line = metrics.lines().find_map(|line| line.strip_prefix(name)).expect("a gauge");
+        line.trim().parse().expect("a number")
+    };
+    gauge("govc_work_running ") + gauge("govc_work_waiting ")
+}
+
+#[test]
+fn slow_clients_leave_threads_to_others() {
+    let place = Place::new();
+    let server = place.launch().env("GOVC_WORK_THREADS", "2").start();
+    server.create("repo");
+    let http = server.http();
+    let mut built = Pack::new();
+    let tip = built.commit("ordinary");
+    assert!(push_new(&http, "repo", "refs/heads/main", tip, &built.finish()).accepted());
+
+    let head = format!(
+        "POST /repo.git/git-receive-pack HTTP/1.1\r\nhost: {}\r\ntransfer-encoding: chunked\r\n\
+         content-type: application/x-git-receive-pack-request\r\n\r\n4\r\n00b3\r\n",
+        server.address()
+    );
+    let slow: Vec<_> = (0..2)
+        .map(|_| {
+            let mut connection = http.connect();
+            connection.write(head.as_bytes());
+            connection
+        })
+        .collect();
+    while at_work(&http) < 2 {
+        std::thread::yield_now();
+    }
+    assert_eq!(http.get("/api/v1/repos/repo/commits").status, 200);
+    drop(slow);
+    let mut built = Pack::new();
+    let tip = built.commit("afterwards");
+    assert!(push_new(&http, "repo", "refs/heads/afterwards", tip, &built.finish()).accepted());
+}
+
+/// Ends the process however the test ends.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_log_that_nobody_reads_holds_up_nothing() {
+    let mut command = govc();
+    command.args(["serve", "--listen", "127.0.0.1:0", "--backend", "memory"]);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut server = Ended(command.spawn().expect("the server's binary starts"));
+    let mut ready = String::new();
+    let output = server.0.stdout.take().expect("a piped stream");
+    BufReader::new(output).read_line(&mut ready).expect("a line about the address");
+    let (_, rest) = ready.split_once("listening on http://").expect("the ready line");
+    let address = rest.split(' ').next().and_then(|address| address.parse().ok()).expect("an address");
+    // Each line names the path: together far more than the pipe and the server's buffer hold.
+    let path = format!("/{}", "x".repeat(8000));
+    for _ in 0..1000 {
+        assert_eq!(Http::new(address).get(&path).status, 404);
+    }
+    let terminate = format!("kill -TERM {}", server.0.id());
+    assert!(Command::new("sh").args(["-c", &terminate]).status().expect("sh runs").success());
+    let status = server.0.wait().expect("the process can be waited for");
+    assert!(status.success(), "it ended with {status}");
+}
