@@ -1,5 +1,5 @@
-//! A full disk, made by a reserve that no disk can keep free: writes are refused with 507, reads go on, and everything
-//! works again once there is room.
+//! A full disk, made by a reserve that no disk can keep free: writes are refused with 507, reads and deletions go on,
+//! and everything works again once there is room.
 
 use serde_json::json;
 
@@ -30,6 +30,7 @@ fn a_full_disk_refuses_writes_and_serves_reads() {
     let source = history::generated(&place, &git);
     let server = place.serve();
     server.create("full");
+    server.create("goes");
     git.ok(&source, &["push", "-q", "--mirror", &server.url("full")]);
     drop(server.stop());
 
@@ -49,10 +50,13 @@ fn a_full_disk_refuses_writes_and_serves_reads() {
     assert_same(&git, &source, &copy);
     assert_eq!(full.http().get("/api/v1/repos/full/read/hot.txt?ref=main").status, 200);
     assert_eq!(full.http().get("/health/live").status, 200);
+    assert_eq!(full.http().delete("/api/v1/repos/goes").status, 204, "what makes room is taken");
+    assert_eq!(commit(&full, "new").status, 507, "which is not the room that a write asks for");
     drop(full.stop());
 
     let again = place.serve();
     assert_eq!(again.http().get("/api/v1/repos/another").status, 404, "a refused repository is not there");
+    assert_eq!(again.http().get("/api/v1/repos/goes").status, 404);
     assert_eq!(commit(&again, "new").status, 201);
     git.ok(&work, &["push", "-q", &again.url("full"), "HEAD:refs/heads/accepted"]);
 }
