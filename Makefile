@@ -34,7 +34,6 @@ test:
 	@scripts/prerequisites --tests
 	@echo '== formatting'
 	cargo fmt --all --check
-	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	@echo '== lints'
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	@echo '== documentation'
@@ -56,4 +55,3 @@ fuzz:
 fmt:
 	@scripts/prerequisites
 	cargo fmt --all
-	cargo fmt --manifest-path fuzz/Cargo.toml
