@@ -12,6 +12,8 @@ pub enum ErrorKind {
     Invalid,
     /// A named thing (repository, reference, object, path) is not there.
     NotFound,
+    /// It was there, and is not kept any more.
+    Gone,
     /// A thing of that name is there already.
     Exists,
     /// A reference is not what the caller expected; read again and retry.
@@ -41,6 +43,8 @@ pub struct RefConflict {
     pub expected: Option<Oid>,
     /// What it is; `None` if it is absent.
     pub actual: Option<Oid>,
+    /// Where the changes could have been redone on what it is, the paths that stood in the way.
+    pub paths: Vec<String>,
 }
 
 /// An error of the engine. Cheap to clone, so that a failed group commit answers all its transactions.
@@ -84,8 +88,18 @@ impl Error {
     pub fn conflict(name: &str, expected: Option<Oid>, actual: Option<Oid>) -> Self {
         let show = |oid: Option<Oid>| oid.map_or_else(|| "absent".to_owned(), |oid| oid.to_string());
         let message = format!("reference {name} is {}, expected {}", show(actual), show(expected));
-        let conflict = RefConflict { name: name.to_owned(), expected, actual };
+        let conflict = RefConflict { name: name.to_owned(), expected, actual, paths: Vec::new() };
         Self::new(ErrorKind::Conflict(Box::new(conflict)), message)
+    }
+
+    /// The same conflict with the paths that both sides changed.
+    #[must_use]
+    pub(crate) fn with_paths(mut self, paths: &[Vec<u8>]) -> Self {
+        if let ErrorKind::Conflict(conflict) = &mut self.kind {
+            conflict.paths = paths.iter().map(|path| String::from_utf8_lossy(path).into_owned()).collect();
+            self.message = format!("{}; both sides changed {}", self.message, conflict.paths.join(", "));
+        }
+        self
     }
 
     /// The same error with the cause attached.

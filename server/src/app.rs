@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use govc_backends::MemoryBackend;
-use govc_engine::{Backend, Limits, Repo, Store, StoreOptions};
+use govc_engine::{Backend, Limits, Repo, Retention, Store, StoreOptions};
 
 use crate::config::{BackendKind, Config};
 use crate::git::{PackCache, PackCacheOptions};
@@ -59,6 +59,7 @@ impl App {
             memory_budget_bytes: config.engine_memory_bytes(),
             limits: Limits { object_bytes_max: config.storage.object_bytes_max, ..Limits::default() },
             relaxed_delay_max: config.storage.relaxed_delay_max,
+            retention: Retention { count_max: config.versions.count_max, age_max: config.versions.age_max },
             ..StoreOptions::default()
         };
         let store = Store::open(backend, options)

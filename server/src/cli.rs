@@ -132,6 +132,10 @@ The TOML file (--config, GOVC_CONFIG), with the defaults:
   max_object = \"128MiB\"         # GOVC_MAX_OBJECT
   relaxed_delay = \"100ms\"       # GOVC_RELAXED_DELAY: what a relaxed repository may lose
 
+  [versions]
+  max_count = 10000000          # GOVC_VERSIONS_MAX_COUNT: superseded versions that a repository keeps
+  max_age = \"90d\"               # GOVC_VERSIONS_MAX_AGE: how long it keeps them
+
   [logging]
   level = \"info\"                # GOVC_LOG_LEVEL
   format = \"json\"               # GOVC_LOG_FORMAT
@@ -146,7 +150,7 @@ The TOML file (--config, GOVC_CONFIG), with the defaults:
   pack_cache_memory             # GOVC_PACK_CACHE_MEMORY: default 1/8 of memory, at most 256MiB
   pack_cache_disk = \"4GiB\"      # GOVC_PACK_CACHE_DISK
 
-Sizes: 4096, 512MiB, 2G (powers of 1024), 500MB (powers of 1000). Durations: 500ms, 30s, 5m, 1h.";
+Sizes: 4096, 512MiB, 2G (powers of 1024), 500MB (powers of 1000). Durations: 500ms, 30s, 5m, 1h; ages\nalso 90d.";
 
 /// Runs the program that the process's arguments ask for, to its end.
 pub fn run() -> ExitCode {

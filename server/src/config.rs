@@ -39,6 +39,8 @@ pub struct Config {
     pub server: ServerConfig,
     /// Where the data are and how much memory serves them.
     pub storage: StorageConfig,
+    /// How long superseded versions can be read.
+    pub versions: VersionsConfig,
     /// What is logged.
     pub logging: LoggingConfig,
     /// What is measured.
@@ -101,6 +103,15 @@ pub enum BackendKind {
     Memory,
     /// RocksDB under `DATA/rocksdb`.
     Rocksdb,
+}
+
+/// Section `[versions]`: how long superseded versions can be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VersionsConfig {
+    /// How many a repository keeps beside the newest.
+    pub count_max: u64,
+    /// How long after they have been superseded.
+    pub age_max: Duration,
 }
 
 /// Section `[logging]`.
@@ -201,6 +212,7 @@ impl Default for Config {
                 object_bytes_max: 128 * MIB,
                 relaxed_delay_max: Duration::from_millis(100),
             },
+            versions: VersionsConfig { count_max: 10_000_000, age_max: Duration::from_secs(90 * 24 * 3600) },
             logging: LoggingConfig { level: LevelFilter::INFO, format: LogFormat::Json },
             metrics: MetricsConfig { enabled: true, path: "/metrics".to_owned() },
             git: GitConfig {
@@ -287,6 +299,9 @@ impl Config {
         layers.set("storage.reserve", &mut storage.reserve_bytes, values::size)?;
         layers.set("storage.max_object", &mut storage.object_bytes_max, |text| values::size_from(text, KIB))?;
         layers.set("storage.relaxed_delay", &mut storage.relaxed_delay_max, values::duration)?;
+
+        layers.set("versions.max_count", &mut config.versions.count_max, values::number)?;
+        layers.set("versions.max_age", &mut config.versions.age_max, values::age)?;
 
         layers.set("logging.level", &mut config.logging.level, values::level)?;
         layers.set("logging.format", &mut config.logging.format, values::log_format)?;

@@ -234,7 +234,7 @@ impl Connector {
                 let mut request: Request = request.map(Body::new);
                 request.extensions_mut().insert(peer);
                 // The router is always ready; its clone is one reference.
-                router.clone().call(request)
+                router.clone().call(crate::http::versions::rewrite(request))
             })
         };
         let connection = watcher.watch(self.http.serve_connection(TokioIo::new(stream), service));

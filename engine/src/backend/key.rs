@@ -19,6 +19,7 @@ pub(crate) const FORMAT: &[u8] = b"format";
 pub(crate) const INTENT: &[u8] = b"intent/";
 pub(crate) const NEXT_SEGMENT: &[u8] = b"next_segment";
 pub(crate) const NEXT_SEQ: &[u8] = b"next_seq";
+pub(crate) const FEED_FLOOR: &[u8] = b"feed_floor";
 pub(crate) const NEXT_REPO: &[u8] = b"next_repo";
 pub(crate) const FEED: u8 = b'f';
 pub(crate) const VERSION: u8 = b'v';

@@ -46,6 +46,17 @@ pub struct RefEdit {
     pub target: Option<Oid>,
 }
 
+/// A change of one reference that was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefChange {
+    /// The reference.
+    pub name: RefName,
+    /// What it was; `None` if it was absent.
+    pub before: Option<Oid>,
+    /// What it became; `None` if it was deleted.
+    pub after: Option<Oid>,
+}
+
 /// Refuses `name` if an existing reference is its directory or lies below it, as git's files could not hold both.
 ///
 /// # Errors

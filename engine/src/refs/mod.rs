@@ -4,7 +4,7 @@ mod edit;
 mod name;
 
 pub(crate) use edit::check_directory_conflicts;
-pub use edit::{Expected, RefEdit};
+pub use edit::{Expected, RefChange, RefEdit};
 pub use name::RefName;
 
 #[cfg(test)]

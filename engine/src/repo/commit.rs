@@ -14,6 +14,7 @@ use bytes::Bytes;
 use super::{
     TREE_DEPTH_MAX, check_deadline, check_depth,
     files::{NameIndex, find_entry},
+    merge::{Merged, merge_trees},
 };
 use crate::{
     Error, ErrorKind, Result,
@@ -75,6 +76,18 @@ pub enum Change {
     },
 }
 
+/// What becomes of a commit whose branch has moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnConflict {
+    /// It fails.
+    #[default]
+    Fail,
+    /// Its changes are redone on the new head, unless both touch the same paths.
+    Rebase,
+    /// It is made where it belongs, and merged with the new head, unless both touch the same paths.
+    Merge,
+}
+
 /// A commit to be made.
 #[derive(Debug, Clone)]
 pub struct CommitRequest {
@@ -88,8 +101,10 @@ pub struct CommitRequest {
     pub committer: Signature,
     /// The changes, applied in order.
     pub changes: Vec<Change>,
-    /// What the branch must be.
+    /// What the branch must be, or what the changes were made for.
     pub expected_head: Expected,
+    /// What to do when it is something else.
+    pub on_conflict: OnConflict,
     /// The commit to begin from when the branch does not exist.
     pub create_branch_from: Option<Oid>,
     /// Whether a commit that changes nothing is made.
@@ -116,10 +131,11 @@ pub struct Committed {
 impl Repo {
     /// Makes a commit. Memory speed; wait for the ticket to have it durable.
     ///
-    /// Without an expectation, a branch that moves meanwhile gets the changes on top of its new head.
+    /// Without an expectation, a branch that moves meanwhile gets the changes on top of its new head, or with
+    /// [`OnConflict::Rebase`] and [`OnConflict::Merge`] only if that did not touch the same paths.
     ///
     /// # Errors
-    /// [`ErrorKind::Conflict`] if the branch is not as expected, [`ErrorKind::NotFound`] for paths, blobs or a branch
+    /// [`ErrorKind::Conflict`] if the branch is not as expected and the changes cannot be redone, [`ErrorKind::NotFound`] for paths, blobs or a branch
     /// that do not exist, [`ErrorKind::Exists`] for the target of a move, [`ErrorKind::Invalid`] for paths that
     /// escape, name `.git`, or run through files, and for commits that change nothing, [`ErrorKind::Cancelled`] after
     /// the deadline. Nothing was changed then.
@@ -128,31 +144,43 @@ impl Repo {
             return Err(Error::invalid(format!("{} is not a branch", request.branch)));
         }
         let mut attempts = 0;
+        // What the changes are made for, once it is known.
+        let mut base = match (request.on_conflict, request.expected_head) {
+            (OnConflict::Rebase | OnConflict::Merge, Expected::Is(oid)) => Some(oid),
+            _ => None,
+        };
         loop {
             attempts += 1;
-            match self.try_commit(&request) {
-                Err(error)
-                    if matches!(error.kind(), ErrorKind::Conflict(_))
-                        && request.expected_head == Expected::Any
-                        && attempts < ATTEMPTS_MAX => {}
-                outcome => return outcome,
+            match self.try_commit(&request, &mut base) {
+                Err(Attempt::Raced(_)) if attempts < ATTEMPTS_MAX => check_deadline(request.deadline)?,
+                Err(Attempt::Raced(error) | Attempt::Failed(error)) => return Err(error),
+                Ok(committed) => return Ok(committed),
             }
         }
     }
 
-    fn try_commit(&self, request: &CommitRequest) -> Result<Committed> {
+    fn try_commit(&self, request: &CommitRequest, base: &mut Option<Oid>) -> Result<Committed, Attempt> {
         let mut transaction = self.begin(&request.actor, Cause::Commit);
         let tip = transaction.tip();
         let head = tip.reference(&request.branch);
+        let conflict = || Error::conflict(&request.branch.as_str(), request.expected_head.oid(), head);
+        let is_commit = |oid: &Oid| Ok::<_, Error>(tip.header(oid)?.is_some_and(|(kind, _)| kind == Kind::Commit));
         if !request.expected_head.holds(head) {
-            return Err(Error::conflict(&request.branch.as_str(), request.expected_head.oid(), head));
+            // Changes for a commit that is known can be redone, if there is something to redo them on.
+            match *base {
+                Some(base) if head.is_some() && is_commit(&base)? => {}
+                _ => return Err(conflict().into()),
+            }
         }
-        let parent = match (head, request.create_branch_from) {
-            (Some(head), _) => Some(head),
+        if request.on_conflict != OnConflict::Fail && base.is_none() {
+            *base = head;
+        }
+        let parent = match (base.or(head), request.create_branch_from) {
+            (Some(parent), _) => Some(parent),
             (None, Some(from)) => match tip.header(&from)? {
                 Some((Kind::Commit, _)) => Some(from),
-                Some((kind, _)) => return Err(Error::invalid(format!("{from} is a {kind}, not a commit"))),
-                None => return Err(Error::not_found(format!("commit {from} does not exist"))),
+                Some((kind, _)) => return Err(Error::invalid(format!("{from} is a {kind}, not a commit")).into()),
+                None => return Err(Error::not_found(format!("commit {from} does not exist")).into()),
             },
             // A repository's first commit needs no base; a further branch must say what it begins from.
             (None, None) if tip.reference_count() == 0 => None,
@@ -160,33 +188,113 @@ impl Repo {
                 return Err(Error::not_found(format!(
                     "branch {} does not exist; create_branch_from says what it begins from",
                     request.branch.short()
-                )));
+                ))
+                .into());
             }
         };
-        let base = match parent {
+        let parent_tree = match parent {
             Some(parent) => Some(tip.commit(&parent)?.tree),
             None => None,
         };
         let mut draft = Draft { transaction: &mut transaction, deadline: request.deadline };
-        let tree = draft.apply_all(base, &request.changes)?;
-        let unchanged = base.unwrap_or_else(Oid::empty_tree) == tree && head.is_some();
-        if unchanged && !request.allow_empty {
-            return Err(Error::invalid("the commit changes nothing"));
+        let tree = draft.apply_all(parent_tree, &request.changes)?;
+        let made = match (head, parent, parent_tree) {
+            (Some(head), Some(parent), Some(parent_tree)) if head != parent => {
+                let moved = Moved { head, head_tree: tip.commit(&head)?.tree, parent, parent_tree, tree };
+                moved.redo(&mut transaction, request, conflict)?
+            }
+            _ => {
+                let parents = parent.into_iter().collect();
+                let is_new = parent_tree.unwrap_or_else(Oid::empty_tree) != tree || head.is_none();
+                Made { tree, parents, message: message_bytes(&request.message)?, is_new }
+            }
+        };
+        if !made.is_new && !request.allow_empty {
+            return Err(Error::invalid("the commit changes nothing").into());
         }
+        let parents = made.parents.clone();
+        let tree = made.tree;
+        let oid = transaction.put(Kind::Commit, made.commit(request).into())?;
+        let expected = head.map_or(Expected::Absent, Expected::Is);
+        transaction.edit(RefEdit { name: request.branch.clone(), expected, target: Some(oid) })?;
+        let may_retry = request.on_conflict != OnConflict::Fail || request.expected_head == Expected::Any;
+        let published = transaction.prepare().and_then(|prepared| prepared.publish()).map_err(|error| {
+            let raced = may_retry && matches!(error.kind(), ErrorKind::Conflict(_));
+            if raced { Attempt::Raced(error) } else { Attempt::Failed(error) }
+        })?;
+        Ok(Committed { oid, tree, parents, published })
+    }
+}
+
+/// Why a commit was not made: because another writer was faster, or for good.
+enum Attempt {
+    Raced(Error),
+    Failed(Error),
+}
+
+impl From<Error> for Attempt {
+    fn from(error: Error) -> Self {
+        Attempt::Failed(error)
+    }
+}
+
+/// A commit but for its people.
+struct Made {
+    tree: Oid,
+    parents: Vec<Oid>,
+    message: Vec<u8>,
+    /// Whether it changes anything.
+    is_new: bool,
+}
+
+impl Made {
+    fn commit(self, request: &CommitRequest) -> Vec<u8> {
         let commit = Commit {
-            tree,
-            parents: parent.into_iter().collect(),
+            tree: self.tree,
+            parents: self.parents.into_iter().collect(),
             author: request.author.clone(),
             committer: request.committer.clone(),
             encoding: None,
             extra_headers: Vec::new(),
-            message: message_bytes(&request.message)?,
+            message: self.message,
         };
-        let oid = transaction.put(Kind::Commit, commit.to_bytes().into())?;
-        let expected = head.map_or(Expected::Absent, Expected::Is);
-        transaction.edit(RefEdit { name: request.branch.clone(), expected, target: Some(oid) })?;
-        let published = transaction.prepare()?.publish()?;
-        Ok(Committed { oid, tree, parents: parent.into_iter().collect(), published })
+        commit.to_bytes()
+    }
+}
+
+/// Changes that were made for a commit which is the branch's head no more.
+struct Moved {
+    head: Oid,
+    head_tree: Oid,
+    /// What they were made for, and its tree.
+    parent: Oid,
+    parent_tree: Oid,
+    /// What they make of that tree.
+    tree: Oid,
+}
+
+impl Moved {
+    /// The commit that has the changes on top of the head.
+    fn redo(
+        self,
+        transaction: &mut Transaction,
+        request: &CommitRequest,
+        conflict: impl Fn() -> Error,
+    ) -> Result<Made> {
+        let merged = merge_trees(transaction, self.parent_tree, self.head_tree, self.tree, request.deadline)?;
+        let tree = match merged {
+            Merged::Tree(tree) => tree,
+            Merged::Conflicts(paths) => return Err(conflict().with_paths(&paths)),
+        };
+        let is_new = tree != self.head_tree;
+        let message = message_bytes(&request.message)?;
+        if request.on_conflict != OnConflict::Merge {
+            return Ok(Made { tree, parents: vec![self.head], message, is_new });
+        }
+        let side = Made { tree: self.tree, parents: vec![self.parent], message, is_new };
+        let side = transaction.put(Kind::Commit, side.commit(request).into())?;
+        let message = format!("Merge {side} into {}", request.branch.short());
+        Ok(Made { tree, parents: vec![self.head, side], message: message_bytes(&message)?, is_new })
     }
 }
 

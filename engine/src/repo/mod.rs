@@ -5,12 +5,13 @@ mod commit;
 mod connectivity;
 mod files;
 mod log;
+mod merge;
 mod reach;
 mod references;
 mod resolve;
 
 pub use changes::{ChangeSet, ChangeStatus, FileChange};
-pub use commit::{Change, CommitRequest, Committed, Content};
+pub use commit::{Change, CommitRequest, Committed, Content, OnConflict};
 pub use connectivity::{Connectivity, Known};
 pub use files::{ListOptions, ListedEntry, Listing, Visit};
 pub use log::{LogCursor, LogOptions, LogPage};

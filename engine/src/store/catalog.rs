@@ -18,10 +18,11 @@ use parking_lot::Mutex;
 
 use super::{
     Store,
-    ids::{Cause, Durability, PoolId, RepoId, RepoName, RepoSettings},
+    feed::publication,
+    ids::{Cause, Durability, PoolId, RepoId, RepoName, RepoSettings, Seq},
     journal::CatalogChangeKind,
     state::{Repo, RepoRecord, RepoState},
-    version::Version,
+    version::{Changes, Previous, Version},
 };
 use crate::{Error, ErrorKind, Result};
 
@@ -144,6 +145,7 @@ impl Store {
             refs: OrdMap::new(),
             lineage: 0,
             acknowledged: 0,
+            previous: Previous::default(),
         };
         Ok(self.handle(&Arc::new(RepoState::new(RepoId(id), PoolId(id), record, version))))
     }
@@ -159,6 +161,7 @@ impl Store {
         if state.is_journaled() {
             core.journal.send_catalog(state.clone(), CatalogChangeKind::Create).wait()?;
         }
+        core.keep_history(state, &publication(Seq(0), state.id, &state.published.load(), Changes::none()));
         core.catalog.insert(state.clone());
         Ok(())
     }

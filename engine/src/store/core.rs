@@ -20,13 +20,14 @@ use super::{
     clock::ClockCache,
     feed::Feed,
     health::HealthCell,
-    ids::PoolId,
+    ids::{PoolId, RepoId},
     ingest::{IdRow, Segments},
     journal::JournalHandle,
     settle::SettleQueue,
     snapshot::{Object, Stored},
     state::Pool,
     table::{ObjectTable, Scope},
+    version::Version,
 };
 use crate::{
     Error, Result,
@@ -60,6 +61,8 @@ pub(crate) struct Core {
     pub(crate) table: ObjectTable,
     blocks: ClockCache<(PoolId, u32, u32), Arc<DecodedBlock>>,
     bases: ClockCache<(PoolId, Location), Bytes>,
+    /// Old versions that were made again from rows.
+    pub(crate) rebuilt: ClockCache<(RepoId, u64), Arc<Version>>,
     pub(crate) catalog: Catalog,
     pub(crate) feed: Feed,
     pub(crate) journal: JournalHandle,
@@ -92,12 +95,13 @@ impl Core {
         next_segment: u32,
     ) -> Self {
         let budget = options.memory_budget_bytes;
-        let (blocks, bases) = (budget / 4, budget / 16);
+        let (blocks, bases, rebuilt) = (budget / 4, budget / 16, budget / 64);
         Self {
             backend,
-            table: ObjectTable::new(budget - blocks - bases),
+            table: ObjectTable::new(budget - blocks - bases - rebuilt),
             blocks: ClockCache::new(blocks),
             bases: ClockCache::new(bases),
+            rebuilt: ClockCache::new(rebuilt),
             catalog: Catalog::default(),
             feed,
             journal,
@@ -131,7 +135,7 @@ impl Core {
 
     /// Bytes of memory that the caches and the table hold.
     pub(crate) fn resident_bytes(&self) -> u64 {
-        self.table.used_bytes() + self.blocks.used_bytes() + self.bases.used_bytes()
+        self.table.used_bytes() + self.blocks.used_bytes() + self.bases.used_bytes() + self.rebuilt.used_bytes()
     }
 
     /// Reserves memory for a memory repository.
@@ -159,7 +163,7 @@ impl Core {
         self.memory_held_bytes.fetch_sub(held.min(bytes), Ordering::Relaxed);
     }
 
-    /// Reserves memory for blocks of a memory repository, which the object table makes room for.
+    /// Reserves memory for blocks or the history of a memory repository, which the object table makes room for.
     ///
     /// # Errors
     /// As [`Core::hold_memory`].

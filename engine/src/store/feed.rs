@@ -2,8 +2,8 @@
 //!
 //! A group commit takes its positions before it is written and completes them when it is durable; a publication is
 //! in the feed once everything before it is complete, so a follower never sees one appear behind its back. Recent
-//! publications are kept in memory; older ones are read from the family `history`. Publications of memory
-//! repositories are in memory only.
+//! publications are kept in memory; older ones are read from the family `history`, where settling removes those that are
+//! older than versions are kept. Publications of memory repositories are in memory only.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -18,16 +18,17 @@ use super::{
     ids::{RepoId, Seq},
     record::FeedRow,
     state::RepoState,
-    version::Version,
+    version::{Changes, Version},
 };
 use crate::{
-    Result,
-    backend::{Family, Scan, key},
-    refs::RefEdit,
+    Error, ErrorKind, Result,
+    backend::{Batch, Family, Scan, key},
 };
 
 /// Publications kept in memory.
 const RECENT_MAX: usize = 4096;
+/// Positions that one settling forgets at most.
+const TRIM_MAX: usize = 64 << 10;
 
 /// One publication.
 #[derive(Debug, Clone)]
@@ -44,8 +45,8 @@ pub struct Publication {
     pub actor: Arc<str>,
     /// Why.
     pub cause: super::ids::Cause,
-    /// What changed; the expectations are what the writer demanded.
-    pub edits: Arc<[RefEdit]>,
+    /// What changed.
+    pub changes: Changes,
 }
 
 pub(crate) struct Feed {
@@ -59,8 +60,10 @@ struct State {
     recent: BTreeMap<u64, Option<Publication>>,
     /// Positions up to this one may have left `recent`.
     dropped: u64,
+    /// Positions up to this one are forgotten.
+    floor: u64,
     /// Publications of memory repositories that came before their predecessors.
-    early: HashMap<(RepoId, u64), Publication>,
+    early: HashMap<(RepoId, u64), (Publication, Arc<Version>)>,
 }
 
 impl State {
@@ -83,9 +86,9 @@ impl State {
 }
 
 impl Feed {
-    /// A feed whose next position is `next`; earlier ones are in the backend.
-    pub(crate) fn new(next: u64) -> Self {
-        let state = State { next, recent: BTreeMap::new(), dropped: next - 1, early: HashMap::new() };
+    /// A feed whose next position is `next`; earlier ones, beyond `floor`, are in the backend.
+    pub(crate) fn new(next: u64, floor: u64) -> Self {
+        let state = State { next, recent: BTreeMap::new(), dropped: next - 1, floor, early: HashMap::new() };
         Self { state: Mutex::new(state), grown: Condvar::new() }
     }
 
@@ -121,13 +124,22 @@ impl Feed {
         self.grown.notify_all();
     }
 
-    /// Adds the publication of a memory repository, complete at once, after those of its earlier versions.
-    pub(crate) fn append(&self, repo: &RepoState, version: &Version, edits: Vec<RefEdit>) {
+    /// Adds the publication of a memory repository, complete at once, after those of its earlier versions; `keep` is
+    /// called for each in order.
+    pub(crate) fn append(
+        &self,
+        repo: &RepoState,
+        version: &Arc<Version>,
+        changes: Changes,
+        keep: impl Fn(&Publication, &Version),
+    ) {
         let mut state = self.state.lock();
-        state.early.insert((repo.id, version.number), publication(Seq(0), repo.id, version, edits.into()));
+        let publication = publication(Seq(0), repo.id, version, changes);
+        state.early.insert((repo.id, version.number), (publication, version.clone()));
         let mut number = repo.journaled.load(Ordering::Relaxed) + 1;
-        while let Some(mut publication) = state.early.remove(&(repo.id, number)) {
+        while let Some((mut publication, version)) = state.early.remove(&(repo.id, number)) {
             publication.seq = Seq(state.next);
+            keep(&publication, &version);
             let seq = state.next;
             state.next += 1;
             state.recent.insert(seq, Some(publication));
@@ -137,6 +149,16 @@ impl Feed {
         state.trim();
         drop(state);
         self.grown.notify_all();
+    }
+
+    /// The position after which the feed begins.
+    pub(crate) fn floor(&self) -> Seq {
+        Seq(self.state.lock().floor)
+    }
+
+    /// Forgets the positions up to `floor`.
+    pub(crate) fn raise_floor(&self, floor: u64) {
+        self.state.lock().floor = floor;
     }
 
     /// The greatest position that followers may have seen.
@@ -157,7 +179,7 @@ impl Feed {
     }
 }
 
-pub(crate) fn publication(seq: Seq, repo: RepoId, version: &Version, edits: Arc<[RefEdit]>) -> Publication {
+pub(crate) fn publication(seq: Seq, repo: RepoId, version: &Version, changes: Changes) -> Publication {
     Publication {
         seq,
         repo,
@@ -165,11 +187,31 @@ pub(crate) fn publication(seq: Seq, repo: RepoId, version: &Version, edits: Arc<
         time_millis: version.time_millis,
         actor: version.actor.clone(),
         cause: version.cause,
-        edits,
+        changes,
     }
 }
 
 impl Core {
+    /// Adds to `batch` the removal of positions that are older than versions are kept, a bounded number each time; gives
+    /// the last of them.
+    pub(crate) fn trim_feed(&self, batch: &mut Batch) -> Result<Option<u64>> {
+        let cutoff = self.cutoff();
+        let mut last = None;
+        for row in self.backend.scan(Family::History, Scan::prefix(&[key::FEED]))?.take(TRIM_MAX) {
+            let (feed_key, value) = row?;
+            let seq = Seq(key::trailing_u64(&feed_key)?);
+            if FeedRow::decode(seq, &value)?.time_millis >= cutoff {
+                break;
+            }
+            last = Some(seq.0);
+        }
+        if let Some(last) = last {
+            batch.delete_range(Family::History, key::feed(Seq(0)), key::feed(Seq(last + 1)));
+            batch.put(Family::Meta, key::FEED_FLOOR.to_vec(), last.to_be_bytes().to_vec());
+        }
+        Ok(last)
+    }
+
     /// The publications after `after`, in order, at most `limit`.
     pub(crate) fn feed_after(&self, after: Seq, limit: usize) -> Result<Vec<Publication>> {
         let mut found = Vec::new();
@@ -188,6 +230,11 @@ impl Core {
             for row in self.backend.scan(Family::History, scan)?.take(limit) {
                 let (feed_key, value) = row?;
                 settled.push(FeedRow::decode(Seq(key::trailing_u64(&feed_key)?), &value)?);
+            }
+            let floor = self.feed.state.lock().floor;
+            if after.0 < floor {
+                let message = format!("the feed begins after {floor}; what followed {} is no longer kept", after.0);
+                return Err(Error::new(ErrorKind::Gone, message));
             }
             let full = settled.len() == limit;
             settled.append(&mut found);

@@ -176,10 +176,13 @@ pub enum Cause {
     Api = 4,
     /// An import.
     Import = 5,
+    /// An earlier version was restored.
+    Restore = 6,
 }
 
 impl Cause {
-    const ALL: [Cause; 6] = [Cause::Create, Cause::Push, Cause::Commit, Cause::Merge, Cause::Api, Cause::Import];
+    const ALL: [Cause; 7] =
+        [Cause::Create, Cause::Push, Cause::Commit, Cause::Merge, Cause::Api, Cause::Import, Cause::Restore];
 
     /// The word used in answers.
     pub fn as_str(self) -> &'static str {
@@ -190,6 +193,7 @@ impl Cause {
             Cause::Merge => "merge",
             Cause::Api => "api",
             Cause::Import => "import",
+            Cause::Restore => "restore",
         }
     }
 

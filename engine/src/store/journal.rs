@@ -34,12 +34,11 @@ use super::{
     table::Entry,
     ticket::{Promise, Ticket},
     transaction::Fresh,
-    version::Version,
+    version::{Changes, Version},
 };
 use crate::{
     Error, ErrorKind, Result,
     backend::{BackendError, BackendErrorKind, Batch, Family, Sync, key},
-    refs::{RefEdit, RefName},
 };
 
 /// Messages that may wait; a writer beyond that blocks until the journal has caught up.
@@ -74,8 +73,7 @@ pub(crate) enum Message {
 pub(crate) struct Pending {
     pub(crate) repo: Arc<RepoState>,
     pub(crate) version: Arc<Version>,
-    pub(crate) edits: Vec<RefEdit>,
-    pub(crate) head: Option<RefName>,
+    pub(crate) changes: Changes,
     pub(crate) carried: Carried,
     pub(crate) staged: Vec<Staged>,
     /// `None` if it is acknowledged already.
@@ -393,7 +391,7 @@ impl Journal {
                     }
                     let (repo, version) = (pending.repo.id, &pending.version);
                     let objects = pending.carried.objects();
-                    record.transaction(repo, seq, version, &pending.edits, pending.head.as_ref(), objects);
+                    record.transaction(repo, seq, version, &pending.changes, objects);
                     seq.0 += 1;
                     for staged in &pending.staged {
                         staged.write_rows(&mut batch);
@@ -440,13 +438,12 @@ impl Journal {
                     self.core.journal.waiting_bytes.fetch_sub(pending.bytes() as u64, Ordering::Relaxed);
                     pending.repo.written.store(pending.version.clone());
                     pending.repo.publish(&pending.version);
-                    let publication = publication(seq, pending.repo.id, &pending.version, pending.edits.into());
+                    let publication = publication(seq, pending.repo.id, &pending.version, pending.changes);
                     seq.0 += 1;
                     promises.extend(pending.promise);
                     entries.push(GroupEntry::Transaction {
                         repo: pending.repo,
                         version: pending.version,
-                        head: pending.head,
                         carried: pending.carried,
                         publication,
                     });
@@ -459,8 +456,9 @@ impl Journal {
                     }
                     promises.push(change.promise);
                     entries.push(match change.kind {
+                        CatalogChangeKind::Create => GroupEntry::Created(change.repo),
+                        CatalogChangeKind::Update(_) => GroupEntry::Recorded(change.repo),
                         CatalogChangeKind::Delete => GroupEntry::Deleted(change.repo),
-                        _ => GroupEntry::Recorded(change.repo),
                     });
                 }
             }

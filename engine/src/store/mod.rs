@@ -5,6 +5,7 @@ mod clock;
 mod core;
 mod feed;
 mod health;
+mod history;
 mod ids;
 mod ingest;
 mod journal;
@@ -25,6 +26,7 @@ use parking_lot::Mutex;
 
 pub use feed::Publication;
 pub use health::Health;
+pub use history::{At, Retention};
 pub use ids::{Cause, Durability, PoolId, RepoId, RepoName, RepoSettings, Seq};
 pub use ingest::{Ingest, Lane, Staged};
 pub use snapshot::{Object, Snapshot, Stored};
@@ -32,7 +34,7 @@ pub use state::{Repo, RepoStats};
 pub use stats::StoreStats;
 pub use ticket::Ticket;
 pub use transaction::{Prepared, Published, Transaction};
-pub use version::Version;
+pub use version::{Changes, HeadChange, Version};
 
 use self::core::Core;
 use crate::{Error, ErrorKind, Result, backend::Backend};
@@ -46,6 +48,8 @@ pub struct StoreOptions {
     pub settle_bytes: usize,
     /// How long a relaxed write may wait for its sync.
     pub relaxed_delay_max: Duration,
+    /// How long superseded versions can be read.
+    pub retention: Retention,
     /// What input may be.
     pub limits: Limits,
     /// Milliseconds since the Unix epoch.
@@ -75,6 +79,7 @@ impl Default for StoreOptions {
             memory_budget_bytes: 1 << 30,
             settle_bytes: 32 << 20,
             relaxed_delay_max: Duration::from_millis(100),
+            retention: Retention::default(),
             limits: Limits::default(),
             clock: Arc::new(|| {
                 let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
@@ -128,9 +133,15 @@ impl Store {
     /// The publications after a position, in order, at most `limit`; see [`Publication`].
     ///
     /// # Errors
-    /// When the storage fails or is damaged.
+    /// [`ErrorKind::Gone`] if what followed `after` is older than versions are kept; else when the storage fails or is
+    /// damaged.
     pub fn feed_after(&self, after: Seq, limit: usize) -> Result<Vec<Publication>> {
         self.core().feed_after(after, limit)
+    }
+
+    /// The position after which everything is still kept: where a new follower begins.
+    pub fn feed_first(&self) -> Seq {
+        self.core().feed.floor()
     }
 
     /// The newest position that [`Store::feed_after`] would give.

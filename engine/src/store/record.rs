@@ -9,13 +9,13 @@ use super::{
     ids::{Cause, Durability, PoolId, RepoId, RepoName, Seq},
     state::RepoRecord,
     transaction::Fresh,
-    version::Version,
+    version::{Changes, HeadChange, Previous, Version},
 };
 use crate::{
     Error, Result,
     backend::key::{Reader, check_version, put_bytes, put_varint, seal, unseal},
     object::{Kind, Oid},
-    refs::{Expected, RefEdit, RefName},
+    refs::{RefChange, RefName},
 };
 
 const JOURNAL_VERSION: u8 = 1;
@@ -40,8 +40,7 @@ pub(crate) struct TransactionEntry {
     pub(crate) time_millis: i64,
     pub(crate) actor: Arc<str>,
     pub(crate) cause: Cause,
-    pub(crate) edits: Vec<RefEdit>,
-    pub(crate) head: Option<RefName>,
+    pub(crate) changes: Changes,
     pub(crate) objects: Vec<Fresh>,
 }
 
@@ -81,6 +80,7 @@ impl CatalogRow {
             refs: imbl::OrdMap::new(),
             lineage: 0,
             acknowledged: 0,
+            previous: Previous::default(),
         }
     }
 
@@ -137,51 +137,45 @@ fn read_stamp(reader: &mut Reader<'_>) -> Result<(i64, Arc<str>, Cause)> {
     Ok((time_millis, reader.string()?.into(), Cause::from_number(reader.byte()?)?))
 }
 
-/// Each edit: name; 0 any, 1 absent, 2 an id; whether there is a target; the ids.
-fn write_edits(out: &mut Vec<u8>, edits: &[RefEdit]) {
-    put_varint(out, edits.len() as u64);
-    for edit in edits {
-        put_bytes(out, edit.name.as_bytes());
-        let expected = match edit.expected {
-            Expected::Any => 0,
-            Expected::Absent => 1,
-            Expected::Is(_) => 2,
-        };
-        out.push(expected | u8::from(edit.target.is_some()) << 4);
-        if let Expected::Is(oid) = edit.expected {
-            out.extend_from_slice(oid.as_bytes());
-        }
-        if let Some(oid) = edit.target {
+/// Each change: name; 1 if there is an id before, 2 if there is one after; the ids. Then `HEAD` before and after.
+fn write_changes(out: &mut Vec<u8>, changes: &Changes) {
+    put_varint(out, changes.refs.len() as u64);
+    for change in changes.refs.iter() {
+        put_bytes(out, change.name.as_bytes());
+        out.push(u8::from(change.before.is_some()) | u8::from(change.after.is_some()) << 1);
+        for oid in change.before.iter().chain(&change.after) {
             out.extend_from_slice(oid.as_bytes());
         }
     }
+    let head = changes.head.as_ref();
+    put_bytes(out, head.map_or(&[][..], |head| head.before.as_bytes()));
+    if let Some(head) = head {
+        put_bytes(out, head.after.as_bytes());
+    }
 }
 
-fn read_edits(reader: &mut Reader<'_>) -> Result<Vec<RefEdit>> {
+fn read_changes(reader: &mut Reader<'_>) -> Result<Changes> {
     let count = reader.usize()?;
-    let mut edits = Vec::with_capacity(count.min(reader.len()));
+    let mut refs = Vec::with_capacity(count.min(reader.len()));
     for _ in 0..count {
         let name = RefName::from_stored(reader.bytes()?);
         let tag = reader.byte()?;
-        let expected = match tag & 0xf {
-            0 => Expected::Any,
-            1 => Expected::Absent,
-            2 => Expected::Is(reader.oid()?),
-            _ => return Err(Error::corrupt("a stored edit has an unknown expectation")),
-        };
-        let target = if tag >> 4 == 1 { Some(reader.oid()?) } else { None };
-        edits.push(RefEdit { name, expected, target });
+        if tag > 3 {
+            return Err(Error::corrupt("a stored change has unknown parts"));
+        }
+        let before = (tag & 1 != 0).then(|| reader.oid()).transpose()?;
+        let after = (tag & 2 != 0).then(|| reader.oid()).transpose()?;
+        refs.push(RefChange { name, before, after });
     }
-    Ok(edits)
-}
-
-fn write_head(out: &mut Vec<u8>, head: Option<&RefName>) {
-    put_bytes(out, head.map_or(&[][..], RefName::as_bytes));
-}
-
-fn read_head(reader: &mut Reader<'_>) -> Result<Option<RefName>> {
-    let head = reader.bytes()?;
-    Ok((!head.is_empty()).then(|| RefName::from_stored(head)))
+    let before = reader.bytes()?;
+    let head = match before {
+        [] => None,
+        before => {
+            let after = RefName::from_stored(reader.bytes()?);
+            Some(HeadChange { before: RefName::from_stored(before), after })
+        }
+    };
+    Ok(Changes { refs: refs.into(), head })
 }
 
 /// Builds the journal record of one group commit.
@@ -198,14 +192,12 @@ impl RecordWriter {
         Self { out: vec![JOURNAL_VERSION] }
     }
 
-    #[allow(clippy::too_many_arguments, reason = "the fields of one entry, borrowed from where they are")]
     pub(crate) fn transaction<'a>(
         &mut self,
         repo: RepoId,
         seq: Seq,
         version: &Version,
-        edits: &[RefEdit],
-        head: Option<&RefName>,
+        changes: &Changes,
         objects: impl ExactSizeIterator<Item = &'a Fresh>,
     ) {
         let out = &mut self.out;
@@ -214,8 +206,7 @@ impl RecordWriter {
         put_varint(out, seq.0);
         put_varint(out, version.number);
         write_stamp(out, version.time_millis, &version.actor, version.cause);
-        write_edits(out, edits);
-        write_head(out, head);
+        write_changes(out, changes);
         put_varint(out, objects.len() as u64);
         for object in objects {
             out.push(object.kind as u8);
@@ -266,8 +257,7 @@ fn read_transaction(reader: &mut Reader<'_>) -> Result<TransactionEntry> {
     let seq = Seq(reader.varint()?);
     let number = reader.varint()?;
     let (time_millis, actor, cause) = read_stamp(reader)?;
-    let edits = read_edits(reader)?;
-    let head = read_head(reader)?;
+    let changes = read_changes(reader)?;
     let count = reader.usize()?;
     let mut objects = Vec::with_capacity(count.min(reader.len()));
     for _ in 0..count {
@@ -275,17 +265,26 @@ fn read_transaction(reader: &mut Reader<'_>) -> Result<TransactionEntry> {
         let oid: Oid = reader.oid()?;
         objects.push(Fresh { oid, kind, data: Bytes::copy_from_slice(reader.bytes()?) });
     }
-    Ok(TransactionEntry { repo, seq, number, time_millis, actor, cause, edits, head, objects })
+    Ok(TransactionEntry { repo, seq, number, time_millis, actor, cause, changes, objects })
 }
 
-/// A version in the family `history`.
-pub(crate) fn encode_version(version: &Version, edits: &[RefEdit], head: Option<&RefName>) -> Vec<u8> {
-    let mut out = vec![HISTORY_VERSION];
-    write_stamp(&mut out, version.time_millis, &version.actor, version.cause);
-    write_edits(&mut out, edits);
-    write_head(&mut out, head);
-    seal(&mut out);
-    out
+/// A version's row, in the family `history` or in the memory of a memory repository.
+pub(crate) struct VersionRow;
+
+impl VersionRow {
+    pub(crate) fn encode(publication: &Publication) -> Vec<u8> {
+        let mut out = vec![HISTORY_VERSION];
+        write_publication(&mut out, publication);
+        seal(&mut out);
+        out
+    }
+
+    /// The publication that made version `number` of `repo`; its position is not known here.
+    pub(crate) fn decode(repo: RepoId, number: u64, value: &[u8]) -> Result<Publication> {
+        let mut reader = Reader::new(unseal(value, "a version row")?);
+        check_version(&mut reader, HISTORY_VERSION, "a version row")?;
+        read_publication(&mut reader, Seq(0), repo, number)
+    }
 }
 
 /// A position of the feed in the family `history`.
@@ -296,8 +295,7 @@ impl FeedRow {
         let mut out = vec![HISTORY_VERSION];
         put_varint(&mut out, publication.repo.0);
         put_varint(&mut out, publication.version);
-        write_stamp(&mut out, publication.time_millis, &publication.actor, publication.cause);
-        write_edits(&mut out, &publication.edits);
+        write_publication(&mut out, publication);
         seal(&mut out);
         out
     }
@@ -307,8 +305,17 @@ impl FeedRow {
         check_version(&mut reader, HISTORY_VERSION, "a feed row")?;
         let repo = RepoId(reader.varint()?);
         let version = reader.varint()?;
-        let (time_millis, actor, cause) = read_stamp(&mut reader)?;
-        let edits = read_edits(&mut reader)?.into();
-        Ok(Publication { seq, repo, version, time_millis, actor, cause, edits })
+        read_publication(&mut reader, seq, repo, version)
     }
+}
+
+fn write_publication(out: &mut Vec<u8>, publication: &Publication) {
+    write_stamp(out, publication.time_millis, &publication.actor, publication.cause);
+    write_changes(out, &publication.changes);
+}
+
+fn read_publication(reader: &mut Reader<'_>, seq: Seq, repo: RepoId, version: u64) -> Result<Publication> {
+    let (time_millis, actor, cause) = read_stamp(reader)?;
+    let changes = read_changes(reader)?;
+    Ok(Publication { seq, repo, version, time_millis, actor, cause, changes })
 }

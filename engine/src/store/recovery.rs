@@ -20,7 +20,7 @@ use super::{
     record::{CatalogRow, Entry, TransactionEntry, read_record},
     settle::{Group, GroupEntry},
     state::RepoState,
-    version::Version,
+    version::{Previous, Version},
 };
 use crate::{
     Error, Result,
@@ -42,8 +42,12 @@ pub(crate) fn open(backend: Arc<dyn Backend>, options: StoreOptions) -> Result<(
     let next_segment = remove_leftovers(&*backend)?;
     let journal = read_journal(&*backend)?;
     let next_seq = next_seq(&*backend, &journal)?;
+    let feed_floor = match backend.get(Family::Meta, key::FEED_FLOOR)? {
+        Some(stored) => key::trailing_u64(&stored)?,
+        None => 0,
+    };
     let (handle, queue) = JournalHandle::new();
-    let core = Arc::new(Core::new(backend, options, handle, Feed::new(next_seq), next_segment));
+    let core = Arc::new(Core::new(backend, options, handle, Feed::new(next_seq, feed_floor), next_segment));
     let mut repos = read_catalog(&core)?;
     read_references(&core, &mut repos)?;
     replay(&core, &mut repos, journal)?;
@@ -221,19 +225,18 @@ fn replay_entry(core: &Arc<Core>, repos: &mut Repos, entry: Entry) -> Result<Gro
     Ok(match entry {
         Entry::Repo(id, row) => {
             repos.ids_seen = repos.ids_seen.max(id.0.saturating_add(1));
-            let state = match repos.by_id.get(&id) {
+            match repos.by_id.get(&id) {
                 Some(state) => {
                     state.record.store(Arc::new(row.record));
-                    state.clone()
+                    GroupEntry::Recorded(state.clone())
                 }
                 None => {
                     let version = row.version();
                     let state = Arc::new(RepoState::new(id, row.pool, row.record, version));
                     repos.by_id.insert(id, state.clone());
-                    state
+                    GroupEntry::Created(state)
                 }
-            };
-            GroupEntry::Recorded(state)
+            }
         }
         Entry::Deleted(id) => {
             let state = known(repos, id)?;
@@ -252,25 +255,27 @@ fn replay_transaction(core: &Arc<Core>, repo: &Arc<RepoState>, entry: Transactio
         return Err(Error::corrupt(message));
     }
     let mut refs = before.refs.clone();
-    for edit in &entry.edits {
-        match edit.target {
-            Some(oid) => refs.insert(edit.name.clone(), oid),
-            None => refs.remove(&edit.name),
+    for change in entry.changes.refs.iter() {
+        match change.after {
+            Some(oid) => refs.insert(change.name.clone(), oid),
+            None => refs.remove(&change.name),
         };
     }
+    let head = entry.changes.head.as_ref().map_or(&before.head, |head| &head.after);
     let version = Arc::new(Version {
         number: entry.number,
         time_millis: entry.time_millis,
         actor: entry.actor,
         cause: entry.cause,
-        head: entry.head.clone().unwrap_or_else(|| before.head.clone()),
+        head: head.clone(),
         refs,
         lineage: 0,
         acknowledged: 0,
+        previous: Previous::new(before),
     });
     set_version(repo, version.clone());
     let carried = Carried::claim(core, &repo.pool, entry.objects)?;
     carried.set_live();
-    let publication = publication(entry.seq, repo.id, &version, entry.edits.into());
-    Ok(GroupEntry::Transaction { repo: repo.clone(), version, head: entry.head, carried, publication })
+    let publication = publication(entry.seq, repo.id, &version, entry.changes);
+    Ok(GroupEntry::Transaction { repo: repo.clone(), version, carried, publication })
 }

@@ -17,13 +17,13 @@ use parking_lot::{Condvar, Mutex};
 
 use super::{
     core::Core,
-    feed::Publication,
+    feed::{Publication, publication},
     ids::{RepoId, Seq},
     ingest::{Ingest, Staged},
     journal::Carried,
-    record::{CatalogRow, FeedRow, encode_version},
+    record::{CatalogRow, FeedRow, VersionRow},
     state::RepoState,
-    version::Version,
+    version::{Changes, Version},
 };
 use crate::{
     ErrorKind, Result,
@@ -48,20 +48,25 @@ pub(crate) enum GroupEntry {
     Transaction {
         repo: Arc<RepoState>,
         version: Arc<Version>,
-        head: Option<RefName>,
         carried: Carried,
         publication: Publication,
     },
-    /// A repository was created or its record changed.
+    Created(Arc<RepoState>),
+    /// A repository's record changed.
     Recorded(Arc<RepoState>),
     Deleted(Arc<RepoState>),
 }
 
 impl GroupEntry {
+    fn repo(&self) -> &Arc<RepoState> {
+        let (Self::Transaction { repo, .. } | Self::Created(repo) | Self::Recorded(repo) | Self::Deleted(repo)) = self;
+        repo
+    }
+
     pub(crate) fn publication(&self) -> Option<&Publication> {
         match self {
             GroupEntry::Transaction { publication, .. } => Some(publication),
-            GroupEntry::Recorded(_) | GroupEntry::Deleted(_) => None,
+            GroupEntry::Created(_) | GroupEntry::Recorded(_) | GroupEntry::Deleted(_) => None,
         }
     }
 }
@@ -228,7 +233,7 @@ fn forget_groups(core: &Core, groups: Vec<Arc<Group>>) {
             match entry {
                 GroupEntry::Transaction { repo, carried, .. } => carried.release(core, &repo.pool),
                 GroupEntry::Deleted(repo) => core.table.forget_pool(repo.pool.id),
-                GroupEntry::Recorded(_) => {}
+                GroupEntry::Created(_) | GroupEntry::Recorded(_) => {}
             }
         }
     }
@@ -243,29 +248,34 @@ struct Outcome<'a> {
     deleted: bool,
 }
 
+impl<'a> Outcome<'a> {
+    fn new(repo: &'a Arc<RepoState>) -> Self {
+        Self { repo, version: None, carried: Vec::new(), refs: BTreeMap::new(), deleted: false }
+    }
+}
+
 fn settle_groups(core: &Arc<Core>, groups: &[Arc<Group>]) -> Result<()> {
     let mut batch = Batch::new();
     let mut outcomes: HashMap<RepoId, Outcome<'_>> = HashMap::new();
     for group in groups {
         batch.delete(Family::Journal, key::journal(group.key));
         for entry in &group.entries {
-            let (GroupEntry::Transaction { repo, .. } | GroupEntry::Recorded(repo) | GroupEntry::Deleted(repo)) = entry;
-            let outcome = outcomes.entry(repo.id).or_insert_with(|| Outcome {
-                repo,
-                version: None,
-                carried: Vec::new(),
-                refs: BTreeMap::new(),
-                deleted: false,
-            });
+            let repo = entry.repo();
+            let outcome = outcomes.entry(repo.id).or_insert_with(|| Outcome::new(repo));
             match entry {
-                GroupEntry::Transaction { version, head, carried, publication, .. } => {
+                GroupEntry::Transaction { version, carried, publication, .. } => {
                     outcome.version = Some(version);
                     outcome.carried.push(carried);
-                    let edits = &publication.edits;
-                    outcome.refs.extend(edits.iter().map(|edit| (&edit.name, edit.target)));
-                    let value = encode_version(version, edits, head.as_ref());
-                    batch.put(Family::History, key::version(repo.id, version.number), value);
+                    let changes = publication.changes.refs.iter();
+                    outcome.refs.extend(changes.map(|change| (&change.name, change.after)));
+                    let row = VersionRow::encode(publication);
+                    batch.put(Family::History, key::version(repo.id, version.number), row);
                     batch.put(Family::History, key::feed(publication.seq), FeedRow::encode(publication));
+                }
+                GroupEntry::Created(_) => {
+                    // Nothing of the repository is settled yet, so this is the version that it began with.
+                    let first = publication(Seq(0), repo.id, &repo.settled.load(), Changes::none());
+                    batch.put(Family::History, key::version(repo.id, first.version), VersionRow::encode(&first));
                 }
                 GroupEntry::Deleted(_) => outcome.deleted = true,
                 GroupEntry::Recorded(_) => {}
@@ -280,8 +290,13 @@ fn settle_groups(core: &Arc<Core>, groups: &[Arc<Group>]) -> Result<()> {
             settle_repo(core, &mut batch, outcome, &mut staged)?;
         }
     }
+    let feed_floor = core.trim_feed(&mut batch)?;
     batch.uses_reserve = true;
     core.health.check_not_poisoned()?;
+    if let Some(floor) = feed_floor {
+        // Before they go, so that no follower takes their absence for an end.
+        core.feed.raise_floor(floor);
+    }
     // Unsynced: should it be lost, the journal is still there.
     if let Err(error) = core.backend.write(batch, Sync::No) {
         if error.kind != BackendErrorKind::Full {
@@ -291,9 +306,11 @@ fn settle_groups(core: &Arc<Core>, groups: &[Arc<Group>]) -> Result<()> {
         return Err(error.into());
     }
     staged.iter().for_each(Staged::keep);
-    for outcome in outcomes.values() {
-        if let Some(version) = outcome.version {
-            outcome.repo.settled.store(version.clone());
+    for entry in groups.iter().flat_map(|group| &group.entries) {
+        if let GroupEntry::Transaction { repo, version, .. } = entry {
+            // From here on the rows lead to what was before.
+            version.previous.cut();
+            repo.settled.store(version.clone());
         }
     }
     Ok(())
@@ -315,6 +332,7 @@ fn settle_repo(core: &Arc<Core>, batch: &mut Batch, outcome: &Outcome<'_>, stage
     // Without a transaction among these groups, the row keeps the version that is settled.
     let settled = repo.settled.load();
     let version = outcome.version.unwrap_or(&settled);
+    core.trim_history(repo, version.number, batch)?;
     let row = CatalogRow::new(&repo.record.load(), repo.pool.id, version);
     batch.put(Family::Catalog, key::repo(repo.id), row.encode());
     Ok(())

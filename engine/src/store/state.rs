@@ -11,6 +11,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::{
     core::Core,
+    history::MemoryHistory,
     ids::{Cause, Durability, PoolId, RepoId, RepoName, RepoSettings},
     ingest::{IdRow, Staged},
     snapshot::Snapshot,
@@ -72,7 +73,7 @@ pub(crate) struct MemoryPool {
     pub(crate) blocks: papaya::HashMap<(u32, u32), Bytes>,
     /// Bytes held for this pool: blocks, rows, and objects in the table. Written by its writers.
     pub(crate) held_bytes: AtomicU64,
-    /// Those of blocks and rows alone.
+    /// Those of blocks, rows and the history alone.
     pub(crate) block_bytes: AtomicU64,
 }
 
@@ -105,6 +106,8 @@ pub(crate) struct RepoState {
     /// repositories the number of the newest version in the feed, under the feed's lock.
     pub(crate) journaled: AtomicU64,
     pub(crate) lineage: AtomicU64,
+    /// The versions of a memory repository; `None` where they are in the backend.
+    pub(crate) memory_history: Option<MemoryHistory>,
     /// Set when deletion has begun, cleared if it fails: no new transactions.
     pub(crate) deleted: AtomicBool,
     /// Set by the journal thread when the deletion is durable: nothing more is written.
@@ -116,7 +119,9 @@ pub(crate) struct RepoState {
 impl RepoState {
     /// A repository whose newest, published and settled version is `version`.
     pub(crate) fn new(id: RepoId, pool: PoolId, record: RepoRecord, version: Version) -> Self {
-        let memory = (record.durability == Durability::Memory).then(MemoryPool::default);
+        let is_memory = record.durability == Durability::Memory;
+        let memory = is_memory.then(MemoryPool::default);
+        let memory_history = is_memory.then(MemoryHistory::default);
         let version = Arc::new(version);
         Self {
             id,
@@ -128,6 +133,7 @@ impl RepoState {
             journaled: AtomicU64::new(version.number),
             settled: ArcSwap::new(version),
             lineage: AtomicU64::new(0),
+            memory_history,
             deleted: AtomicBool::new(false),
             gone: AtomicBool::new(false),
             changing: Mutex::new(()),

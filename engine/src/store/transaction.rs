@@ -18,7 +18,7 @@ use super::{
     snapshot::{Object, Snapshot},
     state::Repo,
     ticket::Ticket,
-    version::Version,
+    version::{Changes, HeadChange, Previous, Version},
 };
 use crate::{
     Error, ErrorKind, Result,
@@ -273,8 +273,8 @@ impl Prepared {
         }
         let carried = Carried::claim(core, &state.pool, std::mem::take(&mut transaction.fresh))?;
         state.pool.enter_flight(&transaction.staged);
-        let version = match transaction.swap_tip(is_acknowledged && durability == Durability::Relaxed) {
-            Ok(version) => version,
+        let (version, changes) = match transaction.swap_tip(is_acknowledged && durability == Durability::Relaxed) {
+            Ok(swapped) => swapped,
             Err(error) => {
                 transaction.count(&error);
                 state.pool.leave_flight(&transaction.staged);
@@ -292,15 +292,17 @@ impl Prepared {
             transaction.staged.iter().for_each(Staged::insert_in_memory);
             state.publish(&version);
             state.pool.leave_flight(&transaction.staged);
-            core.feed.append(state, &version, std::mem::take(&mut transaction.edits));
+            core.feed.append(state, &version, changes, |publication, version| {
+                core.keep_history(state, publication);
+                version.previous.cut();
+            });
             return Ok(Published { version: number, ticket: Ticket::ready(Ok(())) });
         }
         let (ticket, promise) = Ticket::new();
         core.journal.send_transaction(Pending {
             repo: state.clone(),
             version: version.clone(),
-            edits: std::mem::take(&mut transaction.edits),
-            head: transaction.head.take(),
+            changes,
             carried,
             staged: std::mem::take(&mut transaction.staged),
             promise: (!is_acknowledged).then_some(promise),
@@ -316,7 +318,7 @@ impl Prepared {
 
 impl Transaction {
     /// Advances the newest version by the edits, whoever else advances it at the same time.
-    fn swap_tip(&self, is_acknowledged: bool) -> Result<Arc<Version>> {
+    fn swap_tip(&self, is_acknowledged: bool) -> Result<(Arc<Version>, Changes)> {
         let (core, state) = (&self.repo.core, &self.repo.state);
         let mut tip = state.tip.load();
         loop {
@@ -327,19 +329,23 @@ impl Transaction {
                 return Err(Error::new(ErrorKind::StorageFull, "a write that this one builds on has failed"));
             }
             let number = tip.number + 1;
+            let (refs, changes) = tip.edited(&self.edits)?;
+            let head = self.head.as_ref().filter(|head| **head != tip.head);
+            let head = head.map(|head| HeadChange { before: tip.head.clone(), after: head.clone() });
             let next = Arc::new(Version {
                 number,
                 time_millis: core.now_millis().max(tip.time_millis),
                 actor: self.actor.clone(),
                 cause: self.cause,
-                head: self.head.clone().unwrap_or_else(|| tip.head.clone()),
-                refs: tip.edited(&self.edits)?,
+                head: head.as_ref().map_or(&tip.head, |head| &head.after).clone(),
+                refs,
                 lineage: tip.lineage,
                 acknowledged: if is_acknowledged { number } else { tip.acknowledged },
+                previous: Previous::new(Arc::clone(&tip)),
             });
             let found = state.tip.compare_and_swap(&*tip, next.clone());
             if Arc::ptr_eq(&found, &tip) {
-                return Ok(next);
+                return Ok((next, Changes { refs: changes, head }));
             }
             tip = found;
         }

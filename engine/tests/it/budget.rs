@@ -185,7 +185,8 @@ fn one_object_of_a_memory_repository_is_paid_for_once() {
     for at in 1..50 {
         put(at).unwrap();
     }
-    assert_eq!(store.stats().memory_repositories_bytes, first.1);
+    // The versions cost a little each, the object nothing more.
+    assert!(store.stats().memory_repositories_bytes - first.1 < 50 * 500);
     assert!(repo.snapshot().object(&hash_object(Kind::Blob, &data).unwrap()).unwrap().data == data);
 }
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use govc_engine::{
-    Change, CommitRequest, Committed, Content, Durability, EntryMode, ErrorKind, Expected, ListOptions, Oid, RefName,
-    Repo, Result,
+    Change, CommitRequest, Committed, Content, Durability, EntryMode, ErrorKind, Expected, ListOptions, Oid,
+    OnConflict, RefName, Repo, Result,
 };
 
 use crate::helper::{branch, create, disk, kind, open, signature};
@@ -13,7 +13,7 @@ pub(crate) fn put(path: &str, text: &str) -> Change {
     Change::Put { path: path.into(), content: Content::Bytes(text.to_owned().into()), mode: None }
 }
 
-fn delete(path: &str) -> Change {
+pub(crate) fn delete(path: &str) -> Change {
     Change::Delete { path: path.into() }
 }
 
@@ -33,6 +33,7 @@ pub(crate) fn request(branch: &RefName, changes: Vec<Change>) -> CommitRequest {
         committer: signature(1),
         changes,
         expected_head: Expected::Any,
+        on_conflict: OnConflict::Fail,
         create_branch_from: None,
         allow_empty: false,
         actor: "tester".to_owned(),
@@ -45,7 +46,7 @@ pub(crate) fn commit(repo: &Repo, changes: Vec<Change>) -> Result<Committed> {
 }
 
 /// The newest version's files on a branch: mode and text by path.
-fn files(repo: &Repo, name: &RefName) -> BTreeMap<String, (String, String)> {
+pub(crate) fn files(repo: &Repo, name: &RefName) -> BTreeMap<String, (String, String)> {
     let tip = repo.begin("tester", govc_engine::Cause::Api).tip();
     let options = ListOptions { recursive: true, after: None, limit: 1000 };
     let listing = tip.list(tip.reference(name).unwrap(), b"", options).unwrap();

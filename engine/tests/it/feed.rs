@@ -38,8 +38,9 @@ fn it_resumes_across_settling_and_restarts() {
     let first = follow(&store, Seq(0));
     assert_eq!(versions(&first), (2..12).collect::<Vec<_>>());
     let publication = &first[0];
-    assert_eq!((publication.repo, &*publication.actor, publication.edits.len()), (repo.id(), "tester", 1));
-    assert_eq!((&publication.edits[0].name, publication.edits[0].expected), (&branch("main"), Expected::Any));
+    assert_eq!((publication.repo, &*publication.actor, publication.changes.refs.len()), (repo.id(), "tester", 1));
+    let change = &publication.changes.refs[0];
+    assert_eq!((&change.name, change.before, change.after.is_some()), (&branch("main"), None, true));
     store.settle();
     write(10, 20);
     assert_eq!(versions(&follow(&store, Seq(0))), (2..22).collect::<Vec<_>>());
@@ -63,7 +64,7 @@ fn it_resumes_across_settling_and_restarts() {
         set_durably(&repo, &branch("main"), "more").unwrap();
         let after = follow(&store, Seq(0));
         assert_eq!(versions(&after), (2..23).collect::<Vec<_>>(), "{survivors:?}");
-        assert!(before.iter().zip(&after).all(|(a, b)| (a.seq, &a.edits) == (b.seq, &b.edits)));
+        assert!(before.iter().zip(&after).all(|(a, b)| (a.seq, &a.changes) == (b.seq, &b.changes)));
         assert_eq!(versions(&follow(&store, before[19].seq)), [22]);
     }
 }

@@ -4,9 +4,11 @@
 
 mod budget;
 mod commit;
+mod conflict;
 mod failure;
 mod feed;
 mod helper;
+mod history;
 mod model;
 mod publish;
 mod read;

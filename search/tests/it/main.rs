@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use govc_engine::{
-    Change, CommitRequest, Content, EntryMode, ErrorKind, Expected, Oid, RefName, RepoName, RepoSettings, Signature,
-    Snapshot, Store, StoreOptions,
+    Change, CommitRequest, Content, EntryMode, ErrorKind, Expected, Oid, OnConflict, RefName, RepoName, RepoSettings,
+    Signature, Snapshot, Store, StoreOptions,
 };
 use govc_search::{GrepAnswer, GrepQuery, Stop, grep};
 
@@ -40,6 +40,7 @@ impl Fixture {
                 committer: person,
                 changes,
                 expected_head: Expected::Any,
+                on_conflict: OnConflict::Fail,
                 create_branch_from: None,
                 allow_empty: false,
                 actor: "test".to_owned(),

@@ -50,6 +50,8 @@ const SETTINGS: &[Setting] = &[
     setting("storage.reserve", "GOVC_RESERVE", Some("reserve")),
     setting("storage.max_object", "GOVC_MAX_OBJECT", Some("max-object")),
     setting("storage.relaxed_delay", "GOVC_RELAXED_DELAY", None),
+    setting("versions.max_count", "GOVC_VERSIONS_MAX_COUNT", None),
+    setting("versions.max_age", "GOVC_VERSIONS_MAX_AGE", None),
     setting("logging.level", "GOVC_LOG_LEVEL", Some("log-level")),
     setting("logging.format", "GOVC_LOG_FORMAT", Some("log-format")),
     setting("metrics.enabled", "GOVC_METRICS_ENABLED", None),

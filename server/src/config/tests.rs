@@ -72,6 +72,9 @@ fn every_setting_is_taken_from_file_and_environment() {
         reserve = "0"
         max_object = "1KB"
         relaxed_delay = "20ms"
+        [versions]
+        max_count = "77"
+        max_age = "8d"
         [logging]
         level = "WARN"
         format = "text"
@@ -107,6 +110,7 @@ fn every_setting_is_taken_from_file_and_environment() {
         object_bytes_max: KIB,
         relaxed_delay_max: Duration::from_millis(20),
     };
+    let versions = VersionsConfig { count_max: 77, age_max: Duration::from_secs(8 * 24 * 3600) };
     let logging = LoggingConfig { level: LevelFilter::WARN, format: LogFormat::Text };
     let metrics = MetricsConfig { enabled: false, path: "/internal/metrics".to_owned() };
     let git = GitConfig {
@@ -115,7 +119,7 @@ fn every_setting_is_taken_from_file_and_environment() {
         pack_cache_memory_bytes: MIB,
         pack_cache_disk_bytes: 2 * MIB,
     };
-    assert_eq!(config, Config { server, storage, logging, metrics, git });
+    assert_eq!(config, Config { server, storage, versions, logging, metrics, git });
 
     // No setting's variable may be unknown to the environment, and none may be ignored.
     for variable in sources::variables().filter(|name| *name != "GOVC_CONFIG") {

@@ -57,6 +57,16 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// As [`duration`], but also in days (`90d`), and for up to a century.
+pub(super) fn age(text: &str) -> Result<Duration, String> {
+    const DAY_SECONDS: u64 = 24 * 3600;
+    match number_and_unit(text) {
+        Some((days, "d")) if (1..=36_500).contains(&days) => Ok(Duration::from_secs(days * DAY_SECONDS)),
+        Some((_, "d")) => Err("expected at least one day and at most 36500".to_owned()),
+        _ => duration(text).map_err(|_| "expected an age such as 90d, 12h or 30m".to_owned()),
+    }
+}
+
 const DURATION_FORM: &str = "expected a duration such as 30s, 500ms, 5m or 1h";
 
 /// As [`duration`], but at most `max`.
@@ -81,6 +91,11 @@ pub(super) fn count(text: &str) -> Result<usize, String> {
         Ok(number) if (1..=1_000_000).contains(&number) => Ok(number),
         _ => Err("expected a whole number from 1 to 1000000".to_owned()),
     }
+}
+
+/// A whole number.
+pub(super) fn number(text: &str) -> Result<u64, String> {
+    text.trim().parse().map_err(|_| "expected a whole number".to_owned())
 }
 
 pub(super) fn boolean(text: &str) -> Result<bool, String> {

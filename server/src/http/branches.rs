@@ -19,6 +19,7 @@ use super::{
     problem::{Code, Problem, Thing, about},
     repos::PageParams,
     revision,
+    versions::{AtParams, View},
 };
 use crate::app::App;
 
@@ -62,15 +63,14 @@ pub(super) struct NewBranch {
 /// List branches
 #[utoipa::path(
     get, path = "/api/v1/repos/{id}/branches", tag = "branches", operation_id = "list_branches",
-    params(("id" = String, Path, description = "The repository, percent-encoded"), PageParams),
+    params(("id" = String, Path, description = "The repository, percent-encoded"), PageParams, AtParams),
     responses((status = 200, description = "A page of branches", body = BranchPage)),
 )]
 pub(super) async fn list(
-    InRepo(repo): InRepo,
+    View(snapshot): View,
     Params(params): Params<PageParams>,
     uri: Uri,
 ) -> Result<Response, Problem> {
-    let snapshot = repo.snapshot();
     let limit = page::limit(params.limit)?;
     let (names, more) = names_after(&snapshot, BRANCHES, params.cursor.as_deref(), limit)?;
     let next_cursor = names.last().filter(|_| more).map(|(name, _)| page::cursor(name.as_bytes()));
@@ -106,11 +106,11 @@ pub(super) async fn create(
     params(
         ("id" = String, Path, description = "The repository, percent-encoded"),
         ("name" = String, Path, description = "The branch; slashes may stand as they are"),
+        AtParams,
     ),
     responses((status = 200, description = "The branch", body = BranchInfo)),
 )]
-pub(super) async fn show(InRepo(repo): InRepo, Rest(short): Rest, headers: HeaderMap) -> Result<Response, Problem> {
-    let snapshot = repo.snapshot();
+pub(super) async fn show(View(snapshot): View, Rest(short): Rest, headers: HeaderMap) -> Result<Response, Problem> {
     let name = named(BRANCHES, &short)?;
     let oid = snapshot.reference(&name).ok_or_else(|| missing(Code::BranchNotFound, &name))?;
     let etag = ETag::of(&oid);

@@ -15,7 +15,7 @@ use axum::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use govc_engine::{
     Change, ChangeSet, ChangeStatus, Commit, CommitRequest, Committed, Content, EntryMode, Expected, FileChange,
-    LogCursor, LogOptions, Oid, RefConflict, RefName, Repo, Signature, Snapshot,
+    LogCursor, LogOptions, Oid, OnConflict, RefConflict, RefName, Repo, Signature, Snapshot,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -29,6 +29,7 @@ use super::{
     problem::{Code, Problem, Thing, about},
     revision,
     time::Moment,
+    versions::{AtParams, View},
 };
 use crate::app::App;
 
@@ -59,11 +60,27 @@ pub(super) struct NewCommit {
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<String>)]
     expected_head: Option<Option<String>>,
+    /// What to do when the branch is somewhere else, and was at `expected_head`, or moves meanwhile: `fail`, `rebase` (redo
+    /// the changes on the new head) or `merge` (merge them into it). 409 if the branch has changed the same paths.
+    /// `fail` if absent.
+    on_conflict: Option<OnConflictInput>,
     /// Where a branch that does not exist begins: a branch, tag or commit.
     create_branch_from: Option<String>,
     /// Whether a commit that changes nothing may be made.
     #[serde(default)]
     allow_empty: bool,
+}
+
+/// What becomes of a commit whose branch has moved.
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum OnConflictInput {
+    /// 409.
+    Fail,
+    /// The changes are redone on the new head.
+    Rebase,
+    /// The changes are merged into the new head.
+    Merge,
 }
 
 /// One change of a file.
@@ -196,7 +213,8 @@ pub(super) struct LogParams {
 /// Make a commit
 ///
 /// Any number of files, all or none, and nothing else is needed: no clone, no staging. State `expected_head` (or
-/// `If-Match` with the commit's id; if both are there, both must hold) to be sure that nobody was faster.
+/// `If-Match` with the commit's id; if both are there, both must hold) to be sure that nobody was faster, and
+/// `on_conflict` to have the changes redone when somebody was.
 #[utoipa::path(
     post, path = "/api/v1/repos/{id}/commits", tag = "commits", operation_id = "create_commit",
     params(("id" = String, Path, description = "The repository, percent-encoded")),
@@ -245,18 +263,18 @@ pub(super) async fn create(
 /// List commits, newest first
 #[utoipa::path(
     get, path = "/api/v1/repos/{id}/commits", tag = "commits", operation_id = "list_commits",
-    params(("id" = String, Path, description = "The repository, percent-encoded"), LogParams),
+    params(("id" = String, Path, description = "The repository, percent-encoded"), LogParams, AtParams),
     responses((status = 200, description = "A page of the history; empty before the first commit", body = CommitPage)),
 )]
 pub(super) async fn list(
     State(app): State<Arc<App>>,
-    InRepo(repo): InRepo,
+    View(snapshot): View,
     Params(params): Params<LogParams>,
     uri: Uri,
 ) -> Result<Response, Problem> {
     let limit = page::limit(params.limit)?;
     let deadline = app.work.deadline();
-    let page = app.work.run(move || log(&repo.snapshot(), &params, limit, deadline)).await??;
+    let page = app.work.run(move || log(&snapshot, &params, limit, deadline)).await??;
     Ok(page::with_next(answer::ok(&page), &uri, page.next_cursor.as_deref()))
 }
 
@@ -266,16 +284,16 @@ pub(super) async fn list(
     params(
         ("id" = String, Path, description = "The repository, percent-encoded"),
         ("rev" = String, Path, description = "A commit, branch or tag, percent-encoded"),
+        AtParams,
     ),
     responses((status = 200, description = "The commit", body = CommitDetail)),
 )]
 pub(super) async fn show(
     State(app): State<Arc<App>>,
-    InRepo(repo): InRepo,
+    View(snapshot): View,
     RestText(rev): RestText,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let snapshot = repo.snapshot();
     let oid = revision::commit(&app, &snapshot, &rev).await?;
     let etag = ETag::of(&oid);
     if let Some(response) = conditional::not_modified(&headers, &etag) {
@@ -327,6 +345,7 @@ fn make(repo: &Repo, headers: &HeaderMap, new: NewCommit, deadline: Instant) -> 
         author: author.clone(),
         committer: committer.clone(),
         expected_head: both(demanded, stated, &branch, current)?,
+        on_conflict: new.on_conflict.map_or(OnConflict::Fail, OnConflict::from),
         create_branch_from: from.transpose().map_err(about(Thing::Rev))?,
         changes: new.changes.into_iter().map(ChangeInput::into_change).collect::<Result<_, _>>()?,
         allow_empty: new.allow_empty,
@@ -371,7 +390,8 @@ fn both(
 ) -> Result<Expected, Problem> {
     if demanded.is_some() && !stated.holds(current) {
         let expected = if let Expected::Is(oid) = stated { Some(oid) } else { None };
-        let conflict = RefConflict { name: branch.as_str().into_owned(), expected, actual: current };
+        let name = branch.as_str().into_owned();
+        let conflict = RefConflict { name, expected, actual: current, paths: Vec::new() };
         return Err(Problem::conflict(Code::Conflict, conflict));
     }
     // What headers demand is what is there, so that it says as much as the body or more.
@@ -380,6 +400,16 @@ fn both(
 
 fn oid(member: &str, hex: &str) -> Result<Oid, Problem> {
     hex.parse().map_err(|_| Problem::invalid(format!("{member} is not an object id of 40 hexadecimal digits")))
+}
+
+impl From<OnConflictInput> for OnConflict {
+    fn from(input: OnConflictInput) -> Self {
+        match input {
+            OnConflictInput::Fail => OnConflict::Fail,
+            OnConflictInput::Rebase => OnConflict::Rebase,
+            OnConflictInput::Merge => OnConflict::Merge,
+        }
+    }
 }
 
 impl NewCommit {

@@ -89,7 +89,7 @@ pub(crate) fn demanded(headers: &HeaderMap, name: &RefName, current: Option<Oid>
 }
 
 fn failed(name: &RefName, expected: Option<Oid>, actual: Option<Oid>) -> Problem {
-    let conflict = RefConflict { name: name.as_str().into_owned(), expected, actual };
+    let conflict = RefConflict { name: name.as_str().into_owned(), expected, actual, paths: Vec::new() };
     Problem::conflict(Code::PreconditionFailed, conflict)
 }
 

@@ -24,11 +24,12 @@ use utoipa::{IntoParams, ToSchema};
 use super::{
     INLINE_BYTES_MAX, answer,
     conditional::{self, ETag},
-    extract::{InRepo, Params, Rest, flag},
+    extract::{Params, Rest, flag},
     page,
     problem::{Code, Problem, Thing, about},
     range::Wanted,
     revision,
+    versions::{AtParams, View},
 };
 use crate::app::App;
 
@@ -117,17 +118,17 @@ pub(super) struct TreeParams {
 /// List the root directory
 #[utoipa::path(
     get, path = "/api/v1/repos/{id}/tree", tag = "content", operation_id = "list_root",
-    params(("id" = String, Path, description = "The repository, percent-encoded"), TreeParams),
+    params(("id" = String, Path, description = "The repository, percent-encoded"), TreeParams, AtParams),
     responses((status = 200, description = "A page of the directory", body = TreePage)),
 )]
 pub(super) async fn root(
     state: State<Arc<App>>,
-    repo: InRepo,
+    view: View,
     params: Params<TreeParams>,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    tree(state, repo, Rest(Vec::new()), params, uri, headers).await
+    tree(state, view, Rest(Vec::new()), params, uri, headers).await
 }
 
 /// List a directory
@@ -137,12 +138,13 @@ pub(super) async fn root(
         ("id" = String, Path, description = "The repository, percent-encoded"),
         ("path" = String, Path, description = "The directory; slashes may stand as they are"),
         TreeParams,
+        AtParams,
     ),
     responses((status = 200, description = "A page of the directory", body = TreePage)),
 )]
 pub(super) async fn tree(
     State(app): State<Arc<App>>,
-    InRepo(repo): InRepo,
+    View(snapshot): View,
     Rest(path): Rest,
     Params(params): Params<TreeParams>,
     uri: Uri,
@@ -150,7 +152,6 @@ pub(super) async fn tree(
 ) -> Result<Response, Problem> {
     let limit = page::limit(params.limit)?;
     let after = page::key(params.cursor.as_deref())?;
-    let snapshot = repo.snapshot();
     let path = path.strip_suffix(b"/").unwrap_or(&path).to_vec();
     let found = Found::find(&app, &snapshot, params.rev.as_deref(), &path).await?;
     if !found.mode.is_tree() {
@@ -185,17 +186,17 @@ pub(super) async fn tree(
         ("id" = String, Path, description = "The repository, percent-encoded"),
         ("path" = String, Path, description = "The file; slashes may stand as they are"),
         RefParams,
+        AtParams,
     ),
     responses((status = 200, description = "The file", body = FileContent)),
 )]
 pub(super) async fn read(
     State(app): State<Arc<App>>,
-    InRepo(repo): InRepo,
+    View(snapshot): View,
     Rest(path): Rest,
     Params(params): Params<RefParams>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let snapshot = repo.snapshot();
     let found = Found::file(&app, &snapshot, params.rev.as_deref(), &path).await?;
     let etag = ETag::of_file(&found.oid, found.mode);
     if let Some(response) = conditional::not_modified(&headers, &etag) {
@@ -227,6 +228,7 @@ pub(super) async fn read(
         ("id" = String, Path, description = "The repository, percent-encoded"),
         ("path" = String, Path, description = "The file; slashes may stand as they are"),
         RefParams,
+        AtParams,
     ),
     responses(
         (status = 200, description = "The bytes", body = Vec<u8>, content_type = "application/octet-stream"),
@@ -235,12 +237,11 @@ pub(super) async fn read(
 )]
 pub(super) async fn raw(
     State(app): State<Arc<App>>,
-    InRepo(repo): InRepo,
+    View(snapshot): View,
     Rest(path): Rest,
     Params(params): Params<RefParams>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let snapshot = repo.snapshot();
     let found = Found::file(&app, &snapshot, params.rev.as_deref(), &path).await?;
     let etag = ETag::of(&found.oid);
     if let Some(response) = conditional::not_modified(&headers, &etag) {

@@ -9,9 +9,10 @@ use utoipa::ToSchema;
 
 use super::{
     answer,
-    extract::{InRepo, JsonBody},
+    extract::JsonBody,
     problem::Problem,
     revision,
+    versions::{AtParams, View},
 };
 use crate::app::App;
 
@@ -112,16 +113,15 @@ pub(super) struct SpanInfo {
 /// Search the files of a commit
 #[utoipa::path(
     post, path = "/api/v1/repos/{id}/grep", tag = "search", operation_id = "grep",
-    params(("id" = String, Path, description = "The repository, percent-encoded")),
+    params(("id" = String, Path, description = "The repository, percent-encoded"), AtParams),
     request_body = GrepRequest,
     responses((status = 200, description = "The lines", body = GrepResponse)),
 )]
 pub(super) async fn grep(
     State(app): State<Arc<App>>,
-    InRepo(repo): InRepo,
+    View(snapshot): View,
     JsonBody(request, _held): JsonBody<GrepRequest>,
 ) -> Result<Response, Problem> {
-    let snapshot = repo.snapshot();
     let rev = request.rev.clone().unwrap_or_else(|| snapshot.head().short().into_owned());
     let commit = revision::commit(&app, &snapshot, request.rev.as_deref().unwrap_or("HEAD")).await?;
     let query = GrepQuery { deadline: Some(app.work.deadline()), ..request.query()? };

@@ -29,6 +29,7 @@ mod revision;
 mod system;
 mod tags;
 mod time;
+pub(crate) mod versions;
 
 use std::{future::ready, sync::Arc};
 
@@ -91,6 +92,14 @@ fn api(bodies: Bodies) -> OpenApiRouter<Arc<App>> {
         .routes(routes!(content::raw))
         // /api/v1/repos/{id}/grep
         .routes(routes!(grep::grep))
+        // /api/v1/repos/{id}/versions
+        .routes(routes!(versions::list))
+        // /api/v1/repos/{id}/versions/{n}
+        .routes(routes!(versions::show))
+        // /api/v1/repos/{id}/versions/{n}/restore
+        .routes(routes!(versions::restore))
+        // /api/v1/repos/{id}/time-travel/{timestamp}
+        .routes(routes!(versions::time_travel))
         .route_layer(idempotency::IdempotencyLayer::new(bodies))
 }
 
@@ -140,6 +149,10 @@ mod tests {
             "get /{id}/read/{path}",
             "get /{id}/raw/{path}",
             "post /{id}/grep",
+            "get /{id}/versions",
+            "get /{id}/versions/{n}",
+            "post /{id}/versions/{n}/restore",
+            "get /{id}/time-travel/{timestamp}",
         ];
         expected.sort_unstable();
         assert_eq!(found, expected);

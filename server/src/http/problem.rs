@@ -30,6 +30,7 @@ pub(crate) enum Code {
     TagNotFound,
     RefNotFound,
     FileNotFound,
+    VersionNotFound,
     MethodNotAllowed,
     RequestTimeout,
     AlreadyExists,
@@ -37,6 +38,8 @@ pub(crate) enum Code {
     BranchExists,
     TagExists,
     Conflict,
+    Gone,
+    VersionGone,
     IdempotencyKeyInUse,
     IdempotencyAnswerLost,
     PreconditionFailed,
@@ -69,6 +72,7 @@ impl Code {
             Code::TagNotFound => (StatusCode::NOT_FOUND, "TAG_NOT_FOUND"),
             Code::RefNotFound => (StatusCode::NOT_FOUND, "REF_NOT_FOUND"),
             Code::FileNotFound => (StatusCode::NOT_FOUND, "FILE_NOT_FOUND"),
+            Code::VersionNotFound => (StatusCode::NOT_FOUND, "VERSION_NOT_FOUND"),
             Code::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED"),
             Code::RequestTimeout => (StatusCode::REQUEST_TIMEOUT, "REQUEST_TIMEOUT"),
             Code::AlreadyExists => (StatusCode::CONFLICT, "ALREADY_EXISTS"),
@@ -76,6 +80,8 @@ impl Code {
             Code::BranchExists => (StatusCode::CONFLICT, "BRANCH_EXISTS"),
             Code::TagExists => (StatusCode::CONFLICT, "TAG_EXISTS"),
             Code::Conflict => (StatusCode::CONFLICT, "CONFLICT"),
+            Code::Gone => (StatusCode::GONE, "GONE"),
+            Code::VersionGone => (StatusCode::GONE, "VERSION_GONE"),
             Code::IdempotencyKeyInUse => (StatusCode::CONFLICT, "IDEMPOTENCY_KEY_IN_USE"),
             Code::IdempotencyAnswerLost => (StatusCode::CONFLICT, "IDEMPOTENCY_ANSWER_LOST"),
             Code::PreconditionFailed => (StatusCode::PRECONDITION_FAILED, "PRECONDITION_FAILED"),
@@ -138,6 +144,9 @@ pub(crate) struct ProblemDocument {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     actual: Option<Option<String>>,
+    /// In a conflict of changes that were to be redone, the paths that both sides changed; at most 100.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    paths: Vec<String>,
 }
 
 /// An error on its way to the client.
@@ -198,6 +207,7 @@ impl Problem {
             name: self.conflict.as_ref().map(|conflict| conflict.name.clone()),
             expected: self.conflict.as_ref().map(|conflict| hex(conflict.expected)),
             actual: self.conflict.as_ref().map(|conflict| hex(conflict.actual)),
+            paths: self.conflict.as_ref().map(|conflict| conflict.paths.clone()).unwrap_or_default(),
         }
     }
 }
@@ -229,6 +239,7 @@ impl From<Error> for Problem {
         let code = match error.kind() {
             ErrorKind::Invalid => Code::InvalidRequest,
             ErrorKind::NotFound => Code::NotFound,
+            ErrorKind::Gone => Code::Gone,
             ErrorKind::Exists => Code::AlreadyExists,
             ErrorKind::Conflict(_) => Code::Conflict,
             ErrorKind::TooLarge => Code::ObjectTooLarge,
@@ -264,6 +275,7 @@ pub(crate) enum Thing {
     Tag,
     Rev,
     File,
+    Version,
 }
 
 /// Makes an engine's error a problem that names what is missing, or there already.
@@ -276,6 +288,8 @@ pub(crate) fn about(thing: Thing) -> impl Fn(Error) -> Problem {
             (Code::NotFound, Thing::Tag) => Code::TagNotFound,
             (Code::NotFound, Thing::Rev) => Code::RefNotFound,
             (Code::NotFound, Thing::File) => Code::FileNotFound,
+            (Code::NotFound, Thing::Version) => Code::VersionNotFound,
+            (Code::Gone, Thing::Version) => Code::VersionGone,
             (Code::AlreadyExists, Thing::Repo) => Code::RepoExists,
             (Code::AlreadyExists, Thing::Branch) => Code::BranchExists,
             (Code::AlreadyExists, Thing::Tag) => Code::TagExists,

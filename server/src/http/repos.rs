@@ -12,7 +12,7 @@ use axum::{
     http::{HeaderMap, Uri},
     response::Response,
 };
-use govc_engine::{Durability, RefName, Repo, RepoName, RepoSettings, Store};
+use govc_engine::{Durability, RefName, Repo, RepoName, RepoSettings, Snapshot, Store};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 use utoipa::{IntoParams, ToSchema};
@@ -20,10 +20,11 @@ use utoipa::{IntoParams, ToSchema};
 use super::{
     ACTOR, answer,
     conditional::{self, ETag},
-    extract::{InRepo, JsonBody, Named, Params},
+    extract::{JsonBody, Named, Params},
     page,
     problem::{Problem, Thing, about},
     time::Moment,
+    versions::{AtParams, View},
 };
 use crate::app::App;
 
@@ -168,11 +169,11 @@ pub(super) async fn create(
 /// Show a repository
 #[utoipa::path(
     get, path = "/api/v1/repos/{id}", tag = "repositories", operation_id = "get_repo",
-    params(("id" = String, Path, description = "The repository, percent-encoded")),
+    params(("id" = String, Path, description = "The repository, percent-encoded"), AtParams),
     responses((status = 200, description = "The repository", body = RepoInfo)),
 )]
-pub(super) async fn show(InRepo(repo): InRepo, headers: HeaderMap) -> Result<Response, Problem> {
-    let info = RepoInfo::of(&repo);
+pub(super) async fn show(View(snapshot): View, headers: HeaderMap) -> Result<Response, Problem> {
+    let info = RepoInfo::at(&snapshot);
     let etag = info.etag()?;
     if let Some(response) = conditional::not_modified(&headers, &etag) {
         return Ok(response);
@@ -241,11 +242,17 @@ pub(super) async fn remove(
 
 impl RepoInfo {
     fn of(repo: &Repo) -> Self {
-        let (snapshot, settings) = (repo.snapshot(), repo.settings());
+        Self::at(&repo.snapshot())
+    }
+
+    /// The repository as it is, with the branches that it had.
+    fn at(snapshot: &Snapshot) -> Self {
+        let repo = snapshot.repo();
+        let settings = repo.settings();
         let created = Moment { seconds: repo.created_seconds(), offset_minutes: 0 };
         Self {
             id: repo.name().as_str().to_owned(),
-            default_branch: settings.default_branch.short().into_owned(),
+            default_branch: snapshot.head().short().into_owned(),
             durability: settings.durability,
             memory_only: settings.durability == Durability::Memory,
             created_at: created.to_text(),

@@ -22,6 +22,7 @@ use super::{
     repos::PageParams,
     revision,
     time::Moment,
+    versions::{AtParams, View},
 };
 use crate::app::App;
 
@@ -81,12 +82,12 @@ pub(super) struct NewTag {
 /// List tags
 #[utoipa::path(
     get, path = "/api/v1/repos/{id}/tags", tag = "tags", operation_id = "list_tags",
-    params(("id" = String, Path, description = "The repository, percent-encoded"), PageParams),
+    params(("id" = String, Path, description = "The repository, percent-encoded"), PageParams, AtParams),
     responses((status = 200, description = "A page of tags", body = TagPage)),
 )]
 pub(super) async fn list(
     State(app): State<Arc<App>>,
-    InRepo(repo): InRepo,
+    View(snapshot): View,
     Params(params): Params<PageParams>,
     uri: Uri,
 ) -> Result<Response, Problem> {
@@ -95,7 +96,6 @@ pub(super) async fn list(
     let body = app
         .work
         .run(move || {
-            let snapshot = repo.snapshot();
             let (names, more) = names_after(&snapshot, TAGS, params.cursor.as_deref(), limit)?;
             let next_cursor = names.last().filter(|_| more).map(|(name, _)| page::cursor(name.as_bytes()));
             let read = |(name, oid): &(RefName, Oid)| TagInfo::read(&snapshot, name, oid);
@@ -148,11 +148,11 @@ pub(super) async fn create(
     params(
         ("id" = String, Path, description = "The repository, percent-encoded"),
         ("name" = String, Path, description = "The tag; slashes may stand as they are"),
+        AtParams,
     ),
     responses((status = 200, description = "The tag", body = TagInfo)),
 )]
-pub(super) async fn show(InRepo(repo): InRepo, Rest(short): Rest, headers: HeaderMap) -> Result<Response, Problem> {
-    let snapshot = repo.snapshot();
+pub(super) async fn show(View(snapshot): View, Rest(short): Rest, headers: HeaderMap) -> Result<Response, Problem> {
     let name = named(TAGS, &short)?;
     let oid = snapshot.reference(&name).ok_or_else(|| missing(Code::TagNotFound, &name))?;
     let etag = ETag::of(&oid);

@@ -36,5 +36,6 @@ mod rest_bad;
 mod rest_commits;
 mod rest_read;
 mod rest_repos;
+mod rest_versions;
 mod start;
 mod wire;

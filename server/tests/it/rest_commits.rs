@@ -357,3 +357,61 @@ fn a_shown_commit_lists_what_git_show_lists() {
         assert_eq!(got, wanted, "{rev}");
     }
 }
+
+#[test]
+fn changes_of_a_branch_that_has_moved_are_redone_if_they_can() {
+    let place = Place::new();
+    let git = Git::new(&place.path("home"));
+    let server = served(&place);
+    let base = commit(&server, put("a", "1"), json!({})).expect(201)["hash"].clone();
+    let head = commit(&server, put("b", "1"), json!({})).expect(201)["hash"].clone();
+    let late = |changes: Value, choice: &str| {
+        commit(&server, changes, json!({ "expected_head": base, "on_conflict": choice }))
+    };
+    let problem = late(put("c", "1"), "fail").problem(409);
+    assert_eq!((&problem["expected"], &problem["actual"], problem.get("paths")), (&base, &head, None));
+    let redone = late(put("c", "1"), "rebase").expect(201);
+    assert_eq!(redone["parents"], json!([head]));
+    let merged = late(put("d", "1"), "merge").expect(201);
+    assert_eq!(merged["parents"][0], redone["hash"]);
+    assert_eq!(merged["parents"].as_array().map(Vec::len), Some(2));
+    for choice in ["rebase", "merge"] {
+        let problem = late(put("b", "2"), choice).problem(409);
+        assert_eq!((&problem["expected"], &problem["actual"]), (&base, &merged["hash"]));
+        assert_eq!((&problem["paths"], &problem["ref"]), (&json!(["b"]), &json!("refs/heads/main")));
+    }
+    assert_eq!(late(put("e", "1"), "win").problem(400)["code"], "INVALID_REQUEST");
+    let if_match = format!("\"{}\"", base.as_str().expect("an id"));
+    let headers = [("content-type", "application/json"), ("if-match", if_match.as_str())];
+    let body = json!({ "branch": "main", "message": "x", "changes": put("e", "1"), "on_conflict": "rebase" });
+    // A header demands what is now.
+    server.http().send("POST", "/api/v1/repos/repo/commits", &headers, body.to_string().as_bytes()).problem(412);
+
+    let clone = place.path("clone");
+    git.ok(&place.path(""), &["clone", "-q", &server.url("repo"), "clone"]);
+    git.ok(&clone, &["fsck", "--strict"]);
+    assert_eq!(git.ok(&clone, &["ls-files"]), "a\nb\nc\nd");
+}
+
+#[test]
+fn twenty_writers_on_one_branch_all_succeed() {
+    let place = Place::new();
+    let git = Git::new(&place.path("home"));
+    let server = served(&place);
+    let base = commit(&server, put("base", "1"), json!({})).expect(201)["hash"].clone();
+    std::thread::scope(|scope| {
+        for writer in 0..20 {
+            let (server, base) = (&server, &base);
+            scope.spawn(move || {
+                for at in 0..5 {
+                    let more = json!({ "expected_head": base, "on_conflict": "rebase" });
+                    commit(server, put(&format!("w{writer}/{at}"), "x"), more).expect(201);
+                }
+            });
+        }
+    });
+    git.ok(&place.path(""), &["clone", "-q", &server.url("repo"), "clone"]);
+    let clone = place.path("clone");
+    assert_eq!(git.ok(&clone, &["rev-list", "--count", "HEAD"]), "101");
+    assert_eq!(git.ok(&clone, &["ls-files"]).lines().count(), 101);
+}

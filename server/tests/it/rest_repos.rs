@@ -202,6 +202,12 @@ fn the_list_is_walked_page_by_page() {
 /// Follows `Link` from `path` to the end; what `member` says of every item.
 #[track_caller]
 pub(crate) fn walk(server: &crate::server::Server, path: &str, limit: usize, member: &str) -> Vec<String> {
+    let text = |item: serde_json::Value| item[member].as_str().unwrap_or_else(|| panic!("{item}")).to_owned();
+    walk_items(server, path, limit).into_iter().map(text).collect()
+}
+
+/// The items of all pages.
+pub(crate) fn walk_items(server: &crate::server::Server, path: &str, limit: usize) -> Vec<serde_json::Value> {
     let mut found = Vec::new();
     let mut next = Some(path.to_owned());
     let mut pages = 0;
@@ -211,8 +217,7 @@ pub(crate) fn walk(server: &crate::server::Server, path: &str, limit: usize, mem
         assert!(page.len() <= limit, "{} items on a page of {limit}", page.len());
         next = reply.next_page();
         assert!(next.is_none() || page.len() == limit, "only the last page may be short");
-        let text = |item: &serde_json::Value| item[member].as_str().unwrap_or_else(|| panic!("{item}")).to_owned();
-        found.extend(page.iter().map(text));
+        found.extend(page);
         pages += 1;
         assert!(pages < 2000, "the list never ends");
     }

@@ -1,0 +1,398 @@
+//! Time travel: the versions that a repository had, by number or time, and their restoration.
+//!
+//! The newest versions hang together in memory ([`super::version::Previous`]) until they are settled; older ones are
+//! rows that say what each changed, so an old version is the oldest one in memory with its successors' changes undone.
+//! Rows of memory repositories stay in memory.
+
+use std::{
+    collections::VecDeque,
+    ops::Bound,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::{
+    core::Core,
+    feed::{Publication, publication},
+    ids::{Cause, Seq},
+    record::VersionRow,
+    snapshot::Snapshot,
+    state::{Repo, RepoState},
+    transaction::Published,
+    version::{Changes, Previous, Version},
+};
+use crate::{
+    Error, ErrorKind, Result,
+    backend::{Batch, Family, Scan, key},
+    refs::{Expected, RefEdit},
+    repo::check_deadline,
+};
+
+/// Rows that are read at once.
+const PAGE: usize = 1024;
+/// How often a restoration is redone when others publish meanwhile.
+const ATTEMPTS_MAX: usize = 100;
+/// Memory that a row takes beside its bytes.
+const ROW_OVERHEAD_BYTES: u64 = 48;
+
+/// Which version is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum At {
+    /// The one of this number.
+    Version(u64),
+    /// The newest that was there at this time, in milliseconds since the Unix epoch.
+    Time(i64),
+}
+
+/// How long versions can be read after they have been superseded. The newest version is always there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// How many versions beside the newest.
+    pub count_max: u64,
+    /// How long after the next version was published.
+    pub age_max: Duration,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { count_max: 10_000_000, age_max: Duration::from_secs(90 * 24 * 3600) }
+    }
+}
+
+/// The rows of a memory repository's versions, oldest first, without gaps.
+#[derive(Default)]
+pub(crate) struct MemoryHistory(Mutex<Rows>);
+
+#[derive(Default)]
+struct Rows {
+    /// The number of the first row.
+    first: u64,
+    rows: VecDeque<Bytes>,
+}
+
+impl MemoryHistory {
+    fn page(&self, highest: u64, limit: usize) -> Vec<(u64, Bytes)> {
+        let rows = self.0.lock();
+        let Some(last) = highest.checked_sub(rows.first) else { return Vec::new() };
+        let end = usize::try_from(last).unwrap_or(usize::MAX).saturating_add(1).min(rows.rows.len());
+        let begin = end.saturating_sub(limit);
+        let found = rows.rows.range(begin..end).enumerate();
+        found.map(|(at, row)| (rows.first + (begin + at) as u64, row.clone())).rev().collect()
+    }
+
+    fn first(&self) -> Option<u64> {
+        let rows = self.0.lock();
+        (!rows.rows.is_empty()).then_some(rows.first)
+    }
+}
+
+impl Core {
+    /// Keeps what made a version of a memory repository, called in the order of the versions. Where the budget has no
+    /// room for it, the oldest rows make some.
+    pub(crate) fn keep_history(&self, repo: &RepoState, publication: &Publication) {
+        let Some(history) = &repo.memory_history else { return };
+        let held = |row: &Bytes| row.len() as u64 + ROW_OVERHEAD_BYTES;
+        let row = Bytes::from(VersionRow::encode(publication));
+        let mut rows = history.0.lock();
+        let surplus = (rows.rows.len() as u64).saturating_sub(self.options.retention.count_max);
+        let drop_oldest = |rows: &mut Rows| {
+            let dropped = rows.rows.pop_front()?;
+            rows.first += 1;
+            self.free_blocks(&repo.pool, held(&dropped));
+            Some(())
+        };
+        for _ in 0..surplus {
+            drop_oldest(&mut rows);
+        }
+        while self.hold_blocks(&repo.pool, held(&row)).is_err() {
+            if drop_oldest(&mut rows).is_none() {
+                return;
+            }
+        }
+        if rows.rows.is_empty() {
+            rows.first = publication.version;
+        }
+        rows.rows.push_back(row);
+    }
+
+    /// At most [`PAGE`] rows up to version `highest`, greatest first, without gaps.
+    fn version_rows(&self, repo: &RepoState, highest: u64) -> Result<Vec<Publication>> {
+        let mut found: Vec<Publication> = Vec::new();
+        let mut take = |number: u64, row: &Bytes| -> Result<bool> {
+            if number != highest - found.len() as u64 {
+                return Ok(false);
+            }
+            found.push(VersionRow::decode(repo.id, number, row)?);
+            Ok(true)
+        };
+        if let Some(history) = &repo.memory_history {
+            for (number, row) in history.page(highest, PAGE) {
+                take(number, &row)?;
+            }
+            return Ok(found);
+        }
+        let scan = Scan {
+            from: Bound::Included(key::version(repo.id, 0)),
+            to: Bound::Included(key::version(repo.id, highest)),
+            reverse: true,
+        };
+        for row in self.backend.scan(Family::History, scan)?.take(PAGE) {
+            let (version_key, value) = row?;
+            if !take(key::trailing_u64(&version_key)?, &value)? {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    fn version_row(&self, repo: &RepoState, number: u64) -> Result<Option<Publication>> {
+        let value = match &repo.memory_history {
+            Some(history) => history.page(number, 1).pop().filter(|(found, _)| *found == number).map(|(_, row)| row),
+            None => self.backend.get(Family::History, &key::version(repo.id, number))?,
+        };
+        value.map(|value| VersionRow::decode(repo.id, number, &value)).transpose()
+    }
+
+    /// The number of the oldest row.
+    fn first_row(&self, repo: &RepoState) -> Result<Option<u64>> {
+        if let Some(history) = &repo.memory_history {
+            return Ok(history.first());
+        }
+        let first = self.backend.scan(Family::History, Scan::prefix(&key::versions(repo.id)))?.next();
+        first.map(|row| key::trailing_u64(&row?.0)).transpose()
+    }
+
+    /// Adds to `batch` the removal of rows that no reader may ask for any more, of a repository at version `newest`.
+    pub(crate) fn trim_history(&self, repo: &RepoState, newest: u64, batch: &mut Batch) -> Result<()> {
+        let retention = self.options.retention;
+        let Some(mut first) = self.first_row(repo)? else { return Ok(()) };
+        let begin = first;
+        first = first.max(newest.saturating_sub(retention.count_max));
+        let cutoff = self.cutoff();
+        // The row of the oldest version that stays says when and who; those after it lead to it. A bounded number each
+        // time: the next settling goes on.
+        let highest = repo.settled.load().number.min(first.saturating_add(PAGE as u64));
+        for row in self.version_rows(repo, highest)?.iter().rev() {
+            if row.version <= first {
+                continue;
+            }
+            if row.time_millis >= cutoff {
+                break;
+            }
+            first = row.version;
+        }
+        if first > begin {
+            batch.delete_range(Family::History, key::version(repo.id, 0), key::version(repo.id, first));
+        }
+        Ok(())
+    }
+
+    /// What was superseded before this time may be forgotten.
+    pub(crate) fn cutoff(&self) -> i64 {
+        let age = i64::try_from(self.options.retention.age_max.as_millis()).unwrap_or(i64::MAX);
+        self.now_millis().saturating_sub(age)
+    }
+}
+
+fn gone(repo: &Repo, what: impl std::fmt::Display) -> Error {
+    Error::new(ErrorKind::Gone, format!("{what} of repository {} is no longer kept", repo.name()))
+}
+
+impl Repo {
+    /// An earlier version, or the newest.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] for a number that there has not been, or a time before the repository;
+    /// [`ErrorKind::Gone`] beyond the [`Retention`]; [`ErrorKind::Cancelled`] after the deadline; else when the storage
+    /// fails.
+    pub fn at(&self, at: At, deadline: Option<Instant>) -> Result<Snapshot> {
+        let newest = self.state.published.load_full();
+        let number = match at {
+            At::Version(number) => number,
+            At::Time(millis) => self.number_at(&newest, millis)?,
+        };
+        Ok(Snapshot::of(self, self.version_at(newest, number, deadline)?))
+    }
+
+    /// The version that was the newest at a time.
+    fn number_at(&self, newest: &Arc<Version>, millis: i64) -> Result<u64> {
+        let mut version = newest.clone();
+        while version.time_millis > millis {
+            let Some(previous) = version.previous.get() else {
+                return self.settled_number_at(version.number, millis);
+            };
+            version = previous;
+        }
+        Ok(version.number)
+    }
+
+    /// The same among the versions before `end`, by halving.
+    fn settled_number_at(&self, end: u64, millis: i64) -> Result<u64> {
+        let (core, state) = (&self.core, &*self.state);
+        let first = core.first_row(state)?.filter(|first| *first < end);
+        let time_of = |number: u64| Ok::<_, Error>(core.version_row(state, number)?.map(|row| row.time_millis));
+        let is_before = |number: u64| -> Result<bool> { Ok(time_of(number)?.is_some_and(|time| time <= millis)) };
+        let first = match first {
+            Some(first) if is_before(first)? => first,
+            Some(first) if first > 1 => return Err(gone(self, "the version of that time")),
+            _ => return Err(Error::not_found(format!("repository {} did not exist at that time", self.name()))),
+        };
+        let (mut before, mut after) = (first, end);
+        while after - before > 1 {
+            let middle = before + (after - before) / 2;
+            if is_before(middle)? { before = middle } else { after = middle }
+        }
+        Ok(before)
+    }
+
+    fn version_at(&self, newest: Arc<Version>, number: u64, deadline: Option<Instant>) -> Result<Arc<Version>> {
+        let (core, state) = (&self.core, &*self.state);
+        if number == 0 || number > newest.number {
+            let message =
+                format!("repository {} has no version {number}; the newest is {}", self.name(), newest.number);
+            return Err(Error::not_found(message));
+        }
+        if number == newest.number {
+            return Ok(newest);
+        }
+        let gone = || gone(self, format!("version {number}"));
+        if newest.number - number > core.options.retention.count_max {
+            return Err(gone());
+        }
+        let cutoff = core.cutoff();
+        let mut version = newest;
+        while let Some(previous) = version.previous.get() {
+            if previous.number == number {
+                return if version.time_millis < cutoff { Err(gone()) } else { Ok(previous) };
+            }
+            version = previous;
+        }
+        let next = core.version_row(state, number + 1)?.ok_or_else(gone)?;
+        if next.time_millis < cutoff {
+            return Err(gone());
+        }
+        if let Some(found) = core.rebuilt.get(&(state.id, number)) {
+            return Ok(found);
+        }
+        let own = core.version_row(state, number)?.ok_or_else(gone)?;
+        let (mut refs, mut head) = (version.refs.clone(), version.head.clone());
+        let mut undone = 0;
+        let mut highest = version.number;
+        while highest > number {
+            check_deadline(deadline)?;
+            let rows = core.version_rows(state, highest)?;
+            if rows.is_empty() {
+                return Err(gone());
+            }
+            for row in rows.into_iter().take_while(|row| row.version > number) {
+                highest = row.version - 1;
+                undone += row.changes.refs.len() as u64;
+                for change in row.changes.refs.iter() {
+                    match change.before {
+                        Some(oid) => refs.insert(change.name.clone(), oid),
+                        None => refs.remove(&change.name),
+                    };
+                }
+                if let Some(change) = row.changes.head {
+                    head = change.before;
+                }
+            }
+        }
+        let found = Arc::new(Version {
+            number,
+            time_millis: own.time_millis,
+            actor: own.actor,
+            cause: own.cause,
+            head,
+            refs,
+            lineage: 0,
+            acknowledged: 0,
+            previous: Previous::default(),
+        });
+        // It shares with the version that it was made from all that was not undone.
+        let own_bytes = 512 + 256 * undone.min(found.refs.len() as u64);
+        core.rebuilt.insert((state.id, number), found.clone(), own_bytes);
+        Ok(found)
+    }
+
+    /// What made each version before `before` (the newest and earlier, without it), newest first, at most `limit`.
+    ///
+    /// # Errors
+    /// When the storage fails or is damaged.
+    pub fn versions(&self, before: Option<u64>, limit: usize) -> Result<Vec<Publication>> {
+        let (core, state) = (&self.core, &*self.state);
+        let mut version = state.published.load_full();
+        let oldest = version.number.saturating_sub(core.options.retention.count_max);
+        let cutoff = core.cutoff();
+        let before = before.unwrap_or(u64::MAX);
+        let mut found: Vec<Publication> = Vec::new();
+        // Whether the version before the one that is looked at was superseded too long ago.
+        let mut expired = false;
+        let mut take = |row: Publication, found: &mut Vec<Publication>| {
+            if expired || row.version < oldest || found.len() == limit {
+                return false;
+            }
+            expired = row.time_millis < cutoff;
+            if row.version < before {
+                found.push(row);
+            }
+            true
+        };
+        while let Some(previous) = version.previous.get() {
+            let changes = if version.number < before { version.changes_since(&previous) } else { Changes::none() };
+            if !take(publication(Seq(0), state.id, &version, changes), &mut found) {
+                return Ok(found);
+            }
+            version = previous;
+        }
+        let mut highest = version.number;
+        if highest >= before {
+            // Of what is passed over, only the time matters, and only that of the last.
+            highest = before.saturating_sub(1);
+            if let Some(next) = core.version_row(state, before)? {
+                take(next, &mut found);
+            }
+        }
+        while highest > 0 {
+            let rows = core.version_rows(state, highest)?;
+            if rows.is_empty() && highest == version.number {
+                // The first version of a repository whose creation is not settled.
+                take(publication(Seq(0), state.id, &version, Changes::none()), &mut found);
+            }
+            let Some(last) = rows.last() else { break };
+            highest = last.version - 1;
+            for row in rows {
+                if !take(row, &mut found) {
+                    return Ok(found);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Makes an earlier version the newest again: every reference and `HEAD` as they were, as a new version.
+    ///
+    /// # Errors
+    /// As [`Repo::at`] and [`super::Prepared::publish`].
+    pub fn restore(&self, number: u64, actor: &str, deadline: Option<Instant>) -> Result<Published> {
+        let wanted = self.version_at(self.state.published.load_full(), number, deadline)?;
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let mut transaction = self.begin(actor, Cause::Restore);
+            let changes = wanted.changes_since(&self.state.tip.load());
+            for change in changes.refs.iter() {
+                let expected = change.before.map_or(Expected::Absent, Expected::Is);
+                transaction.edit(RefEdit { name: change.name.clone(), expected, target: change.after })?;
+            }
+            transaction.set_head(wanted.head.clone());
+            match transaction.prepare().and_then(|prepared| prepared.publish()) {
+                Err(error) if matches!(error.kind(), ErrorKind::Conflict(_)) && attempts < ATTEMPTS_MAX => {}
+                outcome => return outcome,
+            }
+        }
+    }
+}
