@@ -20,6 +20,8 @@ pub enum ErrorKind {
     Conflict(Box<RefConflict>),
     /// The input is larger than a limit allows.
     TooLarge,
+    /// The request names more than a limit allows.
+    LimitExceeded,
     /// The storage is full; nothing was stored, reads go on.
     StorageFull,
     /// The memory budget cannot hold the data of memory repositories.
@@ -82,6 +84,11 @@ impl Error {
     /// [`ErrorKind::TooLarge`] with a message.
     pub fn too_large(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::TooLarge, message)
+    }
+
+    /// [`ErrorKind::LimitExceeded`] by `count` things of which there may be `limit`.
+    pub(crate) fn limit(what: &str, count: usize, limit: usize) -> Self {
+        Self::new(ErrorKind::LimitExceeded, format!("{count} {what}; the limit is {limit}"))
     }
 
     /// A failed expectation on reference `name`.

@@ -17,6 +17,6 @@ pub use backend::{Backend, BackendError, BackendErrorKind, BackendResult, Batch,
 pub use error::{Error, ErrorKind, RefConflict, Result};
 pub use object::{Commit, EntryMode, Kind, Oid, OidPrefix, Signature, Tag, TreeEntry, hash_object, tree_entries};
 pub use object::{ObjectHasher, PackHasher};
-pub use refs::{Expected, RefChange, RefEdit, RefName};
+pub use refs::{Expected, Origin, Reality, RefChange, RefEdit, RefName};
 pub use repo::*;
 pub use store::*;

@@ -57,7 +57,13 @@ impl App {
         let backend = open_backend(&config)?;
         let options = StoreOptions {
             memory_budget_bytes: config.engine_memory_bytes(),
-            limits: Limits { object_bytes_max: config.storage.object_bytes_max, ..Limits::default() },
+            limits: Limits {
+                object_bytes_max: config.storage.object_bytes_max,
+                references_max: config.limits.references_max,
+                changes_max: config.limits.changes_max,
+                realities_max: config.limits.realities_max,
+                ..Limits::default()
+            },
             relaxed_delay_max: config.storage.relaxed_delay_max,
             retention: Retention { count_max: config.versions.count_max, age_max: config.versions.age_max },
             ..StoreOptions::default()

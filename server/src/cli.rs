@@ -136,6 +136,11 @@ The TOML file (--config, GOVC_CONFIG), with the defaults:
   max_count = 10000000          # GOVC_VERSIONS_MAX_COUNT: superseded versions that a repository keeps
   max_age = \"90d\"               # GOVC_VERSIONS_MAX_AGE: how long it keeps them
 
+  [limits]
+  references = 1000000          # GOVC_LIMITS_REFERENCES: that one push or call may change
+  changes = 100000              # GOVC_LIMITS_CHANGES: of one commit over HTTP
+  realities = 100000            # GOVC_LIMITS_REALITIES: that one call may make
+
   [logging]
   level = \"info\"                # GOVC_LOG_LEVEL
   format = \"json\"               # GOVC_LOG_FORMAT

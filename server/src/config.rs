@@ -41,6 +41,8 @@ pub struct Config {
     pub storage: StorageConfig,
     /// How long superseded versions can be read.
     pub versions: VersionsConfig,
+    /// How much one request may name.
+    pub limits: LimitsConfig,
     /// What is logged.
     pub logging: LoggingConfig,
     /// What is measured.
@@ -112,6 +114,17 @@ pub struct VersionsConfig {
     pub count_max: u64,
     /// How long after they have been superseded.
     pub age_max: Duration,
+}
+
+/// Section `[limits]`: how much one request may name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LimitsConfig {
+    /// References that one push or call may change.
+    pub references_max: usize,
+    /// Changes of one commit over HTTP.
+    pub changes_max: usize,
+    /// Realities that one call may make.
+    pub realities_max: usize,
 }
 
 /// Section `[logging]`.
@@ -213,6 +226,7 @@ impl Default for Config {
                 relaxed_delay_max: Duration::from_millis(100),
             },
             versions: VersionsConfig { count_max: 10_000_000, age_max: Duration::from_secs(90 * 24 * 3600) },
+            limits: LimitsConfig { references_max: 1_000_000, changes_max: 100_000, realities_max: 100_000 },
             logging: LoggingConfig { level: LevelFilter::INFO, format: LogFormat::Json },
             metrics: MetricsConfig { enabled: true, path: "/metrics".to_owned() },
             git: GitConfig {
@@ -302,6 +316,11 @@ impl Config {
 
         layers.set("versions.max_count", &mut config.versions.count_max, values::number)?;
         layers.set("versions.max_age", &mut config.versions.age_max, values::age)?;
+
+        let limits = &mut config.limits;
+        layers.set("limits.references", &mut limits.references_max, values::count)?;
+        layers.set("limits.changes", &mut limits.changes_max, values::count)?;
+        layers.set("limits.realities", &mut limits.realities_max, values::count)?;
 
         layers.set("logging.level", &mut config.logging.level, values::level)?;
         layers.set("logging.format", &mut config.logging.format, values::log_format)?;

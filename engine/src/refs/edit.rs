@@ -61,7 +61,7 @@ pub struct RefChange {
 ///
 /// # Errors
 /// [`crate::ErrorKind::Exists`] naming the reference that is in the way.
-pub(crate) fn check_directory_conflicts(refs: &OrdMap<RefName, Oid>, name: &RefName) -> Result<()> {
+pub(super) fn check_directory_conflicts<V: Clone>(refs: &OrdMap<RefName, V>, name: &RefName) -> Result<()> {
     let in_the_way = |other: &RefName| {
         Error::new(crate::ErrorKind::Exists, format!("reference {name} cannot be created: {other} exists"))
     };

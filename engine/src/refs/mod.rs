@@ -1,10 +1,13 @@
-//! References: names by git's rules, and the edits that transactions make.
+//! References: names by git's rules, the edits that transactions make, and the maps of all of them.
 
 mod edit;
+mod map;
 mod name;
 
-pub(crate) use edit::check_directory_conflicts;
+use edit::check_directory_conflicts;
 pub use edit::{Expected, RefChange, RefEdit};
+pub(crate) use map::RefMap;
+pub use map::{Origin, Reality};
 pub use name::RefName;
 
 #[cfg(test)]

@@ -6,6 +6,9 @@ use gix_object::bstr::BStr;
 
 use crate::{Error, Result};
 
+/// Where realities are among the references.
+const REALITIES: &str = "refs/realities/";
+
 /// The full name of a reference under `refs/`, valid by `git check-ref-format`. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RefName(Arc<[u8]>);
@@ -54,6 +57,17 @@ impl RefName {
         Self::new(format!("refs/tags/{short}"))
     }
 
+    /// The reality of this short name.
+    ///
+    /// # Errors
+    /// As [`RefName::new`]; also names that begin with `-`.
+    pub fn reality(short: &str) -> Result<Self> {
+        if short.starts_with('-') {
+            return Err(Error::invalid(format!("reality name {short:?} is not valid")));
+        }
+        Self::new(format!("{REALITIES}{short}"))
+    }
+
     /// The full name's bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
@@ -64,11 +78,17 @@ impl RefName {
         String::from_utf8_lossy(&self.0)
     }
 
-    /// The name as people say it: without `refs/heads/`, `refs/tags/`, `refs/remotes/`, or else `refs/`.
+    /// The name as people say it: without `refs/heads/`, `refs/tags/`, `refs/remotes/`,
+    /// `refs/realities/`, or else `refs/`.
     pub fn short(&self) -> Cow<'_, str> {
-        let prefixes: [&[u8]; 4] = [b"refs/heads/", b"refs/tags/", b"refs/remotes/", b"refs/"];
+        let prefixes: [&[u8]; 5] = [b"refs/heads/", b"refs/tags/", b"refs/remotes/", REALITIES.as_bytes(), b"refs/"];
         let short = prefixes.iter().find_map(|prefix| self.0.strip_prefix(*prefix));
         String::from_utf8_lossy(short.unwrap_or(&self.0))
+    }
+
+    /// Whether the reference is a reality.
+    pub fn is_reality(&self) -> bool {
+        self.0.starts_with(REALITIES.as_bytes())
     }
 
     /// Whether the reference is a branch.

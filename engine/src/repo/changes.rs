@@ -63,11 +63,23 @@ impl Snapshot {
     /// # Errors
     /// When objects are missing; [`crate::ErrorKind::Cancelled`] after the deadline.
     pub fn changes(&self, commit: Oid, limit: usize, deadline: Option<Instant>) -> Result<ChangeSet> {
-        let new = self.commit(&commit)?;
-        let old_tree = match new.parents.first() {
-            Some(parent) => Some(self.commit(parent)?.tree),
-            None => None,
-        };
+        let parent = self.commit(&commit)?.parents.first().copied();
+        self.changes_between(parent, commit, limit, deadline)
+    }
+
+    /// What differs between two commits, or the empty tree and one.
+    ///
+    /// # Errors
+    /// As [`Snapshot::changes`].
+    pub fn changes_between(
+        &self,
+        old: Option<Oid>,
+        new: Oid,
+        limit: usize,
+        deadline: Option<Instant>,
+    ) -> Result<ChangeSet> {
+        let old_tree = old.map(|old| Ok::<_, crate::Error>(self.commit(&old)?.tree)).transpose()?;
+        let new = self.commit(&new)?;
         let mut diff = TreeDiff { snapshot: self, found: Vec::new(), limit, truncated: false, deadline };
         diff.trees(old_tree, Some(new.tree), &mut Vec::new(), 0)?;
         let TreeDiff { found, truncated, .. } = diff;

@@ -140,8 +140,12 @@ impl Repo {
     /// escape, name `.git`, or run through files, and for commits that change nothing, [`ErrorKind::Cancelled`] after
     /// the deadline. Nothing was changed then.
     pub fn commit(&self, request: CommitRequest) -> Result<Committed> {
-        if !request.branch.is_branch() {
-            return Err(Error::invalid(format!("{} is not a branch", request.branch)));
+        if !request.branch.is_branch() && !request.branch.is_reality() {
+            return Err(Error::invalid(format!("{} is neither a branch nor a reality", request.branch)));
+        }
+        let (count, limit) = (request.changes.len(), self.limits().changes_max);
+        if count > limit {
+            return Err(Error::limit("changes in one commit", count, limit));
         }
         let mut attempts = 0;
         // What the changes are made for, once it is known.
@@ -163,6 +167,10 @@ impl Repo {
         let mut transaction = self.begin(&request.actor, Cause::Commit);
         let tip = transaction.tip();
         let head = tip.reference(&request.branch);
+        if request.branch.is_reality() {
+            // Nobody makes one by committing to it.
+            tip.reality(&request.branch)?;
+        }
         let conflict = || Error::conflict(&request.branch.as_str(), request.expected_head.oid(), head);
         let is_commit = |oid: &Oid| Ok::<_, Error>(tip.header(oid)?.is_some_and(|(kind, _)| kind == Kind::Commit));
         if !request.expected_head.holds(head) {

@@ -1,5 +1,6 @@
 //! The operations on a repository, one verb a file: readers on [`crate::Snapshot`], writers on [`crate::Repo`].
 
+mod ancestry;
 mod changes;
 mod commit;
 mod connectivity;
@@ -7,6 +8,7 @@ mod files;
 mod log;
 mod merge;
 mod reach;
+mod reality;
 mod references;
 mod resolve;
 
@@ -16,6 +18,7 @@ pub use connectivity::{Connectivity, Known};
 pub use files::{ListOptions, ListedEntry, Listing, Visit};
 pub use log::{LogCursor, LogOptions, LogPage};
 pub use reach::{Reach, ReachOptions, Similar};
+pub use reality::{Comparison, NewRealities, PromoteRequest, Promoted, Promotion};
 
 /// Directories may be nested this deep: walks over trees recurse.
 pub(crate) const TREE_DEPTH_MAX: usize = 1024;

@@ -90,36 +90,6 @@ impl Snapshot {
         }
         Ok(walk.reach)
     }
-
-    /// Whether `ancestor` is reachable from `descendant`, or the same.
-    ///
-    /// # Errors
-    /// As [`Snapshot::reach`].
-    pub fn is_ancestor(&self, ancestor: Oid, descendant: Oid) -> Result<bool> {
-        let seconds = |oid: &Oid| links(Kind::Commit, &self.object_of(oid, Kind::Commit)?);
-        let limit = seconds(&ancestor)?.commit_seconds;
-        // Clocks may be wrong by a day before the search is widened to everything.
-        for slack in [86_400, i64::MAX] {
-            let mut queue = vec![descendant];
-            let mut seen = HashSet::from([descendant]);
-            let mut cut = false;
-            while let Some(oid) = queue.pop() {
-                if oid == ancestor {
-                    return Ok(true);
-                }
-                let found = seconds(&oid)?;
-                if found.commit_seconds.saturating_add(slack) < limit {
-                    cut = true;
-                    continue;
-                }
-                queue.extend(found.targets.iter().skip(1).map(|(parent, _)| *parent).filter(|p| seen.insert(*p)));
-            }
-            if !cut {
-                break;
-            }
-        }
-        Ok(false)
-    }
 }
 
 struct ReachWalk<'a> {

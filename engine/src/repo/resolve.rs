@@ -110,6 +110,9 @@ impl Snapshot {
             if let Ok(full) = RefName::new(format!("{prefix}{name}"))
                 && let Some(oid) = self.reference(&full)
             {
+                if full.is_reality() {
+                    self.reality(&full)?;
+                }
                 return Ok(oid);
             }
         }

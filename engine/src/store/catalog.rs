@@ -24,7 +24,7 @@ use super::{
     state::{Repo, RepoRecord, RepoState},
     version::{Changes, Previous, Version},
 };
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, refs::RefMap};
 
 /// Repositories by name.
 pub(crate) struct Catalog {
@@ -74,6 +74,11 @@ impl Catalog {
             return Err(Error::new(ErrorKind::Exists, format!("repository {name} exists already")));
         }
         Ok(Reservation { catalog: self, name: name.clone() })
+    }
+
+    /// Every repository that there is at this moment.
+    pub(crate) fn all(&self) -> Arc<OrdMap<RepoName, Arc<RepoState>>> {
+        self.by_name.load_full()
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -142,7 +147,7 @@ impl Store {
             actor: actor.into(),
             cause: Cause::Create,
             head: settings.default_branch,
-            refs: OrdMap::new(),
+            refs: RefMap::default(),
             lineage: 0,
             acknowledged: 0,
             previous: Previous::default(),

@@ -25,8 +25,9 @@ use crate::{
     backend::{Batch, Family, Scan, key},
 };
 
-/// Publications kept in memory.
+/// Publications kept in memory, and the bytes that they may take, unless the newest alone takes more.
 const RECENT_MAX: usize = 4096;
+const RECENT_BYTES_MAX: usize = 16 << 20;
 /// Positions that one settling forgets at most.
 const TRIM_MAX: usize = 64 << 10;
 
@@ -49,6 +50,13 @@ pub struct Publication {
     pub changes: Changes,
 }
 
+impl Publication {
+    /// Bytes of memory that it takes, about: names, ids and what counts them.
+    fn resident_bytes(&self) -> usize {
+        self.changes.refs.iter().map(|change| 96 + change.name.as_bytes().len()).sum::<usize>() + 160
+    }
+}
+
 pub(crate) struct Feed {
     state: Mutex<State>,
     grown: Condvar,
@@ -58,6 +66,8 @@ struct State {
     next: u64,
     /// By position: `None` while its group is being written.
     recent: BTreeMap<u64, Option<Publication>>,
+    /// Bytes of the publications in `recent`.
+    recent_bytes: usize,
     /// Positions up to this one may have left `recent`.
     dropped: u64,
     /// Positions up to this one are forgotten.
@@ -74,21 +84,26 @@ impl State {
     }
 
     fn trim(&mut self) {
-        while self.recent.len() > RECENT_MAX {
+        while self.recent.len() > RECENT_MAX || (self.recent_bytes > RECENT_BYTES_MAX && self.recent.len() > 1) {
             let Some(first) = self.recent.first_entry() else { break };
-            if first.get().is_none() {
-                break;
-            }
+            let Some(publication) = first.get() else { break };
+            self.recent_bytes -= publication.resident_bytes();
             self.dropped = *first.key();
             first.remove();
         }
+    }
+
+    fn keep(&mut self, publication: Publication) {
+        self.recent_bytes += publication.resident_bytes();
+        self.recent.insert(publication.seq.0, Some(publication));
     }
 }
 
 impl Feed {
     /// A feed whose next position is `next`; earlier ones, beyond `floor`, are in the backend.
     pub(crate) fn new(next: u64, floor: u64) -> Self {
-        let state = State { next, recent: BTreeMap::new(), dropped: next - 1, floor, early: HashMap::new() };
+        let state =
+            State { next, recent: BTreeMap::new(), recent_bytes: 0, dropped: next - 1, floor, early: HashMap::new() };
         Self { state: Mutex::new(state), grown: Condvar::new() }
     }
 
@@ -107,7 +122,7 @@ impl Feed {
     pub(crate) fn complete(&self, publications: impl IntoIterator<Item = Publication>) {
         let mut state = self.state.lock();
         for publication in publications {
-            state.recent.insert(publication.seq.0, Some(publication));
+            state.keep(publication);
         }
         state.trim();
         drop(state);
@@ -140,9 +155,8 @@ impl Feed {
         while let Some((mut publication, version)) = state.early.remove(&(repo.id, number)) {
             publication.seq = Seq(state.next);
             keep(&publication, &version);
-            let seq = state.next;
             state.next += 1;
-            state.recent.insert(seq, Some(publication));
+            state.keep(publication);
             repo.journaled.store(number, Ordering::Relaxed);
             number += 1;
         }

@@ -197,6 +197,12 @@ impl Core {
     }
 }
 
+/// A superseded version as readers see it: realities have no past.
+fn ordinary(version: &Version) -> Arc<Version> {
+    let (refs, previous) = (version.refs.without_realities(), Previous::default());
+    Arc::new(Version { refs, previous, ..version.clone() })
+}
+
 fn gone(repo: &Repo, what: impl std::fmt::Display) -> Error {
     Error::new(ErrorKind::Gone, format!("{what} of repository {} is no longer kept", repo.name()))
 }
@@ -266,7 +272,7 @@ impl Repo {
         let mut version = newest;
         while let Some(previous) = version.previous.get() {
             if previous.number == number {
-                return if version.time_millis < cutoff { Err(gone()) } else { Ok(previous) };
+                return if version.time_millis < cutoff { Err(gone()) } else { Ok(ordinary(&previous)) };
             }
             version = previous;
         }
@@ -278,7 +284,7 @@ impl Repo {
             return Ok(found);
         }
         let own = core.version_row(state, number)?.ok_or_else(gone)?;
-        let (mut refs, mut head) = (version.refs.clone(), version.head.clone());
+        let (mut refs, mut head) = (version.refs.without_realities(), version.head.clone());
         let mut undone = 0;
         let mut highest = version.number;
         while highest > number {
@@ -290,11 +296,11 @@ impl Repo {
             for row in rows.into_iter().take_while(|row| row.version > number) {
                 highest = row.version - 1;
                 undone += row.changes.refs.len() as u64;
-                for change in row.changes.refs.iter() {
+                for change in row.changes.refs.iter().filter(|change| !change.name.is_reality()) {
                     match change.before {
-                        Some(oid) => refs.insert(change.name.clone(), oid),
+                        Some(oid) => refs.set(change.name.clone(), oid)?,
                         None => refs.remove(&change.name),
-                    };
+                    }
                 }
                 if let Some(change) = row.changes.head {
                     head = change.before;
@@ -384,7 +390,7 @@ impl Repo {
             attempts += 1;
             let mut transaction = self.begin(actor, Cause::Restore);
             let changes = wanted.changes_since(&self.state.tip.load());
-            for change in changes.refs.iter() {
+            for change in changes.refs.iter().filter(|change| !change.name.is_reality()) {
                 let expected = change.before.map_or(Expected::Absent, Expected::Is);
                 transaction.edit(RefEdit { name: change.name.clone(), expected, target: change.after })?;
             }

@@ -178,11 +178,21 @@ pub enum Cause {
     Import = 5,
     /// An earlier version was restored.
     Restore = 6,
+    /// Realities were made, promoted, dropped, or their time was over.
+    Reality = 7,
 }
 
 impl Cause {
-    const ALL: [Cause; 7] =
-        [Cause::Create, Cause::Push, Cause::Commit, Cause::Merge, Cause::Api, Cause::Import, Cause::Restore];
+    const ALL: [Cause; 8] = [
+        Cause::Create,
+        Cause::Push,
+        Cause::Commit,
+        Cause::Merge,
+        Cause::Api,
+        Cause::Import,
+        Cause::Restore,
+        Cause::Reality,
+    ];
 
     /// The word used in answers.
     pub fn as_str(self) -> &'static str {
@@ -194,6 +204,7 @@ impl Cause {
             Cause::Api => "api",
             Cause::Import => "import",
             Cause::Restore => "restore",
+            Cause::Reality => "reality",
         }
     }
 

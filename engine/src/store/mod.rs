@@ -3,6 +3,7 @@
 mod catalog;
 mod clock;
 mod core;
+mod expiry;
 mod feed;
 mod health;
 mod history;
@@ -22,6 +23,7 @@ mod version;
 
 use std::{sync::Arc, thread::JoinHandle, time::Duration};
 
+use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 
 pub use feed::Publication;
@@ -65,11 +67,24 @@ pub struct Limits {
     pub pack_objects_max: u64,
     /// Bytes that all objects of one pack may have together.
     pub pack_expanded_bytes_max: u64,
+    /// References that one transaction may change.
+    pub references_max: usize,
+    /// Changes of one commit.
+    pub changes_max: usize,
+    /// Realities that one call may make.
+    pub realities_max: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { object_bytes_max: 128 << 20, pack_objects_max: 20_000_000, pack_expanded_bytes_max: 256 << 30 }
+        Self {
+            object_bytes_max: 128 << 20,
+            pack_objects_max: 20_000_000,
+            pack_expanded_bytes_max: 256 << 30,
+            references_max: 1_000_000,
+            changes_max: 100_000,
+            realities_max: 100_000,
+        }
     }
 }
 
@@ -96,6 +111,8 @@ pub struct Store(Arc<Running>);
 
 struct Running {
     core: Arc<Core>,
+    /// Dropped to end the thread that removes realities.
+    expiry: Mutex<Option<Sender<()>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -114,10 +131,13 @@ impl Store {
         let share = usize::try_from(options.memory_budget_bytes / 16).unwrap_or(usize::MAX);
         options.settle_bytes = options.settle_bytes.min(share);
         let (core, queue) = recovery::open(backend, options)?;
-        let running = Running { core: core.clone(), threads: Mutex::new(Vec::new()) };
+        let (expiry, stop) = crossbeam_channel::bounded(0);
+        let running = Running { core: core.clone(), expiry: Mutex::new(Some(expiry)), threads: Mutex::new(Vec::new()) };
         let journal = core.clone();
         running.start("govc-journal", move || journal::run(journal, queue))?;
-        running.start("govc-settle", move || settle::run(core))?;
+        let settler = core.clone();
+        running.start("govc-settle", move || settle::run(settler))?;
+        running.start("govc-expiry", move || expiry::run(&core, &stop))?;
         Ok(Self(Arc::new(running)))
     }
 
@@ -160,6 +180,14 @@ impl Store {
         self.core().settle.flush(self.core());
     }
 
+    /// Removes the realities whose time was over some minutes ago, as a thread does now and then; how many there were.
+    ///
+    /// # Errors
+    /// When a removal cannot be published.
+    pub fn remove_expired_realities(&self) -> Result<usize> {
+        expiry::sweep(self.core())
+    }
+
     /// The limits of input.
     pub fn limits(&self) -> Limits {
         self.core().options.limits
@@ -190,6 +218,7 @@ impl Running {
             return Ok(());
         }
         let core = &self.core;
+        drop(self.expiry.lock().take());
         // From here on nothing new is accepted; what was, is written.
         core.health.close();
         core.wait_for_publishing();

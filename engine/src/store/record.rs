@@ -15,7 +15,7 @@ use crate::{
     Error, Result,
     backend::key::{Reader, check_version, put_bytes, put_varint, seal, unseal},
     object::{Kind, Oid},
-    refs::{RefChange, RefName},
+    refs::{Origin, RefChange, RefMap, RefName},
 };
 
 const JOURNAL_VERSION: u8 = 1;
@@ -77,7 +77,7 @@ impl CatalogRow {
             actor: self.actor.clone(),
             cause: self.cause,
             head: self.head.clone(),
-            refs: imbl::OrdMap::new(),
+            refs: RefMap::default(),
             lineage: 0,
             acknowledged: 0,
             previous: Previous::default(),
@@ -152,6 +152,51 @@ fn write_changes(out: &mut Vec<u8>, changes: &Changes) {
     if let Some(head) = head {
         put_bytes(out, head.after.as_bytes());
     }
+    out.push(u8::from(changes.origin.is_some()));
+    if let Some(origin) = &changes.origin {
+        write_origin(out, origin);
+    }
+}
+
+fn write_origin(out: &mut Vec<u8>, origin: &Origin) {
+    put_varint(out, origin.version);
+    out.extend_from_slice(origin.base.as_bytes());
+    put_bytes(out, origin.from.as_ref().map_or(&[][..], RefName::as_bytes));
+    put_varint(out, origin.created_millis as u64);
+    // A time to live ends after it begins.
+    let lives = origin.expires_millis.map_or(0, |expires| expires.saturating_sub(origin.created_millis).max(1));
+    put_varint(out, lives as u64);
+}
+
+fn read_origin(reader: &mut Reader<'_>) -> Result<Origin> {
+    let version = reader.varint()?;
+    let base = reader.oid()?;
+    let from = reader.bytes()?;
+    let from = (!from.is_empty()).then(|| RefName::from_stored(from));
+    let created_millis = reader.varint()? as i64;
+    let lives = reader.varint()? as i64;
+    let expires_millis = (lives > 0).then(|| created_millis.saturating_add(lives));
+    Ok(Origin { version, base, from, created_millis, expires_millis })
+}
+
+/// A reference's row: its id; a reality's has its origin behind it.
+pub(crate) struct RefRow;
+
+impl RefRow {
+    pub(crate) fn encode(oid: &Oid, origin: Option<&Origin>) -> Vec<u8> {
+        let mut out = oid.as_bytes().to_vec();
+        if let Some(origin) = origin {
+            write_origin(&mut out, origin);
+        }
+        out
+    }
+
+    pub(crate) fn decode(value: &[u8]) -> Result<(Oid, Option<Origin>)> {
+        let mut reader = Reader::new(value);
+        let oid = reader.oid()?;
+        let origin = if reader.is_empty() { None } else { Some(read_origin(&mut reader)?) };
+        Ok((oid, origin))
+    }
 }
 
 fn read_changes(reader: &mut Reader<'_>) -> Result<Changes> {
@@ -175,7 +220,12 @@ fn read_changes(reader: &mut Reader<'_>) -> Result<Changes> {
             Some(HeadChange { before: RefName::from_stored(before), after })
         }
     };
-    Ok(Changes { refs: refs.into(), head })
+    let origin = match reader.byte()? {
+        0 => None,
+        1 => Some(Arc::new(read_origin(reader)?)),
+        _ => return Err(Error::corrupt("stored changes have unknown parts")),
+    };
+    Ok(Changes { refs: refs.into(), head, origin })
 }
 
 /// Builds the journal record of one group commit.

@@ -17,7 +17,7 @@ use super::{
     ids::{PoolId, RepoId, Seq},
     ingest::removal,
     journal::{Carried, JournalHandle, JournalQueue},
-    record::{CatalogRow, Entry, TransactionEntry, read_record},
+    record::{CatalogRow, Entry, RefRow, TransactionEntry, read_record},
     settle::{Group, GroupEntry},
     state::RepoState,
     version::{Previous, Version},
@@ -25,8 +25,7 @@ use super::{
 use crate::{
     Error, Result,
     backend::{Backend, BackendErrorKind, Batch, Family, Scan, Sync, key},
-    object::Oid,
-    refs::RefName,
+    refs::{Origin, RefMap, RefName},
 };
 
 /// The version of the whole layout.
@@ -173,12 +172,14 @@ fn read_catalog(core: &Core) -> Result<Repos> {
 }
 
 fn read_references(core: &Core, repos: &mut Repos) -> Result<()> {
-    let mut current: Option<(RepoId, Vec<(RefName, Oid)>)> = None;
-    let finish = |current: Option<(RepoId, Vec<(RefName, Oid)>)>| -> Result<()> {
+    let mut current: Option<(RepoId, RefMap)> = None;
+    // Realities of one call share their origin again.
+    let mut origins: HashMap<RepoId, Arc<Origin>> = HashMap::new();
+    let finish = |current: Option<(RepoId, RefMap)>| -> Result<()> {
         let Some((id, refs)) = current else { return Ok(()) };
         let state = repos.by_id.get(&id);
         let state = state.ok_or_else(|| Error::corrupt(format!("references of repository {id}, which is unknown")))?;
-        let version = Version { refs: refs.into_iter().collect(), ..(**state.settled.load()).clone() };
+        let version = Version { refs, ..(**state.settled.load()).clone() };
         set_version(state, Arc::new(version.clone()));
         state.settled.store(Arc::new(version));
         Ok(())
@@ -187,10 +188,21 @@ fn read_references(core: &Core, repos: &mut Repos) -> Result<()> {
         let (ref_key, target) = row?;
         let (id, name) = ref_key.split_at_checked(8).ok_or_else(|| Error::corrupt("a reference key is too short"))?;
         let id = RepoId(key::trailing_u64(id)?);
-        let entry = (RefName::from_stored(name), Oid::from_bytes(&target)?);
-        match &mut current {
-            Some((at, refs)) if *at == id => refs.push(entry),
-            _ => finish(current.replace((id, vec![entry])))?,
+        let (oid, origin) = RefRow::decode(&target)?;
+        let origin = origin.map(|origin| match origins.get(&id) {
+            Some(known) if **known == origin => known.clone(),
+            _ => {
+                let origin = Arc::new(origin);
+                origins.insert(id, origin.clone());
+                origin
+            }
+        });
+        if current.as_ref().is_none_or(|(at, _)| *at != id) {
+            finish(current.replace((id, RefMap::default())))?;
+        }
+        if let Some((_, refs)) = &mut current {
+            let set = refs.set_from(RefName::from_stored(name), oid, origin.as_ref());
+            set.map_err(|error| Error::corrupt(error.message()))?;
         }
     }
     finish(current)
@@ -254,13 +266,7 @@ fn replay_transaction(core: &Arc<Core>, repo: &Arc<RepoState>, entry: Transactio
         let message = format!("repository {}: version {} follows version {}", repo.id, entry.number, before.number);
         return Err(Error::corrupt(message));
     }
-    let mut refs = before.refs.clone();
-    for change in entry.changes.refs.iter() {
-        match change.after {
-            Some(oid) => refs.insert(change.name.clone(), oid),
-            None => refs.remove(&change.name),
-        };
-    }
+    let refs = before.replayed(&entry.changes)?;
     let head = entry.changes.head.as_ref().map_or(&before.head, |head| &head.after);
     let version = Arc::new(Version {
         number: entry.number,

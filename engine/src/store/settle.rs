@@ -21,7 +21,7 @@ use super::{
     ids::{RepoId, Seq},
     ingest::{Ingest, Staged},
     journal::Carried,
-    record::{CatalogRow, FeedRow, VersionRow},
+    record::{CatalogRow, FeedRow, RefRow, VersionRow},
     state::RepoState,
     version::{Changes, Version},
 };
@@ -325,7 +325,11 @@ fn settle_repo(core: &Arc<Core>, batch: &mut Batch, outcome: &Outcome<'_>, stage
     }
     for (name, target) in &outcome.refs {
         match target {
-            Some(oid) => batch.put(Family::Refs, key::reference(repo.id, name), oid.as_bytes().to_vec()),
+            Some(oid) => {
+                let reality = outcome.version.and_then(|version| version.refs.reality(name));
+                let row = RefRow::encode(oid, reality.map(|reality| &*reality.origin));
+                batch.put(Family::Refs, key::reference(repo.id, name), row);
+            }
             None => batch.delete(Family::Refs, key::reference(repo.id, name)),
         }
     }

@@ -71,12 +71,12 @@ impl Snapshot {
 
     /// What a reference points at.
     pub fn reference(&self, name: &RefName) -> Option<Oid> {
-        self.version.refs.get(name).copied()
+        self.version.refs.get(name)
     }
 
     /// All references in the order of their names.
     pub fn references(&self) -> impl Iterator<Item = (&RefName, &Oid)> {
-        self.version.refs.iter()
+        self.version.refs.range(..)
     }
 
     /// The references whose full names begin with `prefix`, in order; costs what it yields.

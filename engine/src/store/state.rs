@@ -162,8 +162,10 @@ pub struct Repo {
 pub struct RepoStats {
     /// Number of the published version.
     pub version: u64,
-    /// References in it.
+    /// References in it, without realities.
     pub references: usize,
+    /// Realities in it.
+    pub realities: usize,
 }
 
 impl Repo {
@@ -207,6 +209,18 @@ impl Repo {
         Snapshot::of_tip(self, self.state.tip.load_full())
     }
 
+    pub(crate) fn limits(&self) -> super::Limits {
+        self.core.options.limits
+    }
+
+    pub(crate) fn tip_number(&self) -> u64 {
+        self.state.tip.load().number
+    }
+
+    pub(crate) fn now_millis(&self) -> i64 {
+        self.core.now_millis()
+    }
+
     /// Starts a transaction of `actor`.
     pub fn begin(&self, actor: &str, cause: Cause) -> Transaction {
         Transaction::new(self.clone(), actor, cause)
@@ -215,7 +229,7 @@ impl Repo {
     /// Figures of the repository.
     pub fn stats(&self) -> RepoStats {
         let version = self.state.published.load();
-        RepoStats { version: version.number, references: version.refs.len() }
+        RepoStats { version: version.number, references: version.refs.len(), realities: version.refs.reality_count() }
     }
 }
 

@@ -24,7 +24,7 @@ use crate::{
     Error, ErrorKind, Result,
     block::Base,
     object::{Kind, Oid, hash_object},
-    refs::{RefEdit, RefName},
+    refs::{Origin, RefEdit, RefName},
 };
 
 /// Fresh objects beyond this ride in blocks instead of in the journal's record.
@@ -42,6 +42,7 @@ pub struct Transaction {
     edits: Vec<RefEdit>,
     edited: HashSet<RefName>,
     head: Option<RefName>,
+    origin: Option<Arc<Origin>>,
     /// The lineage of the versions that it may have read.
     lineage: u64,
 }
@@ -88,6 +89,7 @@ impl Transaction {
             edits: Vec::new(),
             edited: HashSet::new(),
             head: None,
+            origin: None,
         }
     }
 
@@ -139,13 +141,22 @@ impl Transaction {
     /// Wants a reference changed.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] if the transaction changes it already.
+    /// [`ErrorKind::Invalid`] if the transaction changes it already, [`ErrorKind::LimitExceeded`] for too many.
     pub fn edit(&mut self, edit: RefEdit) -> Result<()> {
+        let limit = self.repo.core.options.limits.references_max;
+        if self.edits.len() >= limit {
+            return Err(Error::limit("references in one transaction", self.edits.len() + 1, limit));
+        }
         if !self.edited.insert(edit.name.clone()) {
             return Err(Error::invalid(format!("reference {} is changed twice in one transaction", edit.name)));
         }
         self.edits.push(edit);
         Ok(())
+    }
+
+    /// Says where the realities begin that the transaction makes.
+    pub(crate) fn set_origin(&mut self, origin: Arc<Origin>) {
+        self.origin = Some(origin);
     }
 
     /// Wants `HEAD` to name another branch.
@@ -196,11 +207,11 @@ impl Transaction {
         for edit in &self.edits {
             let Some(target) = edit.target else { continue };
             let kind = self.kind_of(&target).map_err(|error| error.context(&edit.name))?;
-            if edit.name.is_branch() && kind != Kind::Commit {
-                return Err(Error::invalid(format!("branch {} cannot point at a {kind}", edit.name)));
+            if (edit.name.is_branch() || edit.name.is_reality()) && kind != Kind::Commit {
+                return Err(Error::invalid(format!("reference {} cannot point at a {kind}", edit.name)));
             }
         }
-        self.repo.state.tip.load().edited(&self.edits).inspect_err(|error| self.count(error))?;
+        self.repo.state.tip.load().edited(&self.edits, self.origin.as_ref()).inspect_err(|error| self.count(error))?;
         if self.fresh_bytes > RIDE_BYTES_MAX {
             self.move_to_blocks()?;
         }
@@ -329,7 +340,7 @@ impl Transaction {
                 return Err(Error::new(ErrorKind::StorageFull, "a write that this one builds on has failed"));
             }
             let number = tip.number + 1;
-            let (refs, changes) = tip.edited(&self.edits)?;
+            let (refs, changes) = tip.edited(&self.edits, self.origin.as_ref())?;
             let head = self.head.as_ref().filter(|head| **head != tip.head);
             let head = head.map(|head| HeadChange { before: tip.head.clone(), after: head.clone() });
             let next = Arc::new(Version {
@@ -345,7 +356,7 @@ impl Transaction {
             });
             let found = state.tip.compare_and_swap(&*tip, next.clone());
             if Arc::ptr_eq(&found, &tip) {
-                return Ok((next, Changes { refs: changes, head }));
+                return Ok((next, Changes { refs: changes, head, origin: self.origin.clone() }));
             }
             tip = found;
         }

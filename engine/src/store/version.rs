@@ -2,18 +2,13 @@
 
 use std::sync::Arc;
 
-use imbl::{OrdMap, ordmap::DiffItem};
 use parking_lot::Mutex;
 
 use super::ids::Cause;
 use crate::{
     Error, Result,
-    object::Oid,
-    refs::{RefChange, RefEdit, RefName, check_directory_conflicts},
+    refs::{Origin, RefChange, RefEdit, RefMap, RefName},
 };
-
-/// References by name.
-pub(crate) type Refs = OrdMap<RefName, Oid>;
 
 /// All references of a repository at one moment; shares all but what changed with its neighbours.
 #[derive(Debug, Clone)]
@@ -28,7 +23,7 @@ pub struct Version {
     pub cause: Cause,
     /// The branch that `HEAD` names; it need not exist.
     pub head: RefName,
-    pub(crate) refs: Refs,
+    pub(crate) refs: RefMap,
     /// Grows when unpublished versions are given up after a failed write, so that what was built on them fails too.
     pub(crate) lineage: u64,
     /// The newest version up to this one whose writer was answered before it was written; zero if none was. A version
@@ -44,6 +39,8 @@ pub struct Changes {
     pub refs: Arc<[RefChange]>,
     /// The change of `HEAD`, if it changed.
     pub head: Option<HeadChange>,
+    /// Where the realities began that are new.
+    pub origin: Option<Arc<Origin>>,
 }
 
 /// `HEAD` names another branch.
@@ -57,7 +54,7 @@ pub struct HeadChange {
 
 impl Changes {
     pub(crate) fn none() -> Self {
-        Self { refs: Arc::new([]), head: None }
+        Self { refs: Arc::new([]), head: None, origin: None }
     }
 }
 
@@ -66,10 +63,10 @@ impl Version {
     ///
     /// # Errors
     /// [`crate::ErrorKind::Conflict`] for an expectation that does not hold, [`crate::ErrorKind::Exists`] when a
-    /// reference would be another's directory.
-    pub(crate) fn edited(&self, edits: &[RefEdit]) -> Result<(Refs, Arc<[RefChange]>)> {
+    /// reference would be another's directory, [`crate::ErrorKind::Invalid`] for a new reality without an origin.
+    pub(crate) fn edited(&self, edits: &[RefEdit], origin: Option<&Arc<Origin>>) -> Result<(RefMap, Arc<[RefChange]>)> {
         let change = |edit: &RefEdit| {
-            let before = self.refs.get(&edit.name).copied();
+            let before = self.refs.get(&edit.name);
             if !edit.expected.holds(before) {
                 return Err(Error::conflict(&edit.name.as_str(), edit.expected.oid(), before));
             }
@@ -82,26 +79,40 @@ impl Version {
         }
         for change in changes.iter() {
             let Some(target) = change.after else { continue };
-            refs.insert(change.name.clone(), target);
+            refs.set_from(change.name.clone(), target, origin)?;
             if change.before.is_none() {
-                check_directory_conflicts(&refs, &change.name)?;
+                refs.check_directories(&change.name)?;
             }
         }
         Ok((refs, changes))
     }
 
+    /// The references after changes that were made once.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Corrupt`] if the changes cannot have been made.
+    pub(crate) fn replayed(&self, changes: &Changes) -> Result<RefMap> {
+        let mut refs = self.refs.clone();
+        for change in changes.refs.iter() {
+            match change.after {
+                Some(oid) => refs
+                    .set_from(change.name.clone(), oid, changes.origin.as_ref())
+                    .map_err(|error| Error::corrupt(error.message()))?,
+                None => refs.remove(&change.name),
+            }
+        }
+        Ok(refs)
+    }
+
     /// What made this version from the one before, found by comparing the two.
     pub(crate) fn changes_since(&self, before: &Version) -> Changes {
-        let change = |item: DiffItem<'_, '_, RefName, Oid>| match item {
-            DiffItem::Add(name, after) => RefChange { name: name.clone(), before: None, after: Some(*after) },
-            DiffItem::Remove(name, before) => RefChange { name: name.clone(), before: Some(*before), after: None },
-            DiffItem::Update { old, new } => {
-                RefChange { name: new.0.clone(), before: Some(*old.1), after: Some(*new.1) }
-            }
-        };
         let head =
             (self.head != before.head).then(|| HeadChange { before: before.head.clone(), after: self.head.clone() });
-        Changes { refs: before.refs.diff(&self.refs).map(change).collect(), head }
+        let refs = self.refs.changes_since(&before.refs);
+        let is_new = |change: &&RefChange| change.before.is_none() && change.name.is_reality();
+        let origin = refs.iter().find(is_new).and_then(|change| self.refs.reality(&change.name));
+        let origin = origin.map(|reality| reality.origin.clone());
+        Changes { refs: refs.into(), head, origin }
     }
 }
 

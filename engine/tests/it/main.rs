@@ -12,4 +12,5 @@ mod history;
 mod model;
 mod publish;
 mod read;
+mod reality;
 mod recovery;

@@ -133,8 +133,8 @@ fn revisions_name_objects_as_in_git() {
     assert_eq!(kind(snapshot.resolve_until("main^^{commit}", now)), ErrorKind::Cancelled);
     assert_eq!(snapshot.resolve_until("main", now).unwrap(), c3, "without a walk nothing is late");
     assert_eq!(kind(snapshot.resolve_commit("main^{tree}")), ErrorKind::Invalid);
-    assert!(snapshot.is_ancestor(s, c3).unwrap() && snapshot.is_ancestor(m, m).unwrap());
-    assert!(!snapshot.is_ancestor(c2, s).unwrap() && !snapshot.is_ancestor(c3, m).unwrap());
+    assert!(snapshot.is_ancestor(s, c3, None).unwrap() && snapshot.is_ancestor(m, m, None).unwrap());
+    assert!(!snapshot.is_ancestor(c2, s, None).unwrap() && !snapshot.is_ancestor(c3, m, None).unwrap());
 }
 
 #[test]

@@ -75,6 +75,10 @@ fn every_setting_is_taken_from_file_and_environment() {
         [versions]
         max_count = "77"
         max_age = "8d"
+        [limits]
+        references = "5"
+        changes = "6"
+        realities = "7"
         [logging]
         level = "WARN"
         format = "text"
@@ -111,6 +115,7 @@ fn every_setting_is_taken_from_file_and_environment() {
         relaxed_delay_max: Duration::from_millis(20),
     };
     let versions = VersionsConfig { count_max: 77, age_max: Duration::from_secs(8 * 24 * 3600) };
+    let limits = LimitsConfig { references_max: 5, changes_max: 6, realities_max: 7 };
     let logging = LoggingConfig { level: LevelFilter::WARN, format: LogFormat::Text };
     let metrics = MetricsConfig { enabled: false, path: "/internal/metrics".to_owned() };
     let git = GitConfig {
@@ -119,7 +124,7 @@ fn every_setting_is_taken_from_file_and_environment() {
         pack_cache_memory_bytes: MIB,
         pack_cache_disk_bytes: 2 * MIB,
     };
-    assert_eq!(config, Config { server, storage, versions, logging, metrics, git });
+    assert_eq!(config, Config { server, storage, versions, limits, logging, metrics, git });
 
     // No setting's variable may be unknown to the environment, and none may be ignored.
     for variable in sources::variables().filter(|name| *name != "GOVC_CONFIG") {

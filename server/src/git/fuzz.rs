@@ -67,7 +67,12 @@ pub fn fuzz_pack(data: &[u8]) {
         .repo(&name)
         .or_else(|_| store.create(&name, RepoSettings::default(), "fuzz"))
         .expect("an empty repository");
-    let limits = Limits { object_bytes_max: 1 << 20, pack_objects_max: 1 << 16, pack_expanded_bytes_max: 1 << 24 };
+    let limits = Limits {
+        object_bytes_max: 1 << 20,
+        pack_objects_max: 1 << 16,
+        pack_expanded_bytes_max: 1 << 24,
+        ..Limits::default()
+    };
     let mut hasher = PackHasher::default();
     hasher.update(data);
     let mut sealed = data.to_vec();

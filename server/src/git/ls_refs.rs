@@ -11,6 +11,8 @@ use super::pkt::{self, Line, Reader};
 
 /// With this many prefixes, all references are listed instead: a prefix is a hint, never a filter to rely on.
 const PREFIXES_MAX: usize = 65536;
+/// Where realities are, which are advertised to nobody who does not ask for them.
+const REALITIES: &[u8] = b"refs/realities/";
 
 /// The arguments of the command.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -77,6 +79,13 @@ impl LsRefs {
                 let peeled = if self.peel { peeled(snapshot, name.is_branch(), oid)? } else { None };
                 reference_line(oid, name.as_bytes(), peeled, &mut line);
                 pkt::data(out, &line).map_err(pkt::input_error)?;
+            }
+            // Realities are for who asks for them.
+            if prefix.starts_with(REALITIES) {
+                for (name, reality) in snapshot.realities_with_prefix(prefix) {
+                    reference_line(&reality.head, name.as_bytes(), None, &mut line);
+                    pkt::data(out, &line).map_err(pkt::input_error)?;
+                }
             }
         }
         pkt::flush(out).map_err(pkt::input_error)

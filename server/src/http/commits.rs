@@ -34,7 +34,7 @@ use super::{
 use crate::app::App;
 
 /// How many changed files of a commit are listed.
-const FILES_MAX: usize = 3000;
+pub(super) const FILES_MAX: usize = 3000;
 
 /// Up to this size, in bytes, and with so many changes, a commit is made where its request is served.
 const INLINE_COMMIT_BYTES_MAX: usize = 64 << 10;
@@ -227,20 +227,31 @@ pub(super) async fn create(
     headers: HeaderMap,
     body: RawJson,
 ) -> Result<Response, Problem> {
+    commit(&app, repo, headers, body, None).await
+}
+
+/// Makes a commit on `target`, or on the branch that the body names.
+pub(super) async fn commit(
+    app: &App,
+    repo: Repo,
+    headers: HeaderMap,
+    body: RawJson,
+    target: Option<RefName>,
+) -> Result<Response, Problem> {
     let name = repo.name();
     let deadline = app.work.deadline();
     let made = if body.len() > INLINE_COMMIT_BYTES_MAX {
         let work = move || {
             let JsonBody(new, _held) = body.parse()?;
-            make(&repo, &headers, new, deadline)
+            make(&repo, &headers, new, target, deadline)
         };
         app.work.run(work).await??
     } else {
         let JsonBody(new, _held) = body.parse::<NewCommit>()?;
         if new.is_quick() {
-            make(&repo, &headers, new, deadline)?
+            make(&repo, &headers, new, target, deadline)?
         } else {
-            app.work.run(move || make(&repo, &headers, new, deadline)).await??
+            app.work.run(move || make(&repo, &headers, new, target, deadline)).await??
         }
     };
     let Made { committed, branch, message, author, committer } = made;
@@ -320,7 +331,13 @@ struct Made {
     committer: Signature,
 }
 
-fn make(repo: &Repo, headers: &HeaderMap, new: NewCommit, deadline: Instant) -> Result<Made, Problem> {
+fn make(
+    repo: &Repo,
+    headers: &HeaderMap,
+    new: NewCommit,
+    target: Option<RefName>,
+    deadline: Instant,
+) -> Result<Made, Problem> {
     if new.message.trim().is_empty() {
         return Err(Problem::invalid("message is empty"));
     }
@@ -328,15 +345,23 @@ fn make(repo: &Repo, headers: &HeaderMap, new: NewCommit, deadline: Instant) -> 
         return Err(Problem::invalid("message contains NUL, which git cannot store"));
     }
     let snapshot = repo.snapshot();
-    let branch = match &new.branch {
-        Some(name) => RefName::branch(name)?,
-        None => snapshot.head().clone(),
+    let branch = match (target, &new.branch) {
+        (Some(_), Some(_)) => {
+            return Err(Problem::invalid("the path says where the commit goes, so branch must be absent"));
+        }
+        (Some(target), None) => target,
+        (None, Some(name)) => RefName::branch(name)?,
+        (None, None) => snapshot.head().clone(),
     };
     let (author, committer) = people(&new)?;
     let from = new.create_branch_from.as_deref().map(|rev| snapshot.resolve_commit_until(rev, Some(deadline)));
     let current = snapshot.reference(&branch);
     // What can be missing or in the way: a file of a branch that is there, else the branch.
-    let thing = if current.is_some() { Thing::File } else { Thing::Branch };
+    let thing = match current {
+        Some(_) => Thing::File,
+        None if branch.is_reality() => Thing::Reality,
+        None => Thing::Branch,
+    };
     let stated = expected_head(new.expected_head)?;
     let demanded = conditional::demanded(headers, &branch, current)?;
     let by_header = demanded.is_some();

@@ -24,6 +24,7 @@ mod page;
 mod people;
 pub(crate) mod problem;
 mod range;
+mod realities;
 mod repos;
 mod revision;
 mod system;
@@ -100,6 +101,16 @@ fn api(bodies: Bodies) -> OpenApiRouter<Arc<App>> {
         .routes(routes!(versions::restore))
         // /api/v1/repos/{id}/time-travel/{timestamp}
         .routes(routes!(versions::time_travel))
+        // /api/v1/repos/{id}/parallel-realities
+        .routes(routes!(realities::list, realities::create))
+        // /api/v1/repos/{id}/parallel-realities/{name}
+        .routes(routes!(realities::show, realities::remove))
+        // /api/v1/repos/{id}/parallel-realities/{name}/apply
+        .routes(routes!(realities::apply))
+        // /api/v1/repos/{id}/parallel-realities/{name}/compare
+        .routes(routes!(realities::compare))
+        // /api/v1/repos/{id}/parallel-realities/{name}/promote
+        .routes(routes!(realities::promote))
         .route_layer(idempotency::IdempotencyLayer::new(bodies))
 }
 
@@ -149,6 +160,13 @@ mod tests {
             "get /{id}/read/{path}",
             "get /{id}/raw/{path}",
             "post /{id}/grep",
+            "get /{id}/parallel-realities",
+            "post /{id}/parallel-realities",
+            "get /{id}/parallel-realities/{name}",
+            "delete /{id}/parallel-realities/{name}",
+            "post /{id}/parallel-realities/{name}/apply",
+            "get /{id}/parallel-realities/{name}/compare",
+            "post /{id}/parallel-realities/{name}/promote",
             "get /{id}/versions",
             "get /{id}/versions/{n}",
             "post /{id}/versions/{n}/restore",

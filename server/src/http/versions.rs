@@ -50,10 +50,15 @@ impl FromRequestParts<Arc<App>> for View {
         let params = Query::<AtParams>::try_from_uri(&parts.uri);
         let params =
             params.map_err(|error| Problem::invalid(format!("the query is not valid: {}", error.body_text())))?;
-        match params.at.as_deref() {
-            None => Ok(Self(repo.snapshot())),
-            Some(at) => snapshot_at(app, repo, parse(at)?).await.map(Self),
-        }
+        snapshot(app, &repo, params.at.as_deref()).await.map(Self)
+    }
+}
+
+/// The version that `at` names, or the newest.
+pub(super) async fn snapshot(app: &App, repo: &Repo, at: Option<&str>) -> Result<Snapshot, Problem> {
+    match at {
+        None => Ok(repo.snapshot()),
+        Some(at) => snapshot_at(app, repo.clone(), parse(at)?).await,
     }
 }
 
@@ -84,7 +89,7 @@ pub(super) struct VersionInfo {
     time: String,
     /// Who published it.
     actor: String,
-    /// `create`, `push`, `commit`, `merge`, `api`, `import` or `restore`.
+    /// `create`, `push`, `commit`, `merge`, `api`, `import`, `restore` or `reality`.
     #[schema(value_type = String, example = "push")]
     cause: &'static str,
     /// The references that changed, at most 1000.
