@@ -1,7 +1,8 @@
 //! Workloads and figures of govc, each beside a peer in the same run.
 //!
 //! The release `govc` binary and its peers are driven as separate processes, the way an operator runs
-//! them, so that a figure contains everything that a request costs and nothing of the client's. Seeds
+//! them, so that a figure contains everything that a request costs and nothing of the client's; only the suite
+//! `engine` measures in process, as a program that embeds the engine does. Seeds
 //! are fixed, values are medians, contents are verified after the work, and a missing peer is an error:
 //! no row is ever made up.
 //!

@@ -2,6 +2,7 @@
 
 mod clone;
 mod commits;
+mod engine;
 mod open;
 mod push;
 
@@ -22,4 +23,5 @@ pub(crate) const SUITES: &[Suite] = &[
     Suite { name: "clone", run: clone::run },
     Suite { name: "commits", run: commits::run },
     Suite { name: "open", run: open::run },
+    Suite { name: "engine", run: engine::run },
 ];

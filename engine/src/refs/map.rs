@@ -4,7 +4,7 @@ use std::{ops::RangeBounds, sync::Arc};
 
 use imbl::{OrdMap, ordmap::DiffItem};
 
-use super::{RefChange, RefName, check_directory_conflicts};
+use super::{RefChange, RefName, edit::DirectoryCheck};
 use crate::{Error, Result, object::Oid};
 
 /// Where realities of one call began, and when they end.
@@ -36,6 +36,13 @@ impl Reality {
     pub fn is_expired(&self, now_millis: i64) -> bool {
         self.origin.expires_millis.is_some_and(|expires| expires <= now_millis)
     }
+}
+
+/// What is known of directories while many references are set in one map.
+#[derive(Default)]
+pub(crate) struct NameCheck {
+    ordinary: DirectoryCheck,
+    realities: DirectoryCheck,
 }
 
 /// References by name. Realities have a map of their own, so that nothing which lists references meets them, and a
@@ -120,13 +127,15 @@ impl RefMap {
         }
     }
 
+    /// Checks a new reference that has just been set.
+    ///
     /// # Errors
     /// [`crate::ErrorKind::Exists`] if the name is another reference's directory, or has one for its directory.
-    pub(crate) fn check_directories(&self, name: &RefName) -> Result<()> {
+    pub(crate) fn check_directories(&self, name: &RefName, check: &mut NameCheck) -> Result<()> {
         if name.is_reality() {
-            return check_directory_conflicts(&self.realities, name);
+            return check.realities.check(&self.realities, name);
         }
-        check_directory_conflicts(&self.ordinary, name)
+        check.ordinary.check(&self.ordinary, name)
     }
 
     /// What makes this map from `before`.

@@ -4,9 +4,8 @@ mod edit;
 mod map;
 mod name;
 
-use edit::check_directory_conflicts;
 pub use edit::{Expected, RefChange, RefEdit};
-pub(crate) use map::RefMap;
+pub(crate) use map::{NameCheck, RefMap};
 pub use map::{Origin, Reality};
 pub use name::RefName;
 

@@ -104,7 +104,7 @@ fn no_reference_is_another_s_directory() {
         ("refs/heads/f/g/i", None),
         ("refs/heads/a/b", None),
     ] {
-        match (check_directory_conflicts(&refs, &RefName::new(name).unwrap()), in_the_way) {
+        match (edit::DirectoryCheck::default().check(&refs, &RefName::new(name).unwrap()), in_the_way) {
             (Ok(()), None) => {}
             (Err(error), Some(other)) => {
                 assert_eq!(error.kind(), &ErrorKind::Exists, "{name}");

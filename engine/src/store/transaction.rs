@@ -24,7 +24,7 @@ use crate::{
     Error, ErrorKind, Result,
     block::Base,
     object::{Kind, Oid, hash_object},
-    refs::{Origin, RefEdit, RefName},
+    refs::{Origin, RefChange, RefEdit, RefMap, RefName},
 };
 
 /// Fresh objects beyond this ride in blocks instead of in the journal's record.
@@ -40,11 +40,21 @@ pub struct Transaction {
     by_oid: HashMap<Oid, usize>,
     staged: Vec<Staged>,
     edits: Vec<RefEdit>,
-    edited: HashSet<RefName>,
+    /// The names in `edits`, once they have come in another order than their own.
+    names: Option<HashSet<RefName>>,
+    /// What the edits made of the version that they were checked against.
+    edited: Option<Edited>,
     head: Option<RefName>,
     origin: Option<Arc<Origin>>,
     /// The lineage of the versions that it may have read.
     lineage: u64,
+}
+
+/// What edits made of a version.
+struct Edited {
+    base: Arc<Version>,
+    refs: RefMap,
+    changes: Arc<[RefChange]>,
 }
 
 /// An object that a transaction brings.
@@ -87,7 +97,8 @@ impl Transaction {
             by_oid: HashMap::new(),
             staged: Vec::new(),
             edits: Vec::new(),
-            edited: HashSet::new(),
+            names: None,
+            edited: None,
             head: None,
             origin: None,
         }
@@ -147,11 +158,20 @@ impl Transaction {
         if self.edits.len() >= limit {
             return Err(Error::limit("references in one transaction", self.edits.len() + 1, limit));
         }
-        if !self.edited.insert(edit.name.clone()) {
+        if !self.is_new_name(&edit.name) {
             return Err(Error::invalid(format!("reference {} is changed twice in one transaction", edit.name)));
         }
         self.edits.push(edit);
         Ok(())
+    }
+
+    /// Whether no edit names it yet. Most callers sort their names, and need no set of them.
+    fn is_new_name(&mut self, name: &RefName) -> bool {
+        if self.names.is_none() && self.edits.last().is_none_or(|last| last.name < *name) {
+            return true;
+        }
+        let edits = &self.edits;
+        self.names.get_or_insert_with(|| edits.iter().map(|edit| edit.name.clone()).collect()).insert(name.clone())
     }
 
     /// Says where the realities begin that the transaction makes.
@@ -204,14 +224,21 @@ impl Transaction {
     /// [`ErrorKind::NotFound`] for a target that does not exist, [`ErrorKind::Invalid`] for a branch that is no
     /// commit; else as [`Prepared::publish`].
     pub fn prepare(mut self) -> Result<Prepared> {
+        let mut known: Option<(Oid, Kind)> = None;
         for edit in &self.edits {
             let Some(target) = edit.target else { continue };
-            let kind = self.kind_of(&target).map_err(|error| error.context(&edit.name))?;
+            let kind = match known {
+                Some((oid, kind)) if oid == target => kind,
+                _ => self.kind_of(&target).map_err(|error| error.context(&edit.name))?,
+            };
+            known = Some((target, kind));
             if (edit.name.is_branch() || edit.name.is_reality()) && kind != Kind::Commit {
                 return Err(Error::invalid(format!("reference {} cannot point at a {kind}", edit.name)));
             }
         }
-        self.repo.state.tip.load().edited(&self.edits, self.origin.as_ref()).inspect_err(|error| self.count(error))?;
+        let base = self.repo.state.tip.load_full();
+        let (refs, changes) = base.edited(&self.edits, self.origin.as_ref()).inspect_err(|error| self.count(error))?;
+        self.edited = Some(Edited { base, refs, changes });
         if self.fresh_bytes > RIDE_BYTES_MAX {
             self.move_to_blocks()?;
         }
@@ -329,8 +356,8 @@ impl Prepared {
 
 impl Transaction {
     /// Advances the newest version by the edits, whoever else advances it at the same time.
-    fn swap_tip(&self, is_acknowledged: bool) -> Result<(Arc<Version>, Changes)> {
-        let (core, state) = (&self.repo.core, &self.repo.state);
+    fn swap_tip(&mut self, is_acknowledged: bool) -> Result<(Arc<Version>, Changes)> {
+        let (core, state) = (self.repo.core.clone(), self.repo.state.clone());
         let mut tip = state.tip.load();
         loop {
             if state.deleted.load(Ordering::Acquire) {
@@ -340,7 +367,10 @@ impl Transaction {
                 return Err(Error::new(ErrorKind::StorageFull, "a write that this one builds on has failed"));
             }
             let number = tip.number + 1;
-            let (refs, changes) = tip.edited(&self.edits, self.origin.as_ref())?;
+            let (refs, changes) = match self.edited.take() {
+                Some(edited) if Arc::ptr_eq(&edited.base, &tip) => (edited.refs, edited.changes),
+                _ => tip.edited(&self.edits, self.origin.as_ref())?,
+            };
             let head = self.head.as_ref().filter(|head| **head != tip.head);
             let head = head.map(|head| HeadChange { before: tip.head.clone(), after: head.clone() });
             let next = Arc::new(Version {

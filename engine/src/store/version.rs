@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use super::ids::Cause;
 use crate::{
     Error, Result,
-    refs::{Origin, RefChange, RefEdit, RefMap, RefName},
+    refs::{NameCheck, Origin, RefChange, RefEdit, RefMap, RefName},
 };
 
 /// All references of a repository at one moment; shares all but what changed with its neighbours.
@@ -77,11 +77,12 @@ impl Version {
         for change in changes.iter().filter(|change| change.after.is_none()) {
             refs.remove(&change.name);
         }
+        let mut check = NameCheck::default();
         for change in changes.iter() {
             let Some(target) = change.after else { continue };
             refs.set_from(change.name.clone(), target, origin)?;
             if change.before.is_none() {
-                refs.check_directories(&change.name)?;
+                refs.check_directories(&change.name, &mut check)?;
             }
         }
         Ok((refs, changes))
