@@ -14,6 +14,7 @@ use crate::config::{BackendKind, Config};
 use crate::git::{PackCache, PackCacheOptions};
 use crate::http::body::Bodies;
 use crate::telemetry::Metrics;
+use crate::transactions::{TransactionOptions, Transactions};
 use crate::work::{WorkOptions, WorkPool};
 
 /// The server's state. One exists for the life of the process.
@@ -30,6 +31,8 @@ pub struct App {
     pub packs: PackCache,
     /// How bodies of API requests and answers come and go.
     pub(crate) bodies: Bodies,
+    /// What callers have staged and not committed.
+    pub(crate) transactions: Transactions,
     /// When the server started.
     pub started: Instant,
     /// Set once, when the server begins to stop; read by the readiness probe. Orders nothing.
@@ -91,8 +94,13 @@ impl App {
         });
         let metrics = Metrics::new();
         let bodies = Bodies::new(&config.server);
+        let transactions = Transactions::new(TransactionOptions {
+            open_max: config.transactions.open_max,
+            bytes_max: usize::try_from(config.transactions.bytes_max).unwrap_or(usize::MAX),
+            idle: config.transactions.idle,
+        });
         let draining = AtomicBool::new(false);
-        Self { store, config, metrics, work, packs, bodies, started: Instant::now(), draining }
+        Self { store, config, metrics, work, packs, bodies, transactions, started: Instant::now(), draining }
     }
 
     /// Marks the server as stopping: it is not ready any more, and goes on answering what reaches it.

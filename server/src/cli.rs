@@ -141,6 +141,11 @@ The TOML file (--config, GOVC_CONFIG), with the defaults:
   changes = 100000              # GOVC_LIMITS_CHANGES: of one commit over HTTP
   realities = 100000            # GOVC_LIMITS_REALITIES: that one call may make
 
+  [transactions]
+  max_open = 10000              # GOVC_TRANSACTIONS_MAX_OPEN
+  max_bytes = \"256MiB\"          # GOVC_TRANSACTIONS_MAX_BYTES: that all open ones hold, beside memory
+  idle = \"10m\"                  # GOVC_TRANSACTIONS_IDLE: how long one lives that is not used
+
   [logging]
   level = \"info\"                # GOVC_LOG_LEVEL
   format = \"json\"               # GOVC_LOG_FORMAT

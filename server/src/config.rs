@@ -43,6 +43,8 @@ pub struct Config {
     pub versions: VersionsConfig,
     /// How much one request may name.
     pub limits: LimitsConfig,
+    /// What callers may stage over HTTP.
+    pub transactions: TransactionsConfig,
     /// What is logged.
     pub logging: LoggingConfig,
     /// What is measured.
@@ -125,6 +127,17 @@ pub struct LimitsConfig {
     pub changes_max: usize,
     /// Realities that one call may make.
     pub realities_max: usize,
+}
+
+/// Section `[transactions]`: what callers may stage over HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TransactionsConfig {
+    /// How many may be open.
+    pub open_max: usize,
+    /// Bytes of memory that all of them may hold.
+    pub bytes_max: u64,
+    /// How long one lives that is not used.
+    pub idle: Duration,
 }
 
 /// Section `[logging]`.
@@ -227,6 +240,7 @@ impl Default for Config {
             },
             versions: VersionsConfig { count_max: 10_000_000, age_max: Duration::from_secs(90 * 24 * 3600) },
             limits: LimitsConfig { references_max: 1_000_000, changes_max: 100_000, realities_max: 100_000 },
+            transactions: TransactionsConfig { open_max: 10_000, bytes_max: 256 * MIB, idle: Duration::from_secs(600) },
             logging: LoggingConfig { level: LevelFilter::INFO, format: LogFormat::Json },
             metrics: MetricsConfig { enabled: true, path: "/metrics".to_owned() },
             git: GitConfig {
@@ -321,6 +335,11 @@ impl Config {
         layers.set("limits.references", &mut limits.references_max, values::count)?;
         layers.set("limits.changes", &mut limits.changes_max, values::count)?;
         layers.set("limits.realities", &mut limits.realities_max, values::count)?;
+
+        let transactions = &mut config.transactions;
+        layers.set("transactions.max_open", &mut transactions.open_max, values::count)?;
+        layers.set("transactions.max_bytes", &mut transactions.bytes_max, values::size)?;
+        layers.set("transactions.idle", &mut transactions.idle, values::duration)?;
 
         layers.set("logging.level", &mut config.logging.level, values::level)?;
         layers.set("logging.format", &mut config.logging.format, values::log_format)?;

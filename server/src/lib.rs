@@ -33,6 +33,7 @@ pub mod git;
 mod http;
 mod serve;
 mod telemetry;
+mod transactions;
 mod work;
 
 pub use app::{App, OpenError};

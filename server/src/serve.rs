@@ -120,11 +120,12 @@ async fn serve(config: Config) -> Result<Option<Stop>, String> {
     }
 }
 
-/// Makes kept packs give way before a full disk refuses what must be stored.
+/// Ends transactions that nobody uses, and makes kept packs give way before a full disk refuses what must be stored.
 async fn keep_room(app: Weak<App>) {
     loop {
         tokio::time::sleep(ROOM_INTERVAL).await;
         let Some(app) = app.upgrade() else { return };
+        app.transactions.remove_idle();
         // Fails only when the runtime stops.
         let _ = tokio::task::spawn_blocking(move || app.packs.make_room()).await;
     }

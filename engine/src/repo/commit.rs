@@ -140,6 +140,19 @@ impl Repo {
     /// escape, name `.git`, or run through files, and for commits that change nothing, [`ErrorKind::Cancelled`] after
     /// the deadline. Nothing was changed then.
     pub fn commit(&self, request: CommitRequest) -> Result<Committed> {
+        self.attempt(&request, Ready::publish)
+    }
+
+    /// Does everything that [`Repo::commit`] does but publish; gives the tree that the commit would have.
+    ///
+    /// # Errors
+    /// As [`Repo::commit`].
+    pub(super) fn check_commit(&self, request: CommitRequest) -> Result<Oid> {
+        self.attempt(&request, |ready| ready.transaction.prepare().map(|_| ready.tree))
+    }
+
+    /// Prepares a commit and does with it what `finish` does, again when another writer was faster.
+    fn attempt<T>(&self, request: &CommitRequest, finish: impl Fn(Ready) -> Result<T>) -> Result<T> {
         if !request.branch.is_branch() && !request.branch.is_reality() {
             return Err(Error::invalid(format!("{} is neither a branch nor a reality", request.branch)));
         }
@@ -155,15 +168,23 @@ impl Repo {
         };
         loop {
             attempts += 1;
-            match self.try_commit(&request, &mut base) {
+            let outcome = self.try_commit(request, &mut base).and_then(|ready| {
+                // Only a reference that moved since it was looked at is worth another attempt.
+                let may_retry = request.on_conflict != OnConflict::Fail || request.expected_head == Expected::Any;
+                finish(ready).map_err(|error| match error.kind() {
+                    ErrorKind::Conflict(_) if may_retry => Attempt::Raced(error),
+                    _ => Attempt::Failed(error),
+                })
+            });
+            match outcome {
                 Err(Attempt::Raced(_)) if attempts < ATTEMPTS_MAX => check_deadline(request.deadline)?,
                 Err(Attempt::Raced(error) | Attempt::Failed(error)) => return Err(error),
-                Ok(committed) => return Ok(committed),
+                Ok(finished) => return Ok(finished),
             }
         }
     }
 
-    fn try_commit(&self, request: &CommitRequest, base: &mut Option<Oid>) -> Result<Committed, Attempt> {
+    fn try_commit(&self, request: &CommitRequest, base: &mut Option<Oid>) -> Result<Ready, Attempt> {
         let mut transaction = self.begin(&request.actor, Cause::Commit);
         let tip = transaction.tip();
         let head = tip.reference(&request.branch);
@@ -225,12 +246,22 @@ impl Repo {
         let oid = transaction.put(Kind::Commit, made.commit(request).into())?;
         let expected = head.map_or(Expected::Absent, Expected::Is);
         transaction.edit(RefEdit { name: request.branch.clone(), expected, target: Some(oid) })?;
-        let may_retry = request.on_conflict != OnConflict::Fail || request.expected_head == Expected::Any;
-        let published = transaction.prepare().and_then(|prepared| prepared.publish()).map_err(|error| {
-            let raced = may_retry && matches!(error.kind(), ErrorKind::Conflict(_));
-            if raced { Attempt::Raced(error) } else { Attempt::Failed(error) }
-        })?;
-        Ok(Committed { oid, tree, parents, published })
+        Ok(Ready { transaction, oid, tree, parents })
+    }
+}
+
+/// A commit in a transaction that is not published.
+struct Ready {
+    transaction: Transaction,
+    oid: Oid,
+    tree: Oid,
+    parents: Vec<Oid>,
+}
+
+impl Ready {
+    fn publish(self) -> Result<Committed> {
+        let published = self.transaction.prepare()?.publish()?;
+        Ok(Committed { oid: self.oid, tree: self.tree, parents: self.parents, published })
     }
 }
 

@@ -11,6 +11,7 @@ mod reach;
 mod reality;
 mod references;
 mod resolve;
+mod staging;
 
 pub use changes::{ChangeSet, ChangeStatus, FileChange};
 pub use commit::{Change, CommitRequest, Committed, Content, OnConflict};
@@ -19,6 +20,7 @@ pub use files::{ListOptions, ListedEntry, Listing, Visit};
 pub use log::{LogCursor, LogOptions, LogPage};
 pub use reach::{Reach, ReachOptions, Similar};
 pub use reality::{Comparison, NewRealities, PromoteRequest, Promoted, Promotion};
+pub use staging::{CommitDetails, Staging};
 
 /// Directories may be nested this deep: walks over trees recurse.
 pub(crate) const TREE_DEPTH_MAX: usize = 1024;

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use govc_engine::{
-    Change, CommitRequest, Committed, Content, Durability, EntryMode, ErrorKind, Expected, ListOptions, Oid,
-    OnConflict, RefName, Repo, Result,
+    Change, CommitDetails, CommitRequest, Committed, Content, Durability, EntryMode, ErrorKind, Expected, ListOptions,
+    Oid, OnConflict, RefName, Repo, Result,
 };
 
 use crate::helper::{branch, create, disk, kind, open, signature};
@@ -299,4 +299,43 @@ fn a_late_commit_is_given_up() {
     let late = CommitRequest { deadline, ..request(&branch("main"), vec![put("x", "x")]) };
     assert_eq!(kind(repo.commit(late)), ErrorKind::Cancelled);
     assert_eq!(repo.begin("tester", govc_engine::Cause::Api).tip().version().number, version);
+}
+
+#[test]
+fn staged_changes_wait_for_their_commit() {
+    let (_store, repo) = seeded(Durability::Durable);
+    let main = branch("main");
+    commit(&repo, vec![put("seen", "1")]).unwrap().published.ticket.wait().unwrap();
+    let details = |on_conflict| CommitDetails {
+        message: "staged".to_owned(),
+        author: signature(1),
+        committer: signature(1),
+        on_conflict,
+        actor: "tester".to_owned(),
+        deadline: None,
+    };
+    let mut staging = repo.stage(main.clone()).unwrap();
+    let before = files(&repo, &main);
+    staging.add("staged/file", Content::Bytes("1".into()), Some(EntryMode::EXECUTABLE)).unwrap();
+    staging.rename("staged/file", "staged/moved").unwrap();
+    let version = repo.stats().version;
+    let tree = staging.validate(details(OnConflict::Fail)).unwrap();
+    assert_eq!((files(&repo, &main), repo.stats().version), (before.clone(), version));
+    staging.remove("nothing").unwrap();
+    assert_eq!(kind(staging.validate(details(OnConflict::Fail))), ErrorKind::NotFound);
+
+    let mut staging = repo.stage(main.clone()).unwrap();
+    staging.add("staged/moved", Content::Bytes("1".into()), Some(EntryMode::EXECUTABLE)).unwrap();
+    commit(&repo, vec![put("between", "1")]).unwrap().published.ticket.wait().unwrap();
+    for failing in [kind(staging.validate(details(OnConflict::Fail))), kind(staging.commit(details(OnConflict::Fail)))]
+    {
+        assert!(matches!(failing, ErrorKind::Conflict(_)));
+    }
+    let committed = staging.commit(details(OnConflict::Rebase)).unwrap();
+    assert_ne!(committed.tree, tree, "what came between is in it");
+    let mut expected = before;
+    expected.insert("staged/moved".to_owned(), ("100755".to_owned(), "1".to_owned()));
+    expected.insert("between".to_owned(), ("100644".to_owned(), "1".to_owned()));
+    assert_eq!(files(&repo, &main), expected);
+    assert_eq!(kind(repo.stage(branch("nowhere")).map(drop)), ErrorKind::NotFound);
 }

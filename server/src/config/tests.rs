@@ -79,6 +79,10 @@ fn every_setting_is_taken_from_file_and_environment() {
         references = "5"
         changes = "6"
         realities = "7"
+        [transactions]
+        max_open = "8"
+        max_bytes = "9MiB"
+        idle = "10s"
         [logging]
         level = "WARN"
         format = "text"
@@ -116,6 +120,7 @@ fn every_setting_is_taken_from_file_and_environment() {
     };
     let versions = VersionsConfig { count_max: 77, age_max: Duration::from_secs(8 * 24 * 3600) };
     let limits = LimitsConfig { references_max: 5, changes_max: 6, realities_max: 7 };
+    let transactions = TransactionsConfig { open_max: 8, bytes_max: 9 * MIB, idle: Duration::from_secs(10) };
     let logging = LoggingConfig { level: LevelFilter::WARN, format: LogFormat::Text };
     let metrics = MetricsConfig { enabled: false, path: "/internal/metrics".to_owned() };
     let git = GitConfig {
@@ -124,7 +129,7 @@ fn every_setting_is_taken_from_file_and_environment() {
         pack_cache_memory_bytes: MIB,
         pack_cache_disk_bytes: 2 * MIB,
     };
-    assert_eq!(config, Config { server, storage, versions, limits, logging, metrics, git });
+    assert_eq!(config, Config { server, storage, versions, limits, transactions, logging, metrics, git });
 
     // No setting's variable may be unknown to the environment, and none may be ignored.
     for variable in sources::variables().filter(|name| *name != "GOVC_CONFIG") {

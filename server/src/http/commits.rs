@@ -238,7 +238,7 @@ pub(super) async fn commit(
     body: RawJson,
     target: Option<RefName>,
 ) -> Result<Response, Problem> {
-    let name = repo.name();
+    let (repo, of) = (repo.clone(), repo);
     let deadline = app.work.deadline();
     let made = if body.len() > INLINE_COMMIT_BYTES_MAX {
         let work = move || {
@@ -255,6 +255,18 @@ pub(super) async fn commit(
         }
     };
     let Made { committed, branch, message, author, committer } = made;
+    self::made(&of, committed, &branch, message, &author, &committer).await
+}
+
+/// Answers with a commit once it is as durable as its repository promises.
+pub(super) async fn made(
+    repo: &Repo,
+    committed: Committed,
+    branch: &RefName,
+    message: String,
+    author: &Signature,
+    committer: &Signature,
+) -> Result<Response, Problem> {
     let version = committed.published.version;
     committed.published.ticket.await?;
     let answer = CommitMade {
@@ -264,10 +276,10 @@ pub(super) async fn commit(
         version,
         branch: branch.short().into_owned(),
         message,
-        author: PersonInfo::from(&author),
-        committer: PersonInfo::from(&committer),
+        author: PersonInfo::from(author),
+        committer: PersonInfo::from(committer),
     };
-    let location = answer::location(name.as_str(), &format!("/commits/{}", answer.hash));
+    let location = answer::location(repo.name().as_str(), &format!("/commits/{}", answer.hash));
     Ok(answer::created(&location, Some(&ETag::of(&committed.oid)), &answer))
 }
 
@@ -338,12 +350,7 @@ fn make(
     target: Option<RefName>,
     deadline: Instant,
 ) -> Result<Made, Problem> {
-    if new.message.trim().is_empty() {
-        return Err(Problem::invalid("message is empty"));
-    }
-    if new.message.contains('\0') {
-        return Err(Problem::invalid("message contains NUL, which git cannot store"));
-    }
+    check_message(&new.message)?;
     let snapshot = repo.snapshot();
     let branch = match (target, &new.branch) {
         (Some(_), Some(_)) => {
@@ -353,7 +360,7 @@ fn make(
         (None, Some(name)) => RefName::branch(name)?,
         (None, None) => snapshot.head().clone(),
     };
-    let (author, committer) = people(&new)?;
+    let (author, committer) = people(new.author.as_ref(), new.email.as_deref(), new.committer.as_ref())?;
     let from = new.create_branch_from.as_deref().map(|rev| snapshot.resolve_commit_until(rev, Some(deadline)));
     let current = snapshot.reference(&branch);
     // What can be missing or in the way: a file of a branch that is there, else the branch.
@@ -385,13 +392,29 @@ fn make(
     Ok(Made { committed, branch, message: new.message, author, committer })
 }
 
-fn people(new: &NewCommit) -> Result<(Signature, Signature), Problem> {
+/// Refuses what is no commit's message.
+pub(super) fn check_message(message: &str) -> Result<(), Problem> {
+    if message.trim().is_empty() {
+        return Err(Problem::invalid("message is empty"));
+    }
+    if message.contains('\0') {
+        return Err(Problem::invalid("message contains NUL, which git cannot store"));
+    }
+    Ok(())
+}
+
+/// The author and the committer of a request that may name neither; `email` stands beside the author.
+pub(super) fn people(
+    author: Option<&PersonInput>,
+    email: Option<&str>,
+    committer: Option<&PersonInput>,
+) -> Result<(Signature, Signature), Problem> {
     let now = Moment::now();
-    let author = match &new.author {
-        Some(person) => person.sign(new.email.as_deref(), now)?,
-        None => people::nobody(new.email.as_deref(), now)?,
+    let author = match author {
+        Some(person) => person.sign(email, now)?,
+        None => people::nobody(email, now)?,
     };
-    let committer = match &new.committer {
+    let committer = match committer {
         Some(person) => person.sign(None, now)?,
         None => Signature { seconds: now.seconds, offset_minutes: now.offset_minutes, ..author.clone() },
     };
@@ -447,7 +470,18 @@ impl NewCommit {
 }
 
 impl ChangeInput {
-    fn into_change(self) -> Result<Change, Problem> {
+    /// The change that puts one file.
+    pub(super) fn put(
+        path: String,
+        content: Option<String>,
+        content_base64: Option<String>,
+        blob: Option<String>,
+        mode: Option<String>,
+    ) -> Self {
+        Self { op: ChangeOp::Put, path, content, content_base64, blob, from: None, mode }
+    }
+
+    pub(super) fn into_change(self) -> Result<Change, Problem> {
         let Self { op, path, content, content_base64, blob, from, mode } = self;
         let shown = path.clone();
         let refuse = |what: &str| Problem::invalid(format!("the change of {shown:?} {what}"));

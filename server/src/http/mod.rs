@@ -30,6 +30,7 @@ mod revision;
 mod system;
 mod tags;
 mod time;
+mod transactions;
 pub(crate) mod versions;
 
 use std::{future::ready, sync::Arc};
@@ -111,6 +112,22 @@ fn api(bodies: Bodies) -> OpenApiRouter<Arc<App>> {
         .routes(routes!(realities::compare))
         // /api/v1/repos/{id}/parallel-realities/{name}/promote
         .routes(routes!(realities::promote))
+        // /api/v1/repos/{id}/transaction
+        .routes(routes!(transactions::begin))
+        // /api/v1/repos/{id}/transaction/{tx}
+        .routes(routes!(transactions::show))
+        // /api/v1/repos/{id}/transaction/{tx}/add
+        .routes(routes!(transactions::add))
+        // /api/v1/repos/{id}/transaction/{tx}/remove
+        .routes(routes!(transactions::remove))
+        // /api/v1/repos/{id}/transaction/{tx}/move
+        .routes(routes!(transactions::rename))
+        // /api/v1/repos/{id}/transaction/{tx}/validate
+        .routes(routes!(transactions::validate))
+        // /api/v1/repos/{id}/transaction/{tx}/commit
+        .routes(routes!(transactions::commit))
+        // /api/v1/repos/{id}/transaction/{tx}/rollback
+        .routes(routes!(transactions::rollback))
         .route_layer(idempotency::IdempotencyLayer::new(bodies))
 }
 
@@ -167,6 +184,14 @@ mod tests {
             "post /{id}/parallel-realities/{name}/apply",
             "get /{id}/parallel-realities/{name}/compare",
             "post /{id}/parallel-realities/{name}/promote",
+            "post /{id}/transaction",
+            "get /{id}/transaction/{tx}",
+            "post /{id}/transaction/{tx}/add",
+            "post /{id}/transaction/{tx}/remove",
+            "post /{id}/transaction/{tx}/move",
+            "post /{id}/transaction/{tx}/validate",
+            "post /{id}/transaction/{tx}/commit",
+            "post /{id}/transaction/{tx}/rollback",
             "get /{id}/versions",
             "get /{id}/versions/{n}",
             "post /{id}/versions/{n}/restore",

@@ -92,7 +92,7 @@ impl Metrics {
     pub(crate) fn encode(&self, app: &App) -> Result<String, fmt::Error> {
         let mut scrape = Scrape(Registry::with_prefix("govc"));
         scrape.gauge("uptime_seconds", "Time since the start", app.started.elapsed().as_secs());
-        scrape.store(&app.store.stats());
+        scrape.store(&app.store.stats(), app.transactions.len());
         scrape.work(app.work.stats());
         let mut process = Scrape(Registry::with_prefix("process"));
         process.usage(process::usage());
@@ -143,9 +143,10 @@ impl Scrape {
         self.0.register(name, help, ConstCounter::new(saturated(value)));
     }
 
-    fn store(&mut self, stats: &StoreStats) {
+    fn store(&mut self, stats: &StoreStats, staged: usize) {
         self.gauge("repositories_total", "Repositories in the catalog", stats.repositories);
-        self.gauge("transactions_active", "Transactions begun and not ended", stats.open_transactions);
+        let active = usize::try_from(stats.open_transactions).unwrap_or_default() + staged;
+        self.gauge("transactions_active", "Transactions begun and not ended", active);
         let healthy = u8::from(matches!(stats.health, Health::Ok));
         self.gauge("store_healthy", "1 while the store takes writes, else 0", healthy);
         self.counter("published", "Transactions made visible", stats.published_total);

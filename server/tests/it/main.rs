@@ -37,6 +37,7 @@ mod rest_commits;
 mod rest_read;
 mod rest_realities;
 mod rest_repos;
+mod rest_transactions;
 mod rest_versions;
 mod start;
 mod wire;
