@@ -135,22 +135,25 @@ impl Transactions {
         work: impl FnOnce(&mut Staging) -> Result<T, E>,
     ) -> Result<T, E> {
         let mut state = lock(&transaction.state);
-        let staging = state.staging.as_ref().ok_or(TransactionError::Gone)?;
-        let mut changed = staging.clone();
-        let outcome = work(&mut changed)?;
-        let bytes = changed.bytes();
-        {
+        let State { staging, used, counted } = &mut *state;
+        let staging = staging.as_mut().ok_or(TransactionError::Gone)?;
+        let before = staging.changes().len();
+        let outcome = work(staging).and_then(|outcome| {
+            let bytes = staging.bytes();
             let mut open = lock(&self.open);
-            let others = open.bytes - state.counted;
-            if bytes > state.counted && others + bytes > self.options.bytes_max {
+            let others = open.bytes - *counted;
+            if bytes > *counted && others + bytes > self.options.bytes_max {
                 return Err(TransactionError::TooLarge(self.options.bytes_max).into());
             }
             open.bytes = others + bytes;
+            *counted = bytes;
+            Ok(outcome)
+        });
+        match &outcome {
+            Ok(_) => *used = Instant::now(),
+            Err(_) => staging.truncate(before),
         }
-        state.counted = bytes;
-        state.staging = Some(changed);
-        state.used = Instant::now();
-        Ok(outcome)
+        outcome
     }
 
     /// Does with what is staged what ends the transaction, unless it fails: then it stays open.
@@ -204,7 +207,7 @@ impl Transactions {
     }
 }
 
-/// What a panic left behind is whole: every change of the state is one assignment.
+/// What a panic left behind is whole but for changes that were staged and are not counted.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -121,6 +121,12 @@ impl Staging {
         Ok(())
     }
 
+    /// Takes back all changes but the first `count`.
+    pub fn truncate(&mut self, count: usize) {
+        let kept = count.min(self.changes.len());
+        self.bytes -= self.changes.drain(kept..).map(|change| change.bytes()).sum::<usize>();
+    }
+
     /// Makes the commit without publishing it; gives its tree.
     ///
     /// # Errors
