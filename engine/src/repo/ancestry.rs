@@ -6,7 +6,11 @@ use std::{
 };
 
 use super::check_deadline;
-use crate::{Result, object::Oid, store::Snapshot};
+use crate::{
+    Result,
+    object::{Commit, Oid},
+    store::Snapshot,
+};
 
 /// Commits between two looks at the clock.
 const DEADLINE_STEP: usize = 256;
@@ -34,55 +38,65 @@ impl Snapshot {
     /// # Errors
     /// As [`Snapshot::is_ancestor`].
     pub fn merge_base(&self, ours: Oid, theirs: Oid, deadline: Option<Instant>) -> Result<Option<Oid>> {
-        if ours == theirs {
-            self.commit(&ours)?;
-            return Ok(Some(ours));
-        }
-        let mut walk = Walk { snapshot: self, marks: HashMap::new(), queue: BinaryHeap::new(), fresh: 0 };
-        walk.reach(ours, OURS)?;
-        walk.reach(theirs, THEIRS)?;
-        let mut found: Vec<(i64, Oid)> = Vec::new();
-        let mut steps = 0;
-        // As long as something is in the queue that is not reached from a common commit. Dates may lie, so of several
-        // common commits one may turn out to be behind another only later.
-        while walk.fresh > 0 || found.len() > 1 {
-            steps += 1;
-            if steps % DEADLINE_STEP == 0 {
-                check_deadline(deadline)?;
-            }
-            let Some((seconds, oid)) = walk.queue.pop() else { break };
-            let mark = walk.marks.get_mut(&oid).map_or(0, |mark| {
-                *mark &= !QUEUED;
-                *mark
-            });
-            if mark & STALE == 0 {
-                walk.fresh -= 1;
-            }
-            let mut passed = mark;
-            if mark == BOTH {
-                found.push((seconds, oid));
-                passed |= STALE;
-            }
-            for parent in self.commit(&oid)?.parents {
-                if walk.reach(parent, passed)? {
-                    found.retain(|(_, other)| *other != parent);
-                }
-            }
-        }
-        Ok(found.into_iter().max().map(|(_, oid)| oid))
+        merge_base(&|oid| self.commit(oid), ours, theirs, deadline)
     }
 }
 
+/// [`Snapshot::merge_base`], of commits that are read so.
+pub(super) fn merge_base<R: Fn(&Oid) -> Result<Commit>>(
+    read: &R,
+    ours: Oid,
+    theirs: Oid,
+    deadline: Option<Instant>,
+) -> Result<Option<Oid>> {
+    if ours == theirs {
+        read(&ours)?;
+        return Ok(Some(ours));
+    }
+    let mut walk = Walk { read, marks: HashMap::new(), queue: BinaryHeap::new(), fresh: 0 };
+    walk.reach(ours, OURS)?;
+    walk.reach(theirs, THEIRS)?;
+    let mut found: Vec<(i64, Oid)> = Vec::new();
+    let mut steps = 0;
+    // As long as something is in the queue that is not reached from a common commit. Dates may lie, so of several
+    // common commits one may turn out to be behind another only later.
+    while walk.fresh > 0 || found.len() > 1 {
+        steps += 1;
+        if steps % DEADLINE_STEP == 0 {
+            check_deadline(deadline)?;
+        }
+        let Some((seconds, oid)) = walk.queue.pop() else { break };
+        let mark = walk.marks.get_mut(&oid).map_or(0, |mark| {
+            *mark &= !QUEUED;
+            *mark
+        });
+        if mark & STALE == 0 {
+            walk.fresh -= 1;
+        }
+        let mut passed = mark;
+        if mark == BOTH {
+            found.push((seconds, oid));
+            passed |= STALE;
+        }
+        for parent in read(&oid)?.parents {
+            if walk.reach(parent, passed)? {
+                found.retain(|(_, other)| *other != parent);
+            }
+        }
+    }
+    Ok(found.into_iter().max().map(|(_, oid)| oid))
+}
+
 /// A walk through both histories, newest first.
-struct Walk<'a> {
-    snapshot: &'a Snapshot,
+struct Walk<'a, R> {
+    read: &'a R,
     marks: HashMap<Oid, u8>,
     queue: BinaryHeap<(i64, Oid)>,
     /// Commits in the queue that are not stale.
     fresh: usize,
 }
 
-impl Walk<'_> {
+impl<R: Fn(&Oid) -> Result<Commit>> Walk<'_, R> {
     /// Notes that a commit is reached so; it is looked at again if that is news. Whether it turned out to be stale.
     fn reach(&mut self, oid: Oid, mark: u8) -> Result<bool> {
         let old = self.marks.get(&oid).copied().unwrap_or_default();
@@ -98,7 +112,7 @@ impl Walk<'_> {
             }
             return Ok(is_stale_now);
         }
-        self.queue.push((self.snapshot.commit(&oid)?.committer.seconds, oid));
+        self.queue.push(((self.read)(&oid)?.committer.seconds, oid));
         if new & STALE == 0 {
             self.fresh += 1;
         }

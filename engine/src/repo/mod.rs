@@ -5,6 +5,7 @@ mod changes;
 mod commit;
 mod connectivity;
 mod files;
+mod integrate;
 mod log;
 mod merge;
 mod reach;
@@ -17,9 +18,10 @@ pub use changes::{ChangeSet, ChangeStatus, FileChange};
 pub use commit::{Change, CommitRequest, Committed, Content, OnConflict};
 pub use connectivity::{Connectivity, Known};
 pub use files::{ListOptions, ListedEntry, Listing, Visit};
+pub use integrate::{Integration, Promotion};
 pub use log::{LogCursor, LogOptions, LogPage};
 pub use reach::{Reach, ReachOptions, Similar};
-pub use reality::{Comparison, NewRealities, PromoteRequest, Promoted, Promotion};
+pub use reality::{Comparison, NewRealities, PromoteRequest, Promoted};
 pub use staging::{CommitDetails, Staging};
 
 /// Directories may be nested this deep: walks over trees recurse.

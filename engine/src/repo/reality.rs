@@ -11,20 +11,18 @@ use std::{
 };
 
 use super::{
-    ChangeSet, check_deadline,
-    merge::{Merged, merge_trees},
+    ChangeSet,
+    integrate::{Integration, Promotion, commits_since},
 };
 use crate::{
     Error, ErrorKind, Result,
-    object::{Commit, Kind, Oid, Signature},
+    object::{Oid, Signature},
     refs::{Expected, Origin, Reality, RefEdit, RefName},
-    store::{Cause, Published, Repo, Snapshot, Transaction},
+    store::{Cause, Published, Repo, Snapshot},
 };
 
 /// How often a promotion is redone when the target moves meanwhile.
 const ATTEMPTS_MAX: usize = 100;
-/// Commits that are counted, and redone, of one reality.
-const COMMITS_MAX: usize = 10_000;
 
 /// Realities to be made.
 #[derive(Debug, Clone)]
@@ -41,18 +39,6 @@ pub struct NewRealities {
     pub ttl: Option<Duration>,
     /// Who calls.
     pub actor: String,
-}
-
-/// How a reality's work reaches another branch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Promotion {
-    /// The branch is moved to the reality's head, which must follow from it.
-    FastForward,
-    /// The same where that is possible, else a merge of both.
-    #[default]
-    Merge,
-    /// The reality's commits are made again on top of the branch, one by one.
-    Rebase,
 }
 
 /// A promotion to be made.
@@ -135,23 +121,8 @@ impl Snapshot {
         let reality = self.reality(name)?;
         let (base, head) = (reality.origin.base, reality.head);
         let changes = self.changes_between(Some(base), head, limit, deadline)?;
-        let commits = self.commits_since(base, head, deadline)?.len();
+        let commits = commits_since(&|oid| self.commit(oid), base, head, deadline)?.len();
         Ok(Comparison { changes, commits })
-    }
-
-    /// The commits by first parents from `head` back to `base`, without it; newest first, at most 10 000.
-    fn commits_since(&self, base: Oid, head: Oid, deadline: Option<Instant>) -> Result<Vec<(Oid, Commit)>> {
-        let mut found = Vec::new();
-        let mut at = head;
-        while at != base && found.len() < COMMITS_MAX {
-            check_deadline(deadline)?;
-            let commit = self.commit(&at)?;
-            let parent = commit.parents.first().copied();
-            found.push((at, commit));
-            let Some(parent) = parent else { break };
-            at = parent;
-        }
-        Ok(found)
     }
 }
 
@@ -229,21 +200,19 @@ impl Repo {
         let target = tip
             .reference(&request.target)
             .ok_or_else(|| Error::not_found(format!("branch {} does not exist", request.target.short())))?;
-        let base = tip.merge_base(target, reality.head, request.deadline)?;
-        let conflict = || Error::conflict(&request.target.as_str(), base.or(Some(reality.origin.base)), Some(target));
-        let head = if base == Some(target) {
-            // Also where the target is there already: nothing moves.
-            reality.head
-        } else if base == Some(reality.head) {
-            target
-        } else {
-            let base = base.ok_or_else(conflict)?;
-            match request.promotion {
-                Promotion::FastForward => return Err(conflict()),
-                Promotion::Merge => merge(&mut transaction, request, base, target, reality.head, conflict)?,
-                Promotion::Rebase => rebase(&mut transaction, request, base, target, reality.head, conflict)?,
-            }
+        let message = match &request.message {
+            Some(message) => message.clone(),
+            None => format!("Merge reality {} into {}", request.reality.short(), request.target.short()),
         };
+        let head = transaction.integrate(&Integration {
+            branch: &request.target,
+            head: target,
+            work: reality.head,
+            promotion: request.promotion,
+            committer: Some(&request.committer),
+            message,
+            deadline: request.deadline,
+        })?;
         if head == target && request.keep {
             return Err(Error::invalid(format!(
                 "reality {} has nothing that {} has not",
@@ -274,70 +243,4 @@ impl Repo {
         }
         attempt()
     }
-}
-
-fn merge(
-    transaction: &mut Transaction,
-    request: &PromoteRequest,
-    base: Oid,
-    ours: Oid,
-    theirs: Oid,
-    conflict: impl Fn() -> Error,
-) -> Result<Oid> {
-    let tree = |transaction: &Transaction, oid: Oid| Ok::<_, Error>(transaction.tip().commit(&oid)?.tree);
-    let trees = [tree(transaction, base)?, tree(transaction, ours)?, tree(transaction, theirs)?];
-    let tree = match merge_trees(transaction, trees[0], trees[1], trees[2], request.deadline)? {
-        Merged::Tree(tree) => tree,
-        Merged::Conflicts(paths) => return Err(conflict().with_paths(&paths)),
-    };
-    let message = match &request.message {
-        Some(message) => message.clone(),
-        None => format!("Merge reality {} into {}", request.reality.short(), request.target.short()),
-    };
-    let commit = Commit {
-        tree,
-        parents: [ours, theirs].into_iter().collect(),
-        author: request.committer.clone(),
-        committer: request.committer.clone(),
-        encoding: None,
-        extra_headers: Vec::new(),
-        message: super::commit::message_bytes(&message)?,
-    };
-    transaction.put(Kind::Commit, commit.to_bytes().into())
-}
-
-fn rebase(
-    transaction: &mut Transaction,
-    request: &PromoteRequest,
-    base: Oid,
-    onto: Oid,
-    head: Oid,
-    conflict: impl Fn() -> Error,
-) -> Result<Oid> {
-    let tip = transaction.tip();
-    let commits = tip.commits_since(base, head, request.deadline)?;
-    if commits.len() == COMMITS_MAX {
-        return Err(Error::too_large(format!("more than {COMMITS_MAX} commits would be made again")));
-    }
-    let (mut onto, mut onto_tree) = (onto, tip.commit(&onto)?.tree);
-    for (oid, commit) in commits.into_iter().rev() {
-        let [parent] = commit.parents[..] else {
-            return Err(Error::invalid(format!("{oid} is a merge and cannot be made again; promote by merge")));
-        };
-        let parent_tree = tip.commit(&parent)?.tree;
-        let tree = match merge_trees(transaction, parent_tree, onto_tree, commit.tree, request.deadline)? {
-            Merged::Tree(tree) => tree,
-            Merged::Conflicts(paths) => return Err(conflict().with_paths(&paths)),
-        };
-        if tree == onto_tree {
-            // What it did is there already.
-            continue;
-        }
-        let parents = [onto].into_iter().collect();
-        // A signature would be of another commit.
-        let again = Commit { tree, parents, committer: request.committer.clone(), extra_headers: Vec::new(), ..commit };
-        onto = transaction.put(Kind::Commit, again.to_bytes().into())?;
-        onto_tree = tree;
-    }
-    Ok(onto)
 }

@@ -15,7 +15,8 @@ pub(crate) const AGENT: &str = concat!("govc/", env!("CARGO_PKG_VERSION"));
 const FETCH_CAPABILITIES: &str = "multi_ack thin-pack side-band side-band-64k ofs-delta shallow deepen-since \
      deepen-not deepen-relative no-progress include-tag multi_ack_detailed no-done";
 
-const PUSH_CAPABILITIES: &str = "report-status report-status-v2 delete-refs side-band-64k quiet atomic ofs-delta";
+const PUSH_CAPABILITIES: &str =
+    "report-status report-status-v2 delete-refs side-band-64k quiet atomic ofs-delta push-options";
 
 /// The two programs of git that a client talks to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

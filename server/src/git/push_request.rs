@@ -7,13 +7,16 @@
 
 use std::io::Read;
 
-use govc_engine::{Error, Oid, Result};
+use govc_engine::{Error, Oid, Promotion, Result};
 
 use super::pkt::{Line, Reader};
 use super::sideband::Bands;
 
 /// The most commands, and the most borders, that a push may name.
 const LINES_MAX: usize = 1 << 17;
+
+/// The most push options.
+const OPTIONS_MAX: usize = 256;
 
 /// The longest name that is looked at; the rules for names are far stricter.
 const NAME_LEN_MAX: usize = 4096;
@@ -34,19 +37,25 @@ pub(crate) struct Command {
 pub(crate) struct PushRequest {
     /// The changes, in order.
     pub(crate) commands: Vec<Command>,
-    /// Whether the client wants to know what became of them. Both versions of the report look the same here: what
-    /// the second adds are renamed references, which do not occur.
+    /// Whether the client wants to know what became of them.
     pub(crate) report: bool,
+    /// Whether the report may say that a reference got another id than the client sent.
+    pub(crate) report_ids: bool,
     /// How the answer is framed.
     pub(crate) bands: Bands,
     /// All changes or none.
     pub(crate) atomic: bool,
     /// No progress.
     pub(crate) quiet: bool,
+    /// Whether push options follow the commands.
+    pub(crate) has_options: bool,
+    /// What becomes of branches that have moved: with `None` they are refused, else what was pushed is brought to them.
+    /// The push option `govc.on-conflict`.
+    pub(crate) on_conflict: Option<Promotion>,
 }
 
 impl PushRequest {
-    /// Reads the commands up to the flush; the pack comes next. A body without commands is the probe that clients
+    /// Reads the commands up to the flush, and the push options; the pack comes next. A body without commands is the probe that clients
     /// send before a large push. After an error, `bands` says how the client can be told.
     ///
     /// # Errors
@@ -55,6 +64,7 @@ impl PushRequest {
         for seen in 0..LINES_MAX {
             let line = reader.read()?;
             let text = match line {
+                Line::Flush if self.has_options => return self.read_options(reader),
                 Line::Flush => return Ok(()),
                 Line::Eof if seen == 0 => return Ok(()),
                 Line::Data(_) => line.text().unwrap_or_default(),
@@ -74,6 +84,34 @@ impl PushRequest {
         Err(Error::too_large(format!("a push names at most {LINES_MAX} references")))
     }
 
+    fn read_options<R: Read>(&mut self, reader: &mut Reader<R>) -> Result<()> {
+        for _ in 0..=OPTIONS_MAX {
+            let line = reader.read()?;
+            match line {
+                Line::Flush => return Ok(()),
+                Line::Data(_) => self.option(line.text().unwrap_or_default())?,
+                _ => return Err(Error::invalid("protocol error: the request ended within its push options")),
+            }
+        }
+        Err(Error::too_large(format!("a push has at most {OPTIONS_MAX} options")))
+    }
+
+    /// Takes an option. Those of other systems mean nothing here, and are let through as git does.
+    fn option(&mut self, option: &[u8]) -> Result<()> {
+        let Some(own) = option.strip_prefix(b"govc.") else { return Ok(()) };
+        self.on_conflict = match own {
+            b"on-conflict=fail" => None,
+            b"on-conflict=rebase" => Some(Promotion::Rebase),
+            b"on-conflict=merge" => Some(Promotion::Merge),
+            _ => {
+                let shown = String::from_utf8_lossy(option.get(..100).unwrap_or(option)).into_owned();
+                let known = "govc.on-conflict=fail, rebase or merge";
+                return Err(Error::invalid(format!("push option '{shown}' is not known; there is {known}")));
+            }
+        };
+        Ok(())
+    }
+
     /// Whether no pack follows: every command deletes.
     pub(crate) fn only_deletes(&self) -> bool {
         self.commands.iter().all(|command| command.new.is_null())
@@ -82,7 +120,9 @@ impl PushRequest {
     fn features(&mut self, features: &[u8]) -> Result<()> {
         for feature in features.split(|b| *b == b' ') {
             match feature {
-                b"report-status" | b"report-status-v2" => self.report = true,
+                b"report-status" => self.report = true,
+                b"report-status-v2" => (self.report, self.report_ids) = (true, true),
+                b"push-options" => self.has_options = true,
                 b"side-band-64k" => self.bands = Bands::Large,
                 b"atomic" => self.atomic = true,
                 b"quiet" => self.quiet = true,
@@ -158,9 +198,11 @@ mod tests {
         let expected = PushRequest {
             commands: vec![command(ZERO, A, "refs/heads/a b"), command(A, ZERO, "refs/heads/old")],
             report: true,
+            report_ids: true,
             bands: Bands::Large,
             atomic: true,
             quiet: true,
+            ..PushRequest::default()
         };
         assert_eq!(request, expected);
         assert!(!request.only_deletes());
@@ -198,6 +240,34 @@ mod tests {
         assert_eq!(request.bands, Bands::Large);
         assert!(parse(&[format!("{ZERO} {A} refs/heads/a")], b"").1.is_err(), "no flush");
         assert!(parse(&[format!("{ZERO} {A} refs/heads/a")], b"0001").1.is_err(), "no flush");
+    }
+
+    #[test]
+    fn options_say_what_becomes_of_conflicts() {
+        let with = |options: &[&str]| {
+            let mut end = b"0000".to_vec();
+            for option in options {
+                pkt::data(&mut end, option.as_bytes()).unwrap();
+            }
+            end.extend_from_slice(b"0000");
+            parse(&[format!("{ZERO} {A} refs/heads/a\0push-options")], &end)
+        };
+        for (options, expected) in [
+            (&["ci.skip", "govc.on-conflict=rebase"][..], Some(Promotion::Rebase)),
+            (&["govc.on-conflict=merge\n"], Some(Promotion::Merge)),
+            (&["govc.on-conflict=merge", "govc.on-conflict=fail"], None),
+            (&[], None),
+        ] {
+            let (request, result) = with(options);
+            result.unwrap();
+            assert_eq!(request.on_conflict, expected, "{options:?}");
+        }
+        for bad in ["govc.on-conflict", "govc.on-conflict=ours", "govc.other=1"] {
+            assert!(with(&[bad]).1.unwrap_err().message().contains("is not known"), "{bad}");
+        }
+        assert!(with(&["x"; OPTIONS_MAX + 1]).1.is_err());
+        let cut = parse(&[format!("{ZERO} {A} refs/heads/a\0push-options")], b"0000");
+        assert!(cut.1.is_err(), "options that were announced and did not come");
     }
 
     #[test]

@@ -5,16 +5,22 @@
 //!   leaves none (unless it is the storage that fails in between).
 //! - Changes stand for themselves unless the push is atomic: those that fail are left out, and the rest is published
 //!   together as far as that goes.
+//! - With the push option `govc.on-conflict=rebase` or `merge`, a branch that has moved gets what was pushed on top of
+//!   what it has now, instead of being refused or overwritten; the report names the commit that it got.
 //! - Whatever fails after the commands were read is told in the report, as git's clients expect, with HTTP's 200.
 //! - Nothing is sent before the client has sent its pack: many clients do not read until then.
 //!
 //! Source: git's `receive-pack.c`, `Documentation/gitprotocol-pack`.
 
 use std::cell::Cell;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::io::{Read, Write};
+use std::time::Instant;
 
-use govc_engine::{Cause, Error, ErrorKind, Expected, Kind, Oid, RefEdit, RefName, Repo, Result, Snapshot, Store};
+use govc_engine::{
+    Cause, Error, ErrorKind, Expected, Integration, Kind, Oid, Promotion, RefEdit, RefName, Repo, Result, Snapshot,
+    Store, Transaction,
+};
 
 use super::bridge::Flow;
 use super::pack::receive::{self, Received};
@@ -25,6 +31,9 @@ use crate::App;
 
 /// Who changes things as long as there are no users.
 pub(crate) const ACTOR: &str = "anonymous";
+
+/// How often what is pushed is brought to a branch that moves meanwhile.
+const ATTEMPTS_MAX: usize = 100;
 
 const ATOMIC_FAILURE: &str = "atomic push failure";
 
@@ -69,7 +78,7 @@ pub(crate) fn serve(
         let report = push(app, target, &request, reader.into_inner(), &sideband, flow);
         flow.end_packets();
         if request.report {
-            let report = report.write(&request.commands);
+            let report = report.write(&request.commands, request.report_ids);
             sideband.data().write_all(&report).map_err(pkt::input_error)?;
         }
     }
@@ -83,11 +92,13 @@ struct Report {
     unpack: Option<String>,
     /// Why each command was refused.
     refused: Vec<Option<String>>,
+    /// What a branch had and got, where that was not what the command said.
+    brought: BTreeMap<usize, (Oid, Oid)>,
 }
 
 impl Report {
     fn new(commands: usize) -> Self {
-        Self { unpack: None, refused: vec![None; commands] }
+        Self { unpack: None, refused: vec![None; commands], brought: BTreeMap::new() }
     }
 
     fn refuse(&mut self, index: usize, reason: impl Into<String>) {
@@ -102,8 +113,8 @@ impl Report {
         }
     }
 
-    /// The lines of `report-status`.
-    fn write(&self, commands: &[Command]) -> Vec<u8> {
+    /// The lines of `report-status`, or of its second version if that may name other ids than the commands do.
+    fn write(&self, commands: &[Command], with_ids: bool) -> Vec<u8> {
         let mut out = Vec::new();
         let mut line = |text: Vec<u8>| {
             // Names and reasons are bounded far below the longest line, and a vector takes everything.
@@ -111,11 +122,16 @@ impl Report {
         };
         let unpack = self.unpack.as_deref().map_or_else(|| "ok".to_owned(), pkt::one_line);
         line(format!("unpack {unpack}\n").into_bytes());
-        for (command, refused) in commands.iter().zip(&self.refused) {
+        for (index, (command, refused)) in commands.iter().zip(&self.refused).enumerate() {
             line(match refused {
                 None => [&b"ok "[..], &command.name, b"\n"].concat(),
                 Some(reason) => [&b"ng "[..], &command.name, b" ", pkt::one_line(reason).as_bytes(), b"\n"].concat(),
             });
+            if let Some((old, new)) = self.brought.get(&index).filter(|_| with_ids && refused.is_none()) {
+                line(format!("option refname {}\n", String::from_utf8_lossy(&command.name)).into_bytes());
+                line(format!("option old-oid {old}\n").into_bytes());
+                line(format!("option new-oid {new}\n").into_bytes());
+            }
         }
         out.extend_from_slice(b"0000");
         out
@@ -155,19 +171,33 @@ fn push(
         }
     };
     let snapshot = repo.snapshot();
-    let edits = decide(&request.commands, &snapshot, sideband, &mut report);
+    let edits = decide(request, &snapshot, sideband, &mut report);
     // A pack that fills an empty repository is just what a clone will ask for.
     let first_tips = (snapshot.reference_count() == 0).then(|| tips_of(&edits));
     let is_draft = Cell::new(target.is_draft);
-    let mut publisher = Publisher { store: &app.store, repo, is_draft, received: received.as_ref(), edits, report };
+    let mut publisher = Publisher {
+        store: &app.store,
+        repo,
+        is_draft,
+        received: received.as_ref(),
+        edits,
+        on_conflict: request.on_conflict,
+        deadline: app.work.deadline(),
+        report,
+    };
     if request.atomic {
         publisher.publish_all_or_nothing();
     } else {
         publisher.publish_what_goes(snapshot);
     }
     let report = publisher.report;
+    for (index, (_, new)) in &report.brought {
+        let name = request.commands.get(*index).map(|command| String::from_utf8_lossy(&command.name).into_owned());
+        sideband.warning(&format!("{} has moved; what was pushed is in {new}", name.unwrap_or_default()));
+    }
     if let (Some(received), Some(tips)) = (received, first_tips)
         && report.refused.iter().all(Option::is_none)
+        && report.brought.is_empty()
     {
         received.keep(app, repo, tips);
     }
@@ -182,13 +212,28 @@ fn tips_of(edits: &[Edit]) -> Vec<Oid> {
 struct Edit {
     index: usize,
     edit: RefEdit,
+    /// Whether a branch may be elsewhere than the client takes it to be.
+    may_move: bool,
+}
+
+impl Edit {
+    /// Whether the reference is as expected, or what is pushed can be brought to where it is.
+    fn may_go(&self, snapshot: &Snapshot) -> bool {
+        let now = snapshot.reference(&self.edit.name);
+        self.edit.expected.holds(now) || (self.is_brought() && now.is_some())
+    }
+
+    /// Whether it is a branch that gets what is pushed beside what it has.
+    fn is_brought(&self) -> bool {
+        self.may_move && self.edit.target.is_some() && self.edit.name.is_branch()
+    }
 }
 
 /// Turns commands into edits, deletions first: a deleted `a` makes way for `a/b`. What can be refused by itself is.
-fn decide(commands: &[Command], snapshot: &Snapshot, sideband: &Sideband<'_>, report: &mut Report) -> Vec<Edit> {
+fn decide(request: &PushRequest, snapshot: &Snapshot, sideband: &Sideband<'_>, report: &mut Report) -> Vec<Edit> {
     let mut edits = Vec::new();
     let mut names = HashSet::new();
-    for (index, command) in commands.iter().enumerate() {
+    for (index, command) in request.commands.iter().enumerate() {
         match decide_one(command, snapshot.head()) {
             Err(reason) => report.refuse(index, reason),
             Ok(edit) if !names.insert(edit.name.clone()) => {
@@ -197,8 +242,13 @@ fn decide(commands: &[Command], snapshot: &Snapshot, sideband: &Sideband<'_>, re
             Ok(edit) if command.old.is_null() && command.new.is_null() && snapshot.reference(&edit.name).is_none() => {
                 sideband.warning("warning: deleting a non-existent ref");
             }
-            Ok(edit) if !edit.expected.holds(snapshot.reference(&edit.name)) => report.refuse(index, MOVED),
-            Ok(edit) => edits.push(Edit { index, edit }),
+            Ok(edit) => {
+                let edit = Edit { index, edit, may_move: request.on_conflict.is_some() };
+                match edit.may_go(snapshot) {
+                    true => edits.push(edit),
+                    false => report.refuse(index, MOVED),
+                }
+            }
         }
     }
     edits.sort_by_key(|edit| edit.edit.target.is_some());
@@ -231,6 +281,8 @@ struct Refusal {
     error: Error,
     /// Whether the repository could not be created, so that nothing in it can be.
     uncreated: bool,
+    /// Whether a branch has moved since what was pushed was brought to it.
+    raced: bool,
 }
 
 impl Refusal {
@@ -250,7 +302,11 @@ impl Refusal {
 
     fn reason(&self) -> String {
         match self.error.kind() {
-            ErrorKind::Conflict(_) => MOVED.to_owned(),
+            ErrorKind::Conflict(conflict) => match &conflict.paths[..] {
+                [] => MOVED.to_owned(),
+                [path] => format!("conflict in {path}"),
+                [path, others @ ..] => format!("conflict in {path} and {} more", others.len()),
+            },
             ErrorKind::Exists if self.uncreated => CREATED_MEANWHILE.to_owned(),
             _ => self.error.message().to_owned(),
         }
@@ -259,7 +315,7 @@ impl Refusal {
 
 impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
-        Self { index: None, error, uncreated: false }
+        Self { index: None, error, uncreated: false, raced: false }
     }
 }
 
@@ -272,6 +328,9 @@ struct Publisher<'a> {
     received: Option<&'a Received>,
     /// In the order in which they are applied.
     edits: Vec<Edit>,
+    /// How what is pushed is brought to branches that have moved.
+    on_conflict: Option<Promotion>,
+    deadline: Instant,
     report: Report,
 }
 
@@ -284,7 +343,8 @@ impl Publisher<'_> {
         if self.edits.is_empty() {
             return;
         }
-        if let Err(refusal) = self.publish(&self.edits) {
+        let edits = std::mem::take(&mut self.edits);
+        if let Err(refusal) = self.publish(&edits) {
             match refusal.index {
                 Some(index) => self.report.refuse(index, refusal.reason()),
                 None => self.report.refuse_rest(&refusal.reason()),
@@ -299,11 +359,11 @@ impl Publisher<'_> {
         while let Some(mut group) = groups.pop() {
             // Others may have moved references since; without this, each would cost an attempt of its own.
             group.retain(|edit| {
-                let holds = edit.edit.expected.holds(snapshot.reference(&edit.edit.name));
-                if !holds {
+                let may_go = edit.may_go(&snapshot);
+                if !may_go {
                     self.report.refuse(edit.index, MOVED);
                 }
-                holds
+                may_go
             });
             if group.is_empty() {
                 continue;
@@ -336,15 +396,28 @@ impl Publisher<'_> {
         }
     }
 
-    /// Publishes `edits` as one transaction and waits until it is durable.
-    fn publish(&self, edits: &[Edit]) -> Result<(), Refusal> {
+    /// Publishes `edits` as one transaction and waits until it is durable; what is brought to branches that move
+    /// meanwhile is brought to them again.
+    fn publish(&mut self, edits: &[Edit]) -> Result<(), Refusal> {
+        for _ in 1..ATTEMPTS_MAX {
+            match self.try_publish(edits) {
+                Err(refusal) if refusal.raced => {}
+                outcome => return outcome,
+            }
+        }
+        self.try_publish(edits)
+    }
+
+    fn try_publish(&mut self, edits: &[Edit]) -> Result<(), Refusal> {
+        let mut brought = BTreeMap::new();
+        let mut changes = false;
         let mut transaction = self.repo.begin(ACTOR, Cause::Push);
         if let Some(received) = self.received {
             let edits: Vec<RefEdit> = edits.iter().map(|edit| edit.edit.clone()).collect();
             received.commit(&mut transaction, &edits)?;
         }
-        for Edit { index, edit } in edits {
-            let at_fault = |error| Refusal { index: Some(*index), error, uncreated: false };
+        for whole @ Edit { index, edit, .. } in edits {
+            let at_fault = |error| Refusal { index: Some(*index), ..Refusal::from(error) };
             if let Some(target) = edit.target.filter(|_| edit.name.is_branch()) {
                 let kind = transaction.object(&target).map_err(at_fault)?.kind;
                 if kind != Kind::Commit {
@@ -352,7 +425,23 @@ impl Publisher<'_> {
                     return Err(at_fault(Error::invalid(message)));
                 }
             }
-            transaction.edit(edit.clone()).map_err(at_fault)?;
+            let mut edit = edit.clone();
+            if let Some((head, new)) = self.bring(&mut transaction, whole).map_err(at_fault)? {
+                if edit.target != Some(new) || !edit.expected.holds(Some(head)) {
+                    brought.insert(*index, (head, new));
+                }
+                (edit.expected, edit.target) = (Expected::Is(head), Some(new));
+                if head == new {
+                    // The branch has all of it already.
+                    continue;
+                }
+            }
+            transaction.edit(edit).map_err(at_fault)?;
+            changes = true;
+        }
+        if !changes {
+            self.report.brought.append(&mut brought);
+            return Ok(());
         }
         if let Some(branch) = self.first_branch(&transaction, edits) {
             transaction.set_head(branch);
@@ -360,20 +449,42 @@ impl Publisher<'_> {
         let name_culprit = |error: Error| match error.kind() {
             ErrorKind::Conflict(conflict) => {
                 let culprit = edits.iter().find(|edit| edit.edit.name.as_str() == conflict.name);
-                Refusal { index: culprit.map(|edit| edit.index), error, uncreated: false }
+                let raced = culprit.is_some_and(Edit::is_brought);
+                Refusal { index: culprit.map(|edit| edit.index), raced, ..Refusal::from(error) }
             }
             _ => Refusal::from(error),
         };
         let prepared = transaction.prepare().map_err(name_culprit)?;
         self.enlist()?;
         let published = prepared.publish().map_err(name_culprit)?;
-        published.ticket.wait().map_err(Refusal::from)
+        published.ticket.wait().map_err(Refusal::from)?;
+        self.report.brought.append(&mut brought);
+        Ok(())
+    }
+
+    /// The head of a branch, and the commit that has what is pushed beside it, if the push is to bring it there.
+    fn bring(&self, transaction: &mut Transaction, edit: &Edit) -> Result<Option<(Oid, Oid)>> {
+        let RefEdit { name, target, .. } = &edit.edit;
+        let (Some(promotion), Some(work), true) = (self.on_conflict, *target, edit.is_brought()) else {
+            return Ok(None);
+        };
+        let Some(head) = transaction.tip().reference(name) else { return Ok(None) };
+        let new = transaction.integrate(&Integration {
+            branch: name,
+            head,
+            work,
+            promotion,
+            committer: None,
+            message: format!("Merge {work} into {}", name.short()),
+            deadline: Some(self.deadline),
+        })?;
+        Ok(Some((head, new)))
     }
 
     /// Creates the repository if the push is the one to do it.
     fn enlist(&self) -> Result<(), Refusal> {
         if self.is_draft.get() {
-            self.store.enlist(self.repo).map_err(|error| Refusal { index: None, error, uncreated: true })?;
+            self.store.enlist(self.repo).map_err(|error| Refusal { uncreated: true, ..Refusal::from(error) })?;
             self.is_draft.set(false);
         }
         Ok(())
@@ -383,7 +494,7 @@ impl Publisher<'_> {
 impl Publisher<'_> {
     /// The branch that `HEAD` is to name after the first push to an empty repository, if its default branch is not
     /// among those pushed: `main`, `master`, or the only one.
-    fn first_branch(&self, transaction: &govc_engine::Transaction, edits: &[Edit]) -> Option<RefName> {
+    fn first_branch(&self, transaction: &Transaction, edits: &[Edit]) -> Option<RefName> {
         let tip = transaction.tip();
         if tip.reference_count() > 0 {
             return None;
@@ -458,13 +569,13 @@ mod tests {
         report.refuse(1, "a second reason does not hide the first");
         report.refuse(7, "not there");
         let expected = ["unpack ok\n", "ok refs/heads/a\n", "ng refs/heads/b because of\n", ""];
-        assert_eq!(lines(&report.write(&commands)), expected);
+        assert_eq!(lines(&report.write(&commands, true)), expected);
 
         report.unpack = Some("pack is\ntruncated".to_owned());
         report.refuse_rest("unpacker error");
         let expected =
             ["unpack pack is truncated\n", "ng refs/heads/a unpacker error\n", "ng refs/heads/b because of\n", ""];
-        assert_eq!(lines(&report.write(&commands)), expected);
+        assert_eq!(lines(&report.write(&commands, true)), expected);
     }
 
     #[test]

@@ -23,6 +23,7 @@ mod oddities;
 mod pack;
 mod server;
 
+mod busy;
 mod crash;
 mod disk;
 mod fetch;
