@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use super::{
     Store,
     feed::publication,
-    ids::{Cause, Durability, PoolId, RepoId, RepoName, RepoSettings, Seq},
+    ids::{Cause, Durability, RepoId, RepoName, RepoSettings, Seq},
     journal::CatalogChangeKind,
     state::{Repo, RepoRecord, RepoState},
     version::{Changes, Previous, Version},
@@ -74,6 +74,17 @@ impl Catalog {
             return Err(Error::new(ErrorKind::Exists, format!("repository {name} exists already")));
         }
         Ok(Reservation { catalog: self, name: name.clone() })
+    }
+
+    /// # Errors
+    /// [`ErrorKind::Exists`] if the name is taken, also by a repository that is about to be created.
+    pub(crate) fn check_free(&self, name: &RepoName) -> Result<()> {
+        self.reserve(name).map(drop)
+    }
+
+    /// An id that no repository has had.
+    pub(crate) fn take_id(&self) -> RepoId {
+        RepoId(self.next_repo.fetch_add(1, Ordering::Relaxed))
     }
 
     /// Every repository that there is at this moment.
@@ -133,7 +144,6 @@ impl Store {
         settings.check()?;
         let core = self.core();
         core.health.check_writable()?;
-        let id = core.catalog.next_repo.fetch_add(1, Ordering::Relaxed);
         let now = core.now_millis();
         let record = RepoRecord {
             name: name.clone(),
@@ -152,7 +162,7 @@ impl Store {
             acknowledged: 0,
             previous: Previous::default(),
         };
-        Ok(self.handle(&Arc::new(RepoState::new(RepoId(id), PoolId(id), record, version))))
+        Ok(self.handle(&Arc::new(RepoState::new(core.catalog.take_id(), record, version, None))))
     }
 
     /// Creates the repository of a [`Store::draft`] and waits until that is durable.
@@ -243,7 +253,7 @@ impl Store {
         let core = self.core();
         core.health.check_writable()?;
         let _changing = repo.state.changing.lock();
-        if repo.state.deleted.swap(true, Ordering::AcqRel) {
+        if repo.state.deleted.swap(true, Ordering::SeqCst) {
             return Err(Error::not_found(format!("repository {name} does not exist")));
         }
         if repo.state.is_journaled() {
@@ -253,12 +263,9 @@ impl Store {
                 return Err(error);
             }
         } else {
-            core.table.forget_pool(repo.state.pool.id);
-            if let Some(memory) = &repo.state.pool.memory {
-                memory.blocks.pin().clear();
-                memory.ids.pin().clear();
-                core.free_blocks(&repo.state.pool, memory.block_bytes.load(Ordering::Relaxed));
-                core.free_memory(&repo.state.pool, memory.held_bytes.load(Ordering::Relaxed));
+            core.free_memory_history(&repo.state);
+            if repo.state.pool.retire() {
+                core.free_memory_pool(&repo.state.pool);
             }
         }
         // By the name that it has now: a renaming may have come between.

@@ -1,10 +1,11 @@
 //! The heart of a store: what all its parts share, and how an object is found.
 //!
 //! Lookup order: the object table; then the pool's ids (in the backend, or in memory for memory repositories),
-//! which lead to a record in a block. A record's chain of deltas is followed to a whole object or a cached base and
+//! which lead to a record in a block; each in the repository's own pool before those that it was forked from. A record's chain of deltas is followed to a whole object or a cached base and
 //! applied from there up.
 
 use std::{
+    collections::HashSet,
     sync::{
         Arc,
         atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering},
@@ -13,6 +14,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use super::{
     StoreOptions,
@@ -21,17 +23,17 @@ use super::{
     feed::Feed,
     health::HealthCell,
     ids::{PoolId, RepoId},
-    ingest::{IdRow, Segments},
+    ingest::{IdRow, Segments, Staged},
     journal::JournalHandle,
+    pool::Pool,
     settle::SettleQueue,
-    snapshot::{Object, Stored},
-    state::Pool,
+    snapshot::{Object, Place, Stored},
     table::{ObjectTable, Scope},
     version::Version,
 };
 use crate::{
     Error, Result,
-    backend::{Backend, Family, key},
+    backend::{Backend, Batch, Family, key},
     block::{Base, DecodedBlock, Location, apply_delta, join_parts},
     object::{Kind, Oid},
 };
@@ -73,6 +75,8 @@ pub(crate) struct Core {
     pub(crate) memory_held_bytes: AtomicU64,
     /// The numbers of segments.
     pub(crate) segments: Segments,
+    /// Held while rows of pools that have forks are compared and written.
+    pub(crate) id_rows: Mutex<()>,
     /// Writers between the check that the store is open and the hand-over to the journal.
     publishing: AtomicUsize,
 }
@@ -110,6 +114,7 @@ impl Core {
             counters: Counters::default(),
             memory_held_bytes: AtomicU64::new(0),
             segments: Segments::new(next_segment),
+            id_rows: Mutex::new(()),
             publishing: AtomicUsize::new(0),
             options,
         }
@@ -186,90 +191,177 @@ impl Core {
         }
     }
 
-    /// An object of a pool.
+    /// An object of a pool or those under it.
     pub(crate) fn find(&self, pool: &Pool, oid: &Oid, scope: Scope) -> Result<Option<Object>> {
-        if let Some(object) = self.table.get(pool.id, oid, scope) {
-            self.counters.cache_hits.fetch_add(1, Ordering::Relaxed);
-            return Ok(Some(object));
+        let mut scope_here = scope;
+        for (layer, until) in pool.layers() {
+            if let Some(object) = self.table.get(layer.id, oid, scope_here, until) {
+                self.counters.cache_hits.fetch_add(1, Ordering::Relaxed);
+                return Ok(Some(object));
+            }
+            scope_here = Scope::Live;
         }
         // Before the rows: a segment leaves flight after its rows are there.
         if let Some(staged) = pool.in_flight(oid, scope) {
             return staged.object(oid);
         }
-        let Some(row) = self.row(pool, oid)? else {
+        let Some((layer, row)) = self.row(pool, oid)? else {
             // Every git knows the empty tree without being given it.
             let empty = *oid == Oid::empty_tree();
             return Ok(empty.then(|| Object { kind: Kind::Tree, data: Bytes::new() }));
         };
         self.counters.cache_misses.fetch_add(1, Ordering::Relaxed);
-        let data = self.materialise(pool, row.location)?;
+        let data = self.materialise(layer, row.location)?;
         if data.len() as u64 != row.size {
             return Err(Error::corrupt(format!("object {oid} has {} bytes instead of {}", data.len(), row.size)));
         }
         let object = Object { kind: row.kind, data };
-        if pool.memory.is_none() {
-            self.table.insert_loaded(pool.id, *oid, &object);
+        if layer.memory.is_none() {
+            self.table.insert_loaded(layer.id, *oid, &object, row.since);
         }
         Ok(Some(object))
     }
 
     /// An object's kind and size.
     pub(crate) fn header(&self, pool: &Pool, oid: &Oid, scope: Scope) -> Result<Option<(Kind, u64)>> {
-        if let Some(object) = self.table.get(pool.id, oid, scope) {
-            return Ok(Some((object.kind, object.data.len() as u64)));
+        let mut scope_here = scope;
+        for (layer, until) in pool.layers() {
+            if let Some(object) = self.table.get(layer.id, oid, scope_here, until) {
+                return Ok(Some((object.kind, object.data.len() as u64)));
+            }
+            scope_here = Scope::Live;
         }
         if let Some(header) = pool.in_flight(oid, scope).and_then(|staged| staged.header(oid)) {
             return Ok(Some(header));
         }
         match self.row(pool, oid)? {
-            Some(row) => Ok(Some((row.kind, row.size))),
+            Some((_, row)) => Ok(Some((row.kind, row.size))),
             None => Ok((*oid == Oid::empty_tree()).then_some((Kind::Tree, 0))),
         }
     }
 
-    fn row(&self, pool: &Pool, oid: &Oid) -> Result<Option<IdRow>> {
-        if let Some(memory) = &pool.memory {
-            return Ok(memory.ids.pin().get(oid).copied());
-        }
-        match self.backend.get(Family::Ids, &key::id(pool.id, oid))? {
-            Some(value) => IdRow::decode(&value).map(Some),
-            None => Ok(None),
-        }
+    /// An object's row, and the pool that has it.
+    fn row<'a>(&self, pool: &'a Pool, oid: &Oid) -> Result<Option<(&'a Pool, IdRow)>> {
+        Ok(self.rows(pool, std::slice::from_ref(oid))?.pop().flatten())
     }
 
-    /// Where objects of a pool are stored.
-    pub(crate) fn locate(&self, pool: &Pool, oids: &[Oid]) -> Result<Vec<Option<Location>>> {
-        if pool.memory.is_some() {
-            return oids.iter().map(|oid| Ok(self.row(pool, oid)?.map(|row| row.location))).collect();
+    /// Rows of objects, in the order of `oids`, each with the pool that has it.
+    fn rows<'a>(&self, pool: &'a Pool, oids: &[Oid]) -> Result<Vec<Option<(&'a Pool, IdRow)>>> {
+        let mut found = vec![None; oids.len()];
+        for (layer, until) in pool.layers() {
+            let missing: Vec<usize> = (0..oids.len()).filter(|at| found[*at].is_none()).collect();
+            if missing.is_empty() {
+                break;
+            }
+            if let Some(memory) = &layer.memory {
+                let ids = memory.ids.pin();
+                for at in missing {
+                    found[at] = ids.get(&oids[at]).filter(|row| row.since <= until).map(|row| (layer, *row));
+                }
+                continue;
+            }
+            if let [at] = missing[..] {
+                let row = self.backend.get(Family::Ids, &key::id(layer.id, &oids[at]))?;
+                found[at] = visible(layer, until, row)?;
+                continue;
+            }
+            let keys: Vec<_> = missing.iter().map(|at| key::id(layer.id, &oids[*at])).collect();
+            for (at, row) in missing.into_iter().zip(self.backend.get_many(Family::Ids, &keys)?) {
+                found[at] = visible(layer, until, row)?;
+            }
         }
-        let keys: Vec<_> = oids.iter().map(|oid| key::id(pool.id, oid)).collect();
-        let rows = self.backend.get_many(Family::Ids, &keys)?;
-        rows.into_iter().map(|row| row.map(|row| Ok(IdRow::decode(&row)?.location)).transpose()).collect()
+        Ok(found)
     }
 
-    /// The ids of a pool's stored objects from `from` to `to`, both included, in order; at most `limit`.
+    /// Where objects of a pool, or those under it, are stored.
+    pub(crate) fn locate(&self, pool: &Pool, oids: &[Oid]) -> Result<Vec<Option<Place>>> {
+        let rows = self.rows(pool, oids)?.into_iter();
+        Ok(rows.map(|row| row.map(|(layer, row)| Place { pool: layer.id, location: row.location })).collect())
+    }
+
+    /// The ids of stored objects of a pool, or those under it, from `from` to `to`, both included, in order; at most
+    /// `limit`.
     pub(crate) fn ids_between(&self, pool: &Pool, from: &Oid, to: &Oid, limit: usize) -> Result<Vec<Oid>> {
-        if let Some(memory) = &pool.memory {
-            let ids = memory.ids.pin();
-            let mut found: Vec<Oid> = ids.keys().filter(|oid| (from..=to).contains(oid)).copied().collect();
-            found.sort_unstable();
-            found.truncate(limit);
-            return Ok(found);
+        let mut found: Vec<Oid> = Vec::new();
+        for (layer, until) in pool.layers() {
+            if let Some(memory) = &layer.memory {
+                let ids = memory.ids.pin();
+                let fits = |oid: &Oid, row: &IdRow| (from..=to).contains(&oid) && row.since <= until;
+                found.extend(ids.iter().filter(|(oid, row)| fits(oid, row)).map(|(oid, _)| *oid));
+                continue;
+            }
+            use std::ops::Bound::Included;
+            let (from, to) = (key::id(layer.id, from), key::id(layer.id, to));
+            let scan = crate::backend::Scan { from: Included(from), to: Included(to), reverse: false };
+            let mut here = 0;
+            for row in self.backend.scan(Family::Ids, scan)? {
+                let (id_key, value) = row?;
+                if IdRow::decode(&value)?.since <= until {
+                    found.push(Oid::from_bytes(id_key.get(8..).unwrap_or_default())?);
+                    here += 1;
+                }
+                if here == limit {
+                    break;
+                }
+            }
         }
-        use std::ops::Bound::Included;
-        let (from, to) = (key::id(pool.id, from), key::id(pool.id, to));
-        let scan = crate::backend::Scan { from: Included(from), to: Included(to), reverse: false };
-        let rows = self.backend.scan(Family::Ids, scan)?.take(limit);
-        rows.map(|row| Oid::from_bytes(row?.0.get(8..).unwrap_or_default())).collect()
+        found.sort_unstable();
+        found.dedup();
+        found.truncate(limit);
+        Ok(found)
+    }
+
+    /// Adds to `batch` the rows that make a segment's objects findable, where `since` says which version brought each.
+    ///
+    /// In a pool that has forks, what an earlier version brought stays as it is, for a fork may see it only there; hold
+    /// [`Core::id_rows`] from then until the batch is written. `batched` are rows in `batch` since that lock was taken.
+    pub(crate) fn put_rows(
+        &self,
+        batch: &mut Batch,
+        staged: &Staged,
+        since: impl Fn(&Oid) -> u64,
+        batched: &mut HashSet<(PoolId, Oid)>,
+    ) -> Result<()> {
+        staged.end_intent(batch);
+        let pool = staged.pool();
+        if !pool.is_shared() {
+            for (oid, row) in staged.rows() {
+                batch.put(Family::Ids, key::id(pool.id, oid), row.encode());
+            }
+            return Ok(());
+        }
+        for rows in staged.rows().chunks(1024) {
+            let keys: Vec<_> = rows.iter().map(|(oid, _)| key::id(pool.id, oid)).collect();
+            for ((oid, row), old) in rows.iter().zip(self.backend.get_many(Family::Ids, &keys)?) {
+                let row = IdRow { since: since(oid), ..*row };
+                let is_older =
+                    old.map(|old| IdRow::decode(&old)).transpose()?.is_some_and(|old| old.since <= row.since);
+                if !is_older && batched.insert((pool.id, *oid)) {
+                    batch.put(Family::Ids, key::id(pool.id, oid), row.encode());
+                }
+            }
+        }
+        Ok(())
     }
 
     /// A record as it is stored.
-    pub(crate) fn record(&self, pool: &Pool, location: Location) -> Result<Stored> {
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::NotFound`] if it is not there, also because neither the pool nor those under it are the one.
+    pub(crate) fn record_at(&self, pool: &Pool, place: Place) -> Result<Stored> {
+        let layer = pool.layers().find(|(layer, _)| layer.id == place.pool);
+        let (layer, _) = layer.ok_or_else(|| Error::not_found("a record of a pool that is not the repository's"))?;
+        self.record(layer, place.location)
+    }
+
+    fn record(&self, pool: &Pool, location: Location) -> Result<Stored> {
         let block = self.block(pool, location.segment, location.block)?;
         let (header, body) = record_of(&block, location)?;
         let base = match header.base {
             Base::Whole => None,
-            Base::Near { block, slot } => Some(Location { segment: location.segment, block, slot }),
+            Base::Near { block, slot } => {
+                Some(Place { pool: pool.id, location: Location { segment: location.segment, block, slot } })
+            }
         };
         Ok(Stored { kind: header.kind, size: header.size, base, body })
     }
@@ -294,7 +386,7 @@ impl Core {
                 return Err(Error::corrupt(format!("a chain of more than {CHAIN_MAX} deltas")));
             }
             chain.push(at);
-            at = base;
+            at = base.location;
         };
         for at in chain.into_iter().rev() {
             data = apply_delta(&data, &self.record(pool, at)?.body)?.into();
@@ -327,6 +419,12 @@ impl Core {
         self.blocks.insert(cache_key, decoded.clone(), decoded.resident_bytes() as u64);
         Ok(decoded)
     }
+}
+
+/// A row of a layer, if a version up to `until` brought its object.
+fn visible(layer: &Pool, until: u64, row: Option<Bytes>) -> Result<Option<(&Pool, IdRow)>> {
+    let row = row.map(|row| IdRow::decode(&row)).transpose()?;
+    Ok(row.filter(|row| row.since <= until).map(|row| (layer, row)))
 }
 
 fn record_of(block: &DecodedBlock, at: Location) -> Result<(crate::block::RecordHeader, Bytes)> {

@@ -94,20 +94,19 @@ impl Core {
     /// room for it, the oldest rows make some.
     pub(crate) fn keep_history(&self, repo: &RepoState, publication: &Publication) {
         let Some(history) = &repo.memory_history else { return };
-        let held = |row: &Bytes| row.len() as u64 + ROW_OVERHEAD_BYTES;
         let row = Bytes::from(VersionRow::encode(publication));
         let mut rows = history.0.lock();
         let surplus = (rows.rows.len() as u64).saturating_sub(self.options.retention.count_max);
         let drop_oldest = |rows: &mut Rows| {
             let dropped = rows.rows.pop_front()?;
             rows.first += 1;
-            self.free_blocks(&repo.pool, held(&dropped));
+            self.free_blocks(&repo.pool, held_bytes(&dropped));
             Some(())
         };
         for _ in 0..surplus {
             drop_oldest(&mut rows);
         }
-        while self.hold_blocks(&repo.pool, held(&row)).is_err() {
+        while self.hold_blocks(&repo.pool, held_bytes(&row)).is_err() {
             if drop_oldest(&mut rows).is_none() {
                 return;
             }
@@ -165,10 +164,11 @@ impl Core {
         first.map(|row| key::trailing_u64(&row?.0)).transpose()
     }
 
-    /// Adds to `batch` the removal of rows that no reader may ask for any more, of a repository at version `newest`.
-    pub(crate) fn trim_history(&self, repo: &RepoState, newest: u64, batch: &mut Batch) -> Result<()> {
+    /// Adds to `batch` the removal of rows that no reader may ask for any more, of a repository at version `newest`;
+    /// gives the first version that would stay, were it not for forks that need earlier ones.
+    pub(crate) fn trim_history(&self, repo: &RepoState, newest: u64, batch: &mut Batch) -> Result<Option<u64>> {
         let retention = self.options.retention;
-        let Some(mut first) = self.first_row(repo)? else { return Ok(()) };
+        let Some(mut first) = self.first_row(repo)? else { return Ok(None) };
         let begin = first;
         first = first.max(newest.saturating_sub(retention.count_max));
         let cutoff = self.cutoff();
@@ -184,10 +184,88 @@ impl Core {
             }
             first = row.version;
         }
-        if first > begin {
-            batch.delete_range(Family::History, key::version(repo.id, 0), key::version(repo.id, first));
+        let floor = self.history_floor(repo, first);
+        if floor > begin {
+            batch.delete_range(Family::History, key::version(repo.id, 0), key::version(repo.id, floor));
         }
-        Ok(())
+        Ok((floor < first).then_some(first))
+    }
+
+    /// Forgets the versions of a memory repository that has been deleted.
+    pub(crate) fn free_memory_history(&self, repo: &RepoState) {
+        let Some(history) = &repo.memory_history else { return };
+        let rows = std::mem::take(&mut history.0.lock().rows);
+        self.free_blocks(&repo.pool, rows.iter().map(held_bytes).sum());
+    }
+
+    /// Version `number` as it was, without realities, made from a later one by undoing what its successors changed, and
+    /// how many changes that were; `None` if the rows do not lead there.
+    fn undo(
+        &self,
+        repo: &RepoState,
+        later: &Version,
+        number: u64,
+        deadline: Option<Instant>,
+    ) -> Result<Option<(Arc<Version>, u64)>> {
+        let Some(own) = self.version_row(repo, number)? else { return Ok(None) };
+        let (mut refs, mut head) = (later.refs.without_realities(), later.head.clone());
+        let mut undone = 0;
+        let mut highest = later.number;
+        while highest > number {
+            check_deadline(deadline)?;
+            let rows = self.version_rows(repo, highest)?;
+            if rows.is_empty() {
+                return Ok(None);
+            }
+            for row in rows.into_iter().take_while(|row| row.version > number) {
+                highest = row.version - 1;
+                undone += row.changes.refs.len() as u64;
+                for change in row.changes.refs.iter().filter(|change| !change.name.is_reality()) {
+                    match change.before {
+                        Some(oid) => refs.set(change.name.clone(), oid)?,
+                        None => refs.remove(&change.name),
+                    }
+                }
+                if let Some(change) = row.changes.head {
+                    head = change.before;
+                }
+            }
+        }
+        let found = Version {
+            number,
+            time_millis: own.time_millis,
+            actor: own.actor,
+            cause: own.cause,
+            head,
+            refs,
+            lineage: 0,
+            acknowledged: 0,
+            previous: Previous::default(),
+        };
+        Ok(Some((Arc::new(found), undone)))
+    }
+
+    /// Version `number` without realities, made from a later one, whatever the retention.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] if rows that must be there are not.
+    pub(crate) fn earlier(&self, repo: &RepoState, later: &Arc<Version>, number: u64) -> Result<Arc<Version>> {
+        let mut version = later.clone();
+        while version.number > number
+            && let Some(previous) = version.previous.get()
+        {
+            version = previous;
+        }
+        if version.number == number {
+            return Ok(ordinary(&version));
+        }
+        match self.undo(repo, &version, number, None)? {
+            Some((found, _)) if number < version.number => Ok(found),
+            _ => Err(Error::corrupt(format!(
+                "version {number} of repository {}, which a fork needs, is missing",
+                repo.id
+            ))),
+        }
     }
 
     /// What was superseded before this time may be forgotten.
@@ -195,6 +273,11 @@ impl Core {
         let age = i64::try_from(self.options.retention.age_max.as_millis()).unwrap_or(i64::MAX);
         self.now_millis().saturating_sub(age)
     }
+}
+
+/// Memory that a row of a memory repository takes.
+fn held_bytes(row: &Bytes) -> u64 {
+    row.len() as u64 + ROW_OVERHEAD_BYTES
 }
 
 /// A superseded version as readers see it: realities have no past.
@@ -283,41 +366,7 @@ impl Repo {
         if let Some(found) = core.rebuilt.get(&(state.id, number)) {
             return Ok(found);
         }
-        let own = core.version_row(state, number)?.ok_or_else(gone)?;
-        let (mut refs, mut head) = (version.refs.without_realities(), version.head.clone());
-        let mut undone = 0;
-        let mut highest = version.number;
-        while highest > number {
-            check_deadline(deadline)?;
-            let rows = core.version_rows(state, highest)?;
-            if rows.is_empty() {
-                return Err(gone());
-            }
-            for row in rows.into_iter().take_while(|row| row.version > number) {
-                highest = row.version - 1;
-                undone += row.changes.refs.len() as u64;
-                for change in row.changes.refs.iter().filter(|change| !change.name.is_reality()) {
-                    match change.before {
-                        Some(oid) => refs.set(change.name.clone(), oid)?,
-                        None => refs.remove(&change.name),
-                    }
-                }
-                if let Some(change) = row.changes.head {
-                    head = change.before;
-                }
-            }
-        }
-        let found = Arc::new(Version {
-            number,
-            time_millis: own.time_millis,
-            actor: own.actor,
-            cause: own.cause,
-            head,
-            refs,
-            lineage: 0,
-            acknowledged: 0,
-            previous: Previous::default(),
-        });
+        let (found, undone) = core.undo(state, &version, number, deadline)?.ok_or_else(gone)?;
         // It shares with the version that it was made from all that was not undone.
         let own_bytes = 512 + 256 * undone.min(found.refs.len() as u64);
         core.rebuilt.insert((state.id, number), found.clone(), own_bytes);

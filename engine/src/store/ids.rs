@@ -32,6 +32,13 @@ impl fmt::Display for RepoId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PoolId(pub(crate) u64);
 
+impl PoolId {
+    /// The pool of a repository: each has one, with the same number.
+    pub(crate) fn of(repo: RepoId) -> Self {
+        Self(repo.0)
+    }
+}
+
 /// A position in the feed of all publications; grows, with gaps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct Seq(pub u64);
@@ -180,10 +187,12 @@ pub enum Cause {
     Restore = 6,
     /// Realities were made, promoted, dropped, or their time was over.
     Reality = 7,
+    /// The repository was forked from another.
+    Fork = 8,
 }
 
 impl Cause {
-    const ALL: [Cause; 8] = [
+    const ALL: [Cause; 9] = [
         Cause::Create,
         Cause::Push,
         Cause::Commit,
@@ -192,6 +201,7 @@ impl Cause {
         Cause::Import,
         Cause::Restore,
         Cause::Reality,
+        Cause::Fork,
     ];
 
     /// The word used in answers.
@@ -205,6 +215,7 @@ impl Cause {
             Cause::Import => "import",
             Cause::Restore => "restore",
             Cause::Reality => "reality",
+            Cause::Fork => "fork",
         }
     }
 

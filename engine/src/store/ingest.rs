@@ -14,7 +14,7 @@ use std::sync::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::{core::Core, snapshot::Object, state::RepoState};
+use super::{core::Core, pool::Pool, snapshot::Object, state::RepoState};
 use crate::{
     Error, Result,
     backend::{
@@ -36,32 +36,42 @@ pub(crate) struct IdRow {
     pub(crate) kind: Kind,
     pub(crate) size: u64,
     pub(crate) location: Location,
+    /// The first version that brought it; zero, if that was before the repository's first fork, or none matters.
+    pub(crate) since: u64,
 }
 
 impl IdRow {
-    const VERSION: u8 = 1;
+    /// Without `since`, which is zero.
+    const PLAIN: u8 = 1;
+    const WITH_SINCE: u8 = 2;
 
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(16);
-        out.push(Self::VERSION << 4 | self.kind as u8);
+        let version = if self.since == 0 { Self::PLAIN } else { Self::WITH_SINCE };
+        out.push(version << 4 | self.kind as u8);
         put_varint(&mut out, self.size);
         put_varint(&mut out, u64::from(self.location.segment));
         put_varint(&mut out, u64::from(self.location.block));
         put_varint(&mut out, u64::from(self.location.slot));
+        if self.since != 0 {
+            put_varint(&mut out, self.since);
+        }
         out
     }
 
     pub(crate) fn decode(value: &[u8]) -> Result<Self> {
         let mut reader = Reader::new(value);
         let tag = reader.byte()?;
-        if tag >> 4 != Self::VERSION {
-            return Err(Error::corrupt(format!("an id row has version {}; this program knows 1", tag >> 4)));
+        let version = tag >> 4;
+        if !(Self::PLAIN..=Self::WITH_SINCE).contains(&version) {
+            return Err(Error::corrupt(format!("an id row has version {version}; this program knows 1 and 2")));
         }
         let kind = Kind::from_number(tag & 0xf).ok_or_else(|| Error::corrupt("an id row has no known kind"))?;
         let size = reader.varint()?;
         let (segment, block) = (reader.varint_u32()?, reader.varint_u32()?);
         let slot = u16::try_from(reader.varint()?).map_err(|_| Error::corrupt("an id row's slot is out of range"))?;
-        Ok(Self { kind, size, location: Location { segment, block, slot } })
+        let since = if version == Self::PLAIN { 0 } else { reader.varint()? };
+        Ok(Self { kind, size, location: Location { segment, block, slot }, since })
     }
 }
 
@@ -211,7 +221,7 @@ impl Lane<'_> {
         }
         let slot = self.builder.push(self.block, kind, size, base, body);
         let location = Location { segment: self.ingest.target.segment()?, block: self.block, slot };
-        self.rows.push((oid, IdRow { kind, size, location }));
+        self.rows.push((oid, IdRow { kind, size, location, since: 0 }));
         Ok(location)
     }
 
@@ -291,24 +301,30 @@ impl Staged {
         self.target.repo.id == repo.id
     }
 
-    /// Adds to `batch` what makes the objects findable.
-    pub(super) fn write_rows(&self, batch: &mut Batch) {
-        let pool = self.target.repo.pool.id;
-        for (oid, row) in self.rows.iter() {
-            batch.put(Family::Ids, key::id(pool, oid), row.encode());
-        }
+    pub(super) fn pool(&self) -> &Pool {
+        &self.target.repo.pool
+    }
+
+    /// The rows of its objects, by id.
+    pub(super) fn rows(&self) -> &[(Oid, IdRow)] {
+        &self.rows
+    }
+
+    /// Adds to `batch` that the segment stays after a crash.
+    pub(super) fn end_intent(&self, batch: &mut Batch) {
         if let Some(segment) = self.target.segment.get() {
             batch.delete(Family::Meta, key::intent(*segment));
         }
     }
 
-    /// Makes the objects of a memory repository findable.
-    pub(super) fn insert_in_memory(&self) {
+    /// Makes the objects of a memory repository findable, brought by `version`.
+    pub(super) fn insert_in_memory(&self, version: u64) {
         if let Some(memory) = &self.target.repo.pool.memory {
             let ids = memory.ids.pin();
             for (oid, row) in self.rows.iter() {
                 // What is there stays: others may have built on it.
-                let _ = ids.try_insert(*oid, *row);
+                let since = |old: &IdRow| IdRow { since: old.since.min(version), ..*old };
+                ids.update_or_insert(*oid, since, IdRow { since: version, ..*row });
             }
         }
         self.keep();

@@ -28,9 +28,10 @@ use super::{
     feed::publication,
     ids::{Durability, RepoId, Seq},
     ingest::Staged,
+    pool::Pool,
     record::{CatalogRow, RecordWriter},
     settle::{Group, GroupEntry},
-    state::{Pool, RepoRecord, RepoState},
+    state::{RepoRecord, RepoState},
     table::Entry,
     ticket::{Promise, Ticket},
     transaction::Fresh,
@@ -133,8 +134,8 @@ impl Carried {
         Ok(Self(fresh.into_iter().map(claim).collect()))
     }
 
-    pub(crate) fn set_accepted(&self) {
-        self.0.iter().for_each(|claim| claim.entry.set_accepted());
+    pub(crate) fn set_accepted(&self, version: u64) {
+        self.0.iter().for_each(|claim| claim.entry.set_accepted(version));
     }
 
     pub(crate) fn set_live(&self) {
@@ -347,10 +348,23 @@ impl Journal {
         }
         let count = items.iter().filter(|item| matches!(item, Item::Transaction(_))).count().max(1);
         let first = self.core.feed.reserve(count);
-        let (batch, sync, bytes) = self.encode(&items, first);
+        let shared = |staged: &Staged| staged.pool().is_shared();
+        let shares = items.iter().any(|item| item.staged().iter().any(shared));
+        let core = self.core.clone();
+        let id_rows = shares.then(|| core.id_rows.lock());
+        let (batch, sync, bytes) = match self.encode(&items, first) {
+            Ok(encoded) => encoded,
+            Err(error) => {
+                self.core.feed.abandon(first, count);
+                self.core.health.poison(error.message());
+                return self.fail(items, &error);
+            }
+        };
         let uses_reserve = batch.uses_reserve;
         let started = Instant::now();
-        match self.core.backend.write(batch, sync) {
+        let written = self.core.backend.write(batch, sync);
+        drop(id_rows);
+        match written {
             Ok(()) => {
                 let counters = &self.core.counters;
                 counters.journal_groups.fetch_add(1, Ordering::Relaxed);
@@ -378,7 +392,8 @@ impl Journal {
         }
     }
 
-    fn encode(&self, items: &[Item], first: Seq) -> (Batch, Sync, usize) {
+    fn encode(&self, items: &[Item], first: Seq) -> Result<(Batch, Sync, usize)> {
+        let mut batched = HashSet::new();
         let mut record = RecordWriter::new();
         let mut batch = Batch::new();
         let mut sync = Sync::No;
@@ -394,7 +409,7 @@ impl Journal {
                     record.transaction(repo, seq, version, &pending.changes, objects);
                     seq.0 += 1;
                     for staged in &pending.staged {
-                        staged.write_rows(&mut batch);
+                        self.core.put_rows(&mut batch, staged, |_| version.number, &mut batched)?;
                     }
                 }
                 Item::Catalog(change) => {
@@ -403,11 +418,11 @@ impl Journal {
                     let version = state.tip.load();
                     match &change.kind {
                         CatalogChangeKind::Create => {
-                            let row = CatalogRow::new(&state.record.load(), state.pool.id, &version);
+                            let row = CatalogRow::new(state, &state.record.load(), &version);
                             record.repo(state.id, &row);
                         }
                         CatalogChangeKind::Update(new) => {
-                            record.repo(state.id, &CatalogRow::new(new, state.pool.id, &version));
+                            record.repo(state.id, &CatalogRow::new(state, new, &version));
                         }
                         CatalogChangeKind::Delete => record.deleted(state.id),
                     }
@@ -421,7 +436,7 @@ impl Journal {
         let bytes = record.len();
         batch.require_absent(Family::Journal, key::journal(first));
         batch.put(Family::Journal, key::journal(first), record);
-        (batch, sync, bytes)
+        Ok((batch, sync, bytes))
     }
 
     /// Everything is durable: make it visible, tell the followers, answer.
@@ -599,6 +614,14 @@ impl Item {
         match self {
             Item::Transaction(pending) => Some(&pending.repo),
             Item::Catalog(_) => None,
+        }
+    }
+
+    /// The segments of a transaction.
+    fn staged(&self) -> &[Staged] {
+        match self {
+            Item::Transaction(pending) => &pending.staged,
+            Item::Catalog(_) => &[],
         }
     }
 

@@ -6,8 +6,9 @@ use bytes::Bytes;
 
 use super::{
     feed::Publication,
-    ids::{Cause, Durability, PoolId, RepoId, RepoName, Seq},
-    state::RepoRecord,
+    fork::ForkOf,
+    ids::{Cause, Durability, RepoId, RepoName, Seq},
+    state::{RepoRecord, RepoState},
     transaction::Fresh,
     version::{Changes, HeadChange, Previous, Version},
 };
@@ -18,8 +19,8 @@ use crate::{
     refs::{Origin, RefChange, RefMap, RefName},
 };
 
-const JOURNAL_VERSION: u8 = 1;
-const CATALOG_VERSION: u8 = 1;
+const JOURNAL_VERSION: u8 = 2;
+const CATALOG_VERSION: u8 = 2;
 const HISTORY_VERSION: u8 = 1;
 
 /// One entry of a journal record.
@@ -48,24 +49,41 @@ pub(crate) struct TransactionEntry {
 #[derive(Debug, Clone)]
 pub(crate) struct CatalogRow {
     pub(crate) record: RepoRecord,
-    pub(crate) pool: PoolId,
     pub(crate) number: u64,
     pub(crate) time_millis: i64,
     pub(crate) actor: Arc<str>,
     pub(crate) cause: Cause,
     pub(crate) head: RefName,
+    pub(crate) fork: Option<ForkRow>,
+    /// Whether the repository has been deleted, and its objects and references stay for its forks.
+    pub(crate) is_retired: bool,
 }
 
+/// What the catalog holds of a fork's source.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ForkRow {
+    pub(crate) source: RepoId,
+    /// The source's version.
+    pub(crate) version: u64,
+    /// Whether the fork's reference rows are only what differs from that version's.
+    pub(crate) shares_references: bool,
+}
+
+const IS_FORK: u8 = 1;
+const SHARES_REFERENCES: u8 = 2;
+const IS_RETIRED: u8 = 4;
+
 impl CatalogRow {
-    pub(crate) fn new(record: &RepoRecord, pool: PoolId, version: &Version) -> Self {
+    pub(crate) fn new(repo: &RepoState, record: &RepoRecord, version: &Version) -> Self {
         Self {
             record: record.clone(),
-            pool,
             number: version.number,
             time_millis: version.time_millis,
             actor: version.actor.clone(),
             cause: version.cause,
             head: version.head.clone(),
+            fork: repo.fork_of.as_deref().map(ForkOf::row),
+            is_retired: false,
         }
     }
 
@@ -93,8 +111,8 @@ impl CatalogRow {
 
     pub(crate) fn decode(value: &[u8]) -> Result<Self> {
         let mut reader = Reader::new(unseal(value, "a catalog row")?);
-        check_version(&mut reader, CATALOG_VERSION, "a catalog row")?;
-        Self::read(&mut reader)
+        let version = check_version(&mut reader, CATALOG_VERSION, "a catalog row")?;
+        Self::read(&mut reader, version)
     }
 
     fn write(&self, out: &mut Vec<u8>) {
@@ -102,13 +120,20 @@ impl CatalogRow {
         put_bytes(out, self.record.description.as_bytes());
         out.push(self.record.durability as u8);
         put_varint(out, self.record.created_millis as u64);
-        put_varint(out, self.pool.0);
         put_varint(out, self.number);
         write_stamp(out, self.time_millis, &self.actor, self.cause);
         put_bytes(out, self.head.as_bytes());
+        let shares = self.fork.is_some_and(|fork| fork.shares_references);
+        let flags = [(self.fork.is_some(), IS_FORK), (shares, SHARES_REFERENCES), (self.is_retired, IS_RETIRED)];
+        out.push(flags.into_iter().filter(|(is_set, _)| *is_set).map(|(_, flag)| flag).sum());
+        if let Some(fork) = self.fork {
+            put_varint(out, fork.source.0);
+            put_varint(out, fork.version);
+        }
     }
 
-    fn read(reader: &mut Reader<'_>) -> Result<Self> {
+    /// Reads what a row, or a journal record, of this version holds.
+    fn read(reader: &mut Reader<'_>, version: u8) -> Result<Self> {
         let name = RepoName::new(reader.string()?).map_err(|error| Error::corrupt(error.message()))?;
         let description = reader.string()?.to_owned();
         let durability = match reader.byte()? {
@@ -117,12 +142,27 @@ impl CatalogRow {
             _ => return Err(Error::corrupt("a catalog row has an unknown durability")),
         };
         let created_millis = reader.varint()? as i64;
-        let pool = PoolId(reader.varint()?);
+        if version == 1 {
+            // The number of the pool, which was always the repository's.
+            reader.varint()?;
+        }
         let number = reader.varint()?;
         let (time_millis, actor, cause) = read_stamp(reader)?;
         let head = RefName::from_stored(reader.bytes()?);
         let record = RepoRecord { name, description, durability, created_millis };
-        Ok(Self { record, pool, number, time_millis, actor, cause, head })
+        let flags = if version == 1 { 0 } else { reader.byte()? };
+        if flags > IS_FORK + SHARES_REFERENCES + IS_RETIRED {
+            return Err(Error::corrupt("a catalog row has unknown parts"));
+        }
+        let fork = match flags & IS_FORK {
+            0 => None,
+            _ => Some(ForkRow {
+                source: RepoId(reader.varint()?),
+                version: reader.varint()?,
+                shares_references: flags & SHARES_REFERENCES != 0,
+            }),
+        };
+        Ok(Self { record, number, time_millis, actor, cause, head, fork, is_retired: flags & IS_RETIRED != 0 })
     }
 }
 
@@ -179,7 +219,8 @@ fn read_origin(reader: &mut Reader<'_>) -> Result<Origin> {
     Ok(Origin { version, base, from, created_millis, expires_millis })
 }
 
-/// A reference's row: its id; a reality's has its origin behind it.
+/// A reference's row: its id; a reality's has its origin behind it. Of a fork that shares references, an empty row
+/// stands for one that it has no more.
 pub(crate) struct RefRow;
 
 impl RefRow {
@@ -191,11 +232,18 @@ impl RefRow {
         out
     }
 
-    pub(crate) fn decode(value: &[u8]) -> Result<(Oid, Option<Origin>)> {
+    /// The row of a reference that the fork's source had and the fork has not.
+    pub(crate) const REMOVED: &'static [u8] = &[];
+
+    /// The reference, or `None` if it is [`RefRow::REMOVED`].
+    pub(crate) fn decode(value: &[u8]) -> Result<Option<(Oid, Option<Origin>)>> {
+        if value == Self::REMOVED {
+            return Ok(None);
+        }
         let mut reader = Reader::new(value);
         let oid = reader.oid()?;
         let origin = if reader.is_empty() { None } else { Some(read_origin(&mut reader)?) };
-        Ok((oid, origin))
+        Ok(Some((oid, origin)))
     }
 }
 
@@ -289,12 +337,12 @@ impl RecordWriter {
 pub(crate) fn read_record(value: &Bytes) -> Result<Vec<Entry>> {
     let body = unseal(value, "a journal record")?;
     let mut reader = Reader::new(body);
-    check_version(&mut reader, JOURNAL_VERSION, "a journal record")?;
+    let version = check_version(&mut reader, JOURNAL_VERSION, "a journal record")?;
     let mut entries = Vec::new();
     while !reader.is_empty() {
         entries.push(match reader.byte()? {
             TRANSACTION => Entry::Transaction(read_transaction(&mut reader)?),
-            REPO => Entry::Repo(RepoId(reader.varint()?), CatalogRow::read(&mut reader)?),
+            REPO => Entry::Repo(RepoId(reader.varint()?), CatalogRow::read(&mut reader, version)?),
             DELETED => Entry::Deleted(RepoId(reader.varint()?)),
             _ => return Err(Error::corrupt("a journal record has an unknown entry")),
         });
@@ -368,4 +416,35 @@ fn read_publication(reader: &mut Reader<'_>, seq: Seq, repo: RepoId, version: u6
     let (time_millis, actor, cause) = read_stamp(reader)?;
     let changes = read_changes(reader)?;
     Ok(Publication { seq, repo, version, time_millis, actor, cause, changes })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Version 1 had a pool's number and nothing of forks.
+    #[test]
+    fn rows_of_the_first_version_are_read() {
+        let mut row = vec![1];
+        put_bytes(&mut row, b"a/b");
+        put_bytes(&mut row, b"text");
+        row.push(2);
+        for number in [77, 5, 9] {
+            put_varint(&mut row, number);
+        }
+        write_stamp(&mut row, 99, "ada", Cause::Push);
+        put_bytes(&mut row, b"refs/heads/main");
+        seal(&mut row);
+        let found = CatalogRow::decode(&row).expect("a row of version 1");
+        assert_eq!((found.record.name.as_str(), found.record.created_millis, found.number), ("a/b", 77, 9));
+        assert_eq!((found.time_millis, found.head.as_bytes()), (99, &b"refs/heads/main"[..]));
+        assert!(found.fork.is_none() && !found.is_retired);
+
+        let mut journal = vec![1, REPO, 5];
+        journal.extend_from_slice(&row[1..row.len() - 4]);
+        journal.extend_from_slice(&[DELETED, 5]);
+        seal(&mut journal);
+        let entries = read_record(&journal.into()).expect("a record of version 1");
+        assert!(matches!(&entries[..], [Entry::Repo(RepoId(5), _), Entry::Deleted(RepoId(5))]));
+    }
 }

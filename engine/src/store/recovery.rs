@@ -4,7 +4,7 @@
 //! crash cut off are looked for, by their intents, and removed.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, atomic::Ordering},
 };
 
@@ -14,11 +14,12 @@ use super::{
     StoreOptions,
     core::Core,
     feed::{Feed, publication},
+    fork::{ForkOf, Purge},
     ids::{PoolId, RepoId, Seq},
     ingest::removal,
     journal::{Carried, JournalHandle, JournalQueue},
     record::{CatalogRow, Entry, RefRow, TransactionEntry, read_record},
-    settle::{Group, GroupEntry},
+    settle::{Group, GroupEntry, remove_repo},
     state::RepoState,
     version::{Previous, Version},
 };
@@ -48,8 +49,9 @@ pub(crate) fn open(backend: Arc<dyn Backend>, options: StoreOptions) -> Result<(
     let (handle, queue) = JournalHandle::new();
     let core = Arc::new(Core::new(backend, options, handle, Feed::new(next_seq, feed_floor), next_segment));
     let mut repos = read_catalog(&core)?;
-    read_references(&core, &mut repos)?;
+    read_references(&core, &repos)?;
     replay(&core, &mut repos, journal)?;
+    remove_unneeded(&core, &repos)?;
     let next_repo = next_repo(&*core.backend, repos.ids_seen)?;
     core.catalog.next_repo.store(next_repo, Ordering::Relaxed);
     for state in repos.by_id.into_values() {
@@ -59,8 +61,13 @@ pub(crate) fn open(backend: Arc<dyn Backend>, options: StoreOptions) -> Result<(
 }
 
 /// Repositories during opening.
+#[derive(Default)]
 struct Repos {
     by_id: HashMap<RepoId, Arc<RepoState>>,
+    /// Those that have been deleted and may have forks.
+    retired: HashMap<RepoId, Arc<RepoState>>,
+    /// Those whose deletion is in the journal: settling decides what stays of them.
+    deleted: HashSet<RepoId>,
     /// One more than the greatest id that was ever seen.
     ids_seen: u64,
 }
@@ -159,53 +166,114 @@ fn raise_ceiling(backend: &dyn Backend, key: &[u8], next: u64, step: u64) -> Res
 }
 
 fn read_catalog(core: &Core) -> Result<Repos> {
-    let mut repos = Repos { by_id: HashMap::new(), ids_seen: 1 };
+    let mut repos = Repos::default();
     for row in core.backend.scan(Family::Catalog, Scan::all())? {
         let (repo_key, value) = row?;
         let id = RepoId(key::trailing_u64(&repo_key)?);
-        let row = CatalogRow::decode(&value)?;
-        let state = RepoState::new(id, row.pool, row.record.clone(), row.version());
         repos.ids_seen = repos.ids_seen.max(id.0.saturating_add(1));
-        repos.by_id.insert(id, Arc::new(state));
+        repos.add(id, CatalogRow::decode(&value)?, None)?;
     }
     Ok(repos)
 }
 
-fn read_references(core: &Core, repos: &mut Repos) -> Result<()> {
-    let mut current: Option<(RepoId, RefMap)> = None;
-    // Realities of one call share their origin again.
-    let mut origins: HashMap<RepoId, Arc<Origin>> = HashMap::new();
-    let finish = |current: Option<(RepoId, RefMap)>| -> Result<()> {
-        let Some((id, refs)) = current else { return Ok(()) };
-        let state = repos.by_id.get(&id);
-        let state = state.ok_or_else(|| Error::corrupt(format!("references of repository {id}, which is unknown")))?;
-        let version = Version { refs, ..(**state.settled.load()).clone() };
-        set_version(state, Arc::new(version.clone()));
-        state.settled.store(Arc::new(version));
-        Ok(())
-    };
-    for row in core.backend.scan(Family::Refs, Scan::all())? {
-        let (ref_key, target) = row?;
-        let (id, name) = ref_key.split_at_checked(8).ok_or_else(|| Error::corrupt("a reference key is too short"))?;
-        let id = RepoId(key::trailing_u64(id)?);
-        let (oid, origin) = RefRow::decode(&target)?;
-        let origin = origin.map(|origin| match origins.get(&id) {
-            Some(known) if **known == origin => known.clone(),
-            _ => {
-                let origin = Arc::new(origin);
-                origins.insert(id, origin.clone());
-                origin
+impl Repos {
+    /// Adds a repository, a fork after its source; `refs` are those that a fork shares, if they are known.
+    fn add(&mut self, id: RepoId, row: CatalogRow, refs: Option<RefMap>) -> Result<Arc<RepoState>> {
+        let (first, is_retired) = (row.version(), row.is_retired);
+        let fork_of = match row.fork {
+            None => None,
+            Some(fork) => {
+                let source = self.any(fork.source);
+                let source = source.ok_or_else(|| Error::corrupt(format!("the source of fork {id} is unknown")))?;
+                source.pool.add_known_fork();
+                let shared = fork.shares_references.then(|| refs.clone().unwrap_or_default());
+                Some(ForkOf::new(source, fork.version, shared))
             }
-        });
-        if current.as_ref().is_none_or(|(at, _)| *at != id) {
-            finish(current.replace((id, RefMap::default())))?;
+        };
+        let version = Version { refs: refs.unwrap_or_default(), ..first };
+        let state = Arc::new(RepoState::new(id, row.record, version, fork_of));
+        if let Some(source) = row.fork.and_then(|fork| self.any(fork.source)) {
+            source.add_fork(&state);
         }
-        if let Some((_, refs)) = &mut current {
-            let set = refs.set_from(RefName::from_stored(name), oid, origin.as_ref());
-            set.map_err(|error| Error::corrupt(error.message()))?;
+        if is_retired {
+            self.retire(id, &state);
+        } else {
+            self.by_id.insert(id, state.clone());
+        }
+        Ok(state)
+    }
+
+    /// A repository, whether it has been deleted or not.
+    fn any(&self, id: RepoId) -> Option<&Arc<RepoState>> {
+        self.by_id.get(&id).or_else(|| self.retired.get(&id))
+    }
+
+    fn retire(&mut self, id: RepoId, state: &Arc<RepoState>) {
+        state.deleted.store(true, Ordering::Release);
+        state.gone.store(true, Ordering::Release);
+        self.by_id.remove(&id);
+        self.retired.insert(id, state.clone());
+    }
+}
+
+/// Brings every repository to its settled version.
+fn read_references(core: &Core, repos: &Repos) -> Result<()> {
+    let mut rows = core.backend.scan(Family::Refs, Scan::all())?;
+    let mut next = rows.next().transpose()?;
+    let mut bases = bases_of_forks(repos);
+    let mut ids: Vec<_> = repos.by_id.keys().chain(repos.retired.keys()).copied().collect();
+    ids.sort_unstable();
+    for id in ids {
+        let Some(state) = repos.any(id) else { continue };
+        let mut refs = RefMap::default();
+        if let Some(fork_of) = state.fork_of.as_ref().filter(|fork_of| fork_of.shares_references()) {
+            let fork = fork_of.row();
+            let base = bases.get(&fork.source).and_then(|versions| versions.get(&fork.version)).cloned().flatten();
+            refs = base.ok_or_else(|| Error::corrupt(format!("fork {id} is older than its source")))?;
+            fork_of.set_shared(refs.clone());
+        }
+        // Realities of one call share their origin again.
+        let mut last_origin: Option<Arc<Origin>> = None;
+        while let Some((ref_key, value)) = next.take_if(|(ref_key, _)| ref_key.starts_with(&id.0.to_be_bytes())) {
+            let name = RefName::from_stored(&ref_key[8..]);
+            match RefRow::decode(&value)? {
+                None => refs.remove(&name),
+                Some((oid, origin)) => {
+                    let origin = origin.map(|origin| match last_origin.take().filter(|last| **last == origin) {
+                        Some(last) => last,
+                        None => Arc::new(origin),
+                    });
+                    last_origin = origin.clone().or(last_origin);
+                    let set = refs.set_from(name, oid, origin.as_ref());
+                    set.map_err(|error| Error::corrupt(error.message()))?;
+                }
+            }
+            next = rows.next().transpose()?;
+        }
+        let version = Arc::new(Version { refs, ..(**state.settled.load()).clone() });
+        set_version(state, version.clone());
+        state.settled.store(version.clone());
+        // From the newest to the oldest, each made from the one after it.
+        let mut later = version;
+        for (number, base) in bases.get_mut(&id).into_iter().flatten().rev() {
+            later = core.earlier(state, &later, *number)?;
+            *base = Some(later.refs.clone());
         }
     }
-    finish(current)
+    match next {
+        Some(_) => Err(Error::corrupt("references of a repository that is unknown")),
+        None => Ok(()),
+    }
+}
+
+/// The versions whose references forks share, by source; to be filled.
+fn bases_of_forks(repos: &Repos) -> HashMap<RepoId, BTreeMap<u64, Option<RefMap>>> {
+    let mut bases: HashMap<_, BTreeMap<_, _>> = HashMap::new();
+    let forks = repos.by_id.values().chain(repos.retired.values()).filter_map(|state| state.fork_of.as_ref());
+    for fork in forks.map(|fork| fork.row()).filter(|fork| fork.shares_references) {
+        bases.entry(fork.source).or_default().insert(fork.version, None);
+    }
+    bases
 }
 
 fn set_version(state: &RepoState, version: Arc<Version>) {
@@ -213,6 +281,31 @@ fn set_version(state: &RepoState, version: Arc<Version>) {
     state.tip.store(version.clone());
     state.written.store(version.clone());
     state.published.store(version);
+}
+
+/// Removes what is kept of deleted repositories for forks that there are no more, as a fork whose creation a crash cut
+/// off.
+fn remove_unneeded(core: &Core, repos: &Repos) -> Result<()> {
+    let retired = repos.retired.iter().filter(|(id, _)| !repos.deleted.contains(id)).map(|(_, state)| &state.pool);
+    retired.clone().for_each(|pool| {
+        pool.retire();
+    });
+    let purge = Purge::plan(retired.clone().filter(|pool| pool.forks() == 0));
+    let mut batch = Batch::new();
+    purge.gone.keys().for_each(|pool| remove_repo(&mut batch, *pool));
+    if batch.is_empty() {
+        return Ok(());
+    }
+    batch.uses_reserve = true;
+    match core.backend.write(batch, Sync::No) {
+        // A store on a full disk still opens for reading; the next opening finds them again.
+        Err(error) if error.kind != BackendErrorKind::Full => Err(error.into()),
+        Err(_) => Ok(()),
+        Ok(()) => {
+            purge.apply(std::iter::empty());
+            Ok(())
+        }
+    }
 }
 
 /// Applies the unsettled journal and queues it for settling.
@@ -243,17 +336,23 @@ fn replay_entry(core: &Arc<Core>, repos: &mut Repos, entry: Entry) -> Result<Gro
                     GroupEntry::Recorded(state.clone())
                 }
                 None => {
-                    let version = row.version();
-                    let state = Arc::new(RepoState::new(id, row.pool, row.record, version));
-                    repos.by_id.insert(id, state.clone());
-                    GroupEntry::Created(state)
+                    let refs = match row.fork {
+                        None => None,
+                        Some(fork) => {
+                            let source = repos.any(fork.source);
+                            let source = source.ok_or_else(|| Error::corrupt("a fork's source is unknown"))?;
+                            let base = core.earlier(source, &source.published.load_full(), fork.version)?;
+                            Some(base.refs.clone())
+                        }
+                    };
+                    GroupEntry::Created(repos.add(id, row, refs)?)
                 }
             }
         }
         Entry::Deleted(id) => {
             let state = known(repos, id)?;
-            state.deleted.store(true, Ordering::Release);
-            repos.by_id.remove(&id);
+            repos.retire(id, &state);
+            repos.deleted.insert(id);
             GroupEntry::Deleted(state)
         }
         Entry::Transaction(entry) => replay_transaction(core, &known(repos, entry.repo)?, entry)?,
@@ -281,6 +380,7 @@ fn replay_transaction(core: &Arc<Core>, repo: &Arc<RepoState>, entry: Transactio
     });
     set_version(repo, version.clone());
     let carried = Carried::claim(core, &repo.pool, entry.objects)?;
+    carried.set_accepted(version.number);
     carried.set_live();
     let publication = publication(entry.seq, repo.id, &version, entry.changes);
     Ok(GroupEntry::Transaction { repo: repo.clone(), version, carried, publication })

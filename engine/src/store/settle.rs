@@ -18,7 +18,8 @@ use parking_lot::{Condvar, Mutex};
 use super::{
     core::Core,
     feed::{Publication, publication},
-    ids::{RepoId, Seq},
+    fork::Purge,
+    ids::{PoolId, RepoId, Seq},
     ingest::{Ingest, Staged},
     journal::Carried,
     record::{CatalogRow, FeedRow, RefRow, VersionRow},
@@ -29,6 +30,7 @@ use crate::{
     ErrorKind, Result,
     backend::{BackendErrorKind, Batch, Family, Sync, key},
     block::Base,
+    object::Oid,
     refs::RefName,
 };
 
@@ -187,9 +189,12 @@ fn settle_until_stopped(core: &Arc<Core>) {
             queue.groups.iter().take_while(within).cloned().collect::<Vec<_>>()
         };
         match settle_groups(core, &groups) {
-            Ok(()) => {
+            Ok(purge) => {
                 retrying = false;
                 forget_groups(core, groups);
+                if !purge.gone.is_empty() {
+                    core.table.forget_pools(&purge.gone.into_keys().collect());
+                }
             }
             Err(error) if *error.kind() == ErrorKind::StorageFull => {
                 core.health.set_full(error.message());
@@ -232,8 +237,7 @@ fn forget_groups(core: &Core, groups: Vec<Arc<Group>>) {
         for entry in group.entries {
             match entry {
                 GroupEntry::Transaction { repo, carried, .. } => carried.release(core, &repo.pool),
-                GroupEntry::Deleted(repo) => core.table.forget_pool(repo.pool.id),
-                GroupEntry::Created(_) | GroupEntry::Recorded(_) => {}
+                GroupEntry::Created(_) | GroupEntry::Recorded(_) | GroupEntry::Deleted(_) => {}
             }
         }
     }
@@ -243,8 +247,9 @@ fn forget_groups(core: &Core, groups: Vec<Arc<Group>>) {
 struct Outcome<'a> {
     repo: &'a Arc<RepoState>,
     version: Option<&'a Arc<Version>>,
-    carried: Vec<&'a Carried>,
-    refs: BTreeMap<&'a RefName, Option<crate::object::Oid>>,
+    /// With the versions that brought them.
+    carried: Vec<(u64, &'a Carried)>,
+    refs: BTreeMap<&'a RefName, Option<Oid>>,
     deleted: bool,
 }
 
@@ -254,7 +259,7 @@ impl<'a> Outcome<'a> {
     }
 }
 
-fn settle_groups(core: &Arc<Core>, groups: &[Arc<Group>]) -> Result<()> {
+fn settle_groups(core: &Arc<Core>, groups: &[Arc<Group>]) -> Result<Purge> {
     let mut batch = Batch::new();
     let mut outcomes: HashMap<RepoId, Outcome<'_>> = HashMap::new();
     for group in groups {
@@ -265,7 +270,7 @@ fn settle_groups(core: &Arc<Core>, groups: &[Arc<Group>]) -> Result<()> {
             match entry {
                 GroupEntry::Transaction { version, carried, publication, .. } => {
                     outcome.version = Some(version);
-                    outcome.carried.push(carried);
+                    outcome.carried.push((version.number, carried));
                     let changes = publication.changes.refs.iter();
                     outcome.refs.extend(changes.map(|change| (&change.name, change.after)));
                     let row = VersionRow::encode(publication);
@@ -282,13 +287,19 @@ fn settle_groups(core: &Arc<Core>, groups: &[Arc<Group>]) -> Result<()> {
             }
         }
     }
+    let deleted = || outcomes.values().filter(|outcome| outcome.deleted).map(|outcome| &outcome.repo.pool);
+    let purge = Purge::plan(deleted());
+    purge.gone.keys().for_each(|pool| remove_repo(&mut batch, *pool));
     let mut staged = Vec::new();
-    for outcome in outcomes.values() {
-        if outcome.deleted {
-            purge(&mut batch, outcome.repo);
-        } else {
-            settle_repo(core, &mut batch, outcome, &mut staged)?;
-        }
+    let mut parting = Vec::new();
+    for outcome in outcomes.values().filter(|outcome| !purge.gone.contains_key(&outcome.repo.pool.id)) {
+        parting.extend(settle_repo(core, &mut batch, outcome, &mut staged)?.map(|first| (outcome.repo, first)));
+    }
+    let shared = staged.iter().any(|settled: &Settled<'_>| settled.staged.pool().is_shared());
+    let id_rows = shared.then(|| core.id_rows.lock());
+    let mut batched = HashSet::new();
+    for settled in &staged {
+        core.put_rows(&mut batch, &settled.staged, |oid| settled.since(oid), &mut batched)?;
     }
     let feed_floor = core.trim_feed(&mut batch)?;
     batch.uses_reserve = true;
@@ -298,14 +309,18 @@ fn settle_groups(core: &Arc<Core>, groups: &[Arc<Group>]) -> Result<()> {
         core.feed.raise_floor(floor);
     }
     // Unsynced: should it be lost, the journal is still there.
-    if let Err(error) = core.backend.write(batch, Sync::No) {
+    let written = core.backend.write(batch, Sync::No);
+    drop(id_rows);
+    let keep = || staged.iter().for_each(|settled| settled.staged.keep());
+    if let Err(error) = written {
         if error.kind != BackendErrorKind::Full {
             // It may have been written; the next opening finds out by the intents.
-            staged.iter().for_each(Staged::keep);
+            keep();
         }
         return Err(error.into());
     }
-    staged.iter().for_each(Staged::keep);
+    keep();
+    purge.apply(deleted());
     for entry in groups.iter().flat_map(|group| &group.entries) {
         if let GroupEntry::Transaction { repo, version, .. } = entry {
             // From here on the rows lead to what was before.
@@ -313,15 +328,27 @@ fn settle_groups(core: &Arc<Core>, groups: &[Arc<Group>]) -> Result<()> {
             repo.settled.store(version.clone());
         }
     }
-    Ok(())
+    for (repo, first) in parting {
+        // What does not fit now is done when the next group settles.
+        match core.part_forks(repo, first) {
+            Err(error) if *error.kind() != ErrorKind::StorageFull => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(purge)
 }
 
-fn settle_repo(core: &Arc<Core>, batch: &mut Batch, outcome: &Outcome<'_>, staged: &mut Vec<Staged>) -> Result<()> {
+/// Adds to `batch` what the groups make of a repository; gives the version that its history could begin with if its
+/// forks did not need what is before.
+fn settle_repo<'a>(
+    core: &Arc<Core>,
+    batch: &mut Batch,
+    outcome: &Outcome<'a>,
+    staged: &mut Vec<Settled<'a>>,
+) -> Result<Option<u64>> {
     let repo = outcome.repo;
-    if outcome.carried.iter().any(|carried| carried.objects().len() > 0) {
-        let segment = write_objects(core, repo, &outcome.carried)?;
-        segment.write_rows(batch);
-        staged.push(segment);
+    if outcome.carried.iter().any(|(_, carried)| carried.objects().len() > 0) {
+        staged.push(write_objects(core, repo, &outcome.carried)?);
     }
     for (name, target) in &outcome.refs {
         match target {
@@ -330,22 +357,46 @@ fn settle_repo(core: &Arc<Core>, batch: &mut Batch, outcome: &Outcome<'_>, stage
                 let row = RefRow::encode(oid, reality.map(|reality| &*reality.origin));
                 batch.put(Family::Refs, key::reference(repo.id, name), row);
             }
+            None if repo.fork_of.as_ref().is_some_and(|fork| fork.shares(name)) => {
+                batch.put(Family::Refs, key::reference(repo.id, name), RefRow::REMOVED)
+            }
             None => batch.delete(Family::Refs, key::reference(repo.id, name)),
         }
     }
     // Without a transaction among these groups, the row keeps the version that is settled.
     let settled = repo.settled.load();
     let version = outcome.version.unwrap_or(&settled);
-    core.trim_history(repo, version.number, batch)?;
-    let row = CatalogRow::new(&repo.record.load(), repo.pool.id, version);
+    let parting = core.trim_history(repo, version.number, batch)?;
+    let mut row = CatalogRow::new(repo, &repo.record.load(), version);
+    row.is_retired = outcome.deleted;
     batch.put(Family::Catalog, key::repo(repo.id), row.encode());
-    Ok(())
+    Ok(parting)
 }
 
-fn write_objects(core: &Arc<Core>, repo: &Arc<RepoState>, carried: &[&Carried]) -> Result<Staged> {
-    let mut seen = HashSet::new();
-    let mut objects: Vec<_> = carried.iter().flat_map(|carried| carried.objects()).collect();
-    objects.retain(|object| seen.insert(object.oid));
+/// The objects of a repository's journal, in blocks.
+struct Settled<'a> {
+    staged: Staged,
+    /// Which version brought each first.
+    since: HashMap<&'a Oid, u64>,
+}
+
+impl Settled<'_> {
+    fn since(&self, oid: &Oid) -> u64 {
+        self.since.get(oid).copied().unwrap_or_default()
+    }
+}
+
+fn write_objects<'a>(core: &Arc<Core>, repo: &Arc<RepoState>, carried: &[(u64, &'a Carried)]) -> Result<Settled<'a>> {
+    let mut since = HashMap::new();
+    let mut objects = Vec::new();
+    for (version, carried) in carried {
+        for object in carried.objects() {
+            if let std::collections::hash_map::Entry::Vacant(vacant) = since.entry(&object.oid) {
+                vacant.insert(*version);
+                objects.push(object);
+            }
+        }
+    }
     // Like beside like; otherwise in the order in which they came.
     objects.sort_by_key(|object| object.kind);
     let ingest = Ingest::for_settling(core.clone(), repo.clone());
@@ -354,17 +405,18 @@ fn write_objects(core: &Arc<Core>, repo: &Arc<RepoState>, carried: &[&Carried]) 
         lane.add(object.oid, object.kind, object.data.len() as u64, Base::Whole, &object.data)?;
     }
     lane.finish()?;
-    ingest.finish()
+    Ok(Settled { staged: ingest.finish()?, since })
 }
 
-/// Removes everything of a repository.
-fn purge(batch: &mut Batch, repo: &RepoState) {
-    batch.delete(Family::Catalog, key::repo(repo.id));
+/// Adds to `batch` the removal of everything of a repository, given its pool.
+pub(super) fn remove_repo(batch: &mut Batch, pool: PoolId) {
+    let repo = RepoId(pool.0);
+    batch.delete(Family::Catalog, key::repo(repo));
     let ranges = [
-        (Family::Refs, key::repo(repo.id)),
-        (Family::History, key::versions(repo.id)),
-        (Family::Ids, key::pool(repo.pool.id)),
-        (Family::Blocks, key::pool(repo.pool.id)),
+        (Family::Refs, key::repo(repo)),
+        (Family::History, key::versions(repo)),
+        (Family::Ids, key::pool(pool)),
+        (Family::Blocks, key::pool(pool)),
     ];
     for (family, prefix) in ranges {
         if let Some(end) = key::after_prefix(&prefix) {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{state::Repo, table::Scope, version::Version};
+use super::{ids::PoolId, state::Repo, table::Scope, version::Version};
 use crate::{
     Error, Result,
     block::Location,
@@ -21,6 +21,13 @@ pub struct Object {
     pub data: Bytes,
 }
 
+/// Where a stored object is, in the pool of the repository or one that it was forked from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    pub(crate) pool: PoolId,
+    pub(crate) location: Location,
+}
+
 /// A record as it is stored, for those who can pass a delta on.
 #[derive(Debug, Clone)]
 pub struct Stored {
@@ -29,7 +36,7 @@ pub struct Stored {
     /// The object's size in bytes.
     pub size: u64,
     /// The record that the body is a delta against; `None` if the body is the object.
-    pub base: Option<Location>,
+    pub base: Option<Place>,
     /// The object, or a delta in git's instructions.
     pub body: Bytes,
 }
@@ -159,27 +166,36 @@ impl Snapshot {
     ///
     /// # Errors
     /// As [`Snapshot::try_object`].
-    pub fn locate(&self, oids: &[Oid]) -> Result<Vec<Option<Location>>> {
+    pub fn locate(&self, oids: &[Oid]) -> Result<Vec<Option<Place>>> {
         self.repo.core.locate(&self.repo.state.pool, oids)
     }
 
-    /// The record at a location that [`Snapshot::locate`] gave.
+    /// The record at a place that [`Snapshot::locate`] gave.
     ///
     /// # Errors
     /// As [`Snapshot::try_object`]; [`crate::ErrorKind::NotFound`] if it has been rewritten since.
-    pub fn record(&self, location: Location) -> Result<Stored> {
-        self.repo.core.record(&self.repo.state.pool, location)
+    pub fn record(&self, place: Place) -> Result<Stored> {
+        self.repo.core.record_at(&self.repo.state.pool, place)
     }
 
-    /// The ids of objects that begin so, at most `limit`, of those that are stored.
+    /// The ids of objects that begin so, at most `limit`.
     ///
     /// # Errors
     /// As [`Snapshot::try_object`].
     pub fn ids_with_prefix(&self, prefix: &crate::object::OidPrefix, limit: usize) -> Result<Vec<Oid>> {
         let (from, to) = prefix.range();
         let pool = &self.repo.state.pool;
-        let mut found = self.repo.core.ids_between(pool, &from, &to, limit)?;
-        found.extend(self.repo.core.table.ids_between(pool.id, &from, &to, self.scope));
+        // In this order: what leaves flight is stored.
+        let mut found = match self.scope {
+            Scope::Live => Vec::new(),
+            Scope::Any | Scope::Accepted => pool.ids_in_flight(&from, &to),
+        };
+        found.extend(self.repo.core.ids_between(pool, &from, &to, limit)?);
+        let mut scope = self.scope;
+        for (layer, until) in pool.layers() {
+            found.extend(self.repo.core.table.ids_between(layer.id, &from, &to, scope, until));
+            scope = Scope::Live;
+        }
         found.sort_unstable();
         found.dedup();
         found.truncate(limit);

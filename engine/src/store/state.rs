@@ -6,76 +6,18 @@ use std::sync::{
 };
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 
 use super::{
     core::Core,
+    fork::{ForkOf, Forks},
     history::MemoryHistory,
     ids::{Cause, Durability, PoolId, RepoId, RepoName, RepoSettings},
-    ingest::{IdRow, Staged},
+    pool::Pool,
     snapshot::Snapshot,
-    table::Scope,
     transaction::Transaction,
     version::Version,
 };
-use crate::object::Oid;
-
-/// The set of objects that a repository (and its forks) share.
-pub(crate) struct Pool {
-    pub(crate) id: PoolId,
-    /// Blocks and ids of a memory repository; `None` where they are in the backend.
-    pub(crate) memory: Option<MemoryPool>,
-    /// Segments whose version is in `tip`, or about to be, and whose rows are not written yet. Writers add before they
-    /// advance `tip`; the journal (or the writer of a memory repository) removes once the rows are there or the version
-    /// is not.
-    pub(crate) in_flight: RwLock<Vec<Staged>>,
-}
-
-impl Pool {
-    pub(crate) fn enter_flight(&self, staged: &[Staged]) {
-        if !staged.is_empty() {
-            self.in_flight.write().extend_from_slice(staged);
-        }
-    }
-
-    /// The segment in flight that holds an object in scope.
-    pub(crate) fn in_flight(&self, oid: &Oid, scope: Scope) -> Option<Staged> {
-        if scope == Scope::Live {
-            return None;
-        }
-        loop {
-            let found = self.in_flight.read().iter().find(|staged| staged.header(oid).is_some()).cloned()?;
-            if scope == Scope::Any || found.is_accepted() {
-                return Some(found);
-            }
-            // Between its claims and its success or failure: see `Scope::Accepted`.
-            std::thread::yield_now();
-        }
-    }
-
-    pub(crate) fn leave_flight(&self, staged: &[Staged]) {
-        if !staged.is_empty() {
-            let mut in_flight = self.in_flight.write();
-            for gone in staged {
-                if let Some(at) = in_flight.iter().position(|other| other.is_same(gone)) {
-                    in_flight.swap_remove(at);
-                }
-            }
-        }
-    }
-}
-
-/// Blocks that never leave memory.
-#[derive(Default)]
-pub(crate) struct MemoryPool {
-    pub(crate) ids: papaya::HashMap<Oid, IdRow>,
-    pub(crate) blocks: papaya::HashMap<(u32, u32), Bytes>,
-    /// Bytes held for this pool: blocks, rows, and objects in the table. Written by its writers.
-    pub(crate) held_bytes: AtomicU64,
-    /// Those of blocks, rows and the history alone.
-    pub(crate) block_bytes: AtomicU64,
-}
 
 /// What the catalog records of a repository.
 #[derive(Debug, Clone)]
@@ -89,7 +31,10 @@ pub(crate) struct RepoRecord {
 /// One repository in memory.
 pub(crate) struct RepoState {
     pub(crate) id: RepoId,
-    pub(crate) pool: Pool,
+    pub(crate) pool: Arc<Pool>,
+    /// What it was forked from; `None` if it was created empty.
+    pub(crate) fork_of: Option<Box<ForkOf>>,
+    pub(crate) forks: Forks,
     /// Written by the journal thread (or the caller, for memory repositories) when a change is durable.
     pub(crate) record: ArcSwap<RepoRecord>,
     /// The newest version, durable or not. Advanced by writers with compare-and-swap, reset by the journal thread.
@@ -118,14 +63,16 @@ pub(crate) struct RepoState {
 
 impl RepoState {
     /// A repository whose newest, published and settled version is `version`.
-    pub(crate) fn new(id: RepoId, pool: PoolId, record: RepoRecord, version: Version) -> Self {
+    pub(crate) fn new(id: RepoId, record: RepoRecord, version: Version, fork_of: Option<ForkOf>) -> Self {
         let is_memory = record.durability == Durability::Memory;
-        let memory = is_memory.then(MemoryPool::default);
         let memory_history = is_memory.then(MemoryHistory::default);
         let version = Arc::new(version);
+        let base = fork_of.as_ref().map(ForkOf::base);
         Self {
             id,
-            pool: Pool { id: pool, memory, in_flight: RwLock::default() },
+            pool: Arc::new(Pool::new(PoolId::of(id), base, is_memory)),
+            fork_of: fork_of.map(Box::new),
+            forks: Forks::default(),
             record: ArcSwap::from_pointee(record),
             tip: ArcSwap::new(version.clone()),
             published: ArcSwap::new(version.clone()),

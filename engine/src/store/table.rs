@@ -6,7 +6,7 @@
 //! at once. Entries of memory repositories keep their claim until the repository is deleted.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     hash::{BuildHasherDefault, Hash, Hasher},
     sync::{
         Arc,
@@ -67,6 +67,8 @@ pub(crate) struct Entry {
     /// Only grows: [`CLAIMED`], then [`ACCEPTED`] by the writer whose transaction is in `tip`, then [`LIVE`] by the
     /// publisher (journal thread, or the writer of a memory repository) once the object is as durable as promised.
     state: AtomicU8,
+    /// The first version that is known to have brought the object; only shrinks.
+    since: AtomicU64,
     /// Counted by writers and the settler; [`DEAD`] once and for all when the entry leaves the table.
     claims: AtomicU32,
     /// Set by readers, cleared by the clock's hand.
@@ -76,8 +78,9 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    /// Tells that a transaction that carries the object is in `tip`.
-    pub(crate) fn set_accepted(&self) {
+    /// Tells that a transaction that carries the object is in `tip`, and which version it made.
+    pub(crate) fn set_accepted(&self, version: u64) {
+        self.since.fetch_min(version, Ordering::Relaxed);
         self.state.fetch_max(ACCEPTED, Ordering::Release);
     }
 
@@ -143,8 +146,8 @@ impl ObjectTable {
         }
     }
 
-    /// The object, if it is in memory and in scope.
-    pub(crate) fn get(&self, pool: PoolId, oid: &Oid, scope: Scope) -> Option<Object> {
+    /// The object, if it is in memory and in scope, and a version up to `until` is known to have brought it.
+    pub(crate) fn get(&self, pool: PoolId, oid: &Oid, scope: Scope, until: u64) -> Option<Object> {
         let map = self.map.pin();
         let key = Key { pool, oid: *oid };
         let mut entry = map.get(&key)?;
@@ -158,6 +161,9 @@ impl ObjectTable {
                     entry = map.get(&key)?;
                 }
             }
+        }
+        if until != u64::MAX && entry.since.load(Ordering::Relaxed) > until {
+            return None;
         }
         if !entry.hot.load(Ordering::Relaxed) {
             entry.hot.store(true, Ordering::Relaxed);
@@ -184,6 +190,7 @@ impl ObjectTable {
                 kind,
                 data: data.clone(),
                 state: AtomicU8::new(CLAIMED),
+                since: AtomicU64::new(u64::MAX),
                 claims: AtomicU32::new(1),
                 hot: AtomicBool::new(true),
                 in_ring: AtomicBool::new(false),
@@ -210,8 +217,8 @@ impl ObjectTable {
         }
     }
 
-    /// Keeps an object that was read from the backend.
-    pub(crate) fn insert_loaded(&self, pool: PoolId, oid: Oid, object: &Object) {
+    /// Keeps an object that was read from the backend, where it is since a version.
+    pub(crate) fn insert_loaded(&self, pool: PoolId, oid: Oid, object: &Object, since: u64) {
         if object.data.len() as u64 > self.limit_bytes / 8 {
             return;
         }
@@ -221,6 +228,7 @@ impl ObjectTable {
             kind: object.kind,
             data: object.data.clone(),
             state: AtomicU8::new(LIVE),
+            since: AtomicU64::new(since),
             claims: AtomicU32::new(0),
             hot: AtomicBool::new(false),
             in_ring: AtomicBool::new(false),
@@ -287,19 +295,20 @@ impl ObjectTable {
     }
 
     /// The visible objects in memory from `from` to `to`, both included; walks the whole table.
-    pub(crate) fn ids_between(&self, pool: PoolId, from: &Oid, to: &Oid, scope: Scope) -> Vec<Oid> {
+    pub(crate) fn ids_between(&self, pool: PoolId, from: &Oid, to: &Oid, scope: Scope, until: u64) -> Vec<Oid> {
         let map = self.map.pin();
         let fits = |key: &Key| key.pool == pool && (from..=to).contains(&&key.oid);
         map.iter()
             .filter(|(key, entry)| fits(key) && (scope != Scope::Live || entry.is_live()))
+            .filter(|(_, entry)| until == u64::MAX || entry.since.load(Ordering::Relaxed) <= until)
             .map(|(key, _)| key.oid)
             .collect()
     }
 
-    /// Drops every entry of a pool whose repository is gone.
-    pub(crate) fn forget_pool(&self, pool: PoolId) {
+    /// Drops every entry of pools that nobody needs any more; walks the whole table.
+    pub(crate) fn forget_pools(&self, pools: &BTreeSet<PoolId>) {
         let map = self.map.pin();
-        for (key, entry) in map.iter().filter(|(key, _)| key.pool == pool) {
+        for (key, entry) in map.iter().filter(|(key, _)| pools.contains(&key.pool)) {
             if entry.claims.swap(DEAD, Ordering::AcqRel) != DEAD {
                 let _ = map.remove_if(key, |_, found| Arc::ptr_eq(found, entry));
                 self.used_bytes.fetch_sub(entry.bytes(), Ordering::Relaxed);

@@ -320,14 +320,14 @@ impl Prepared {
                 return Err(error);
             }
         };
-        carried.set_accepted();
+        carried.set_accepted(version.number);
         transaction.staged.iter().for_each(Staged::set_accepted);
         core.counters.published.fetch_add(1, Ordering::Relaxed);
         let number = version.number;
         if durability == Durability::Memory {
             carried.set_live();
             carried.keep(core, &state.pool);
-            transaction.staged.iter().for_each(Staged::insert_in_memory);
+            transaction.staged.iter().for_each(|staged| staged.insert_in_memory(version.number));
             state.publish(&version);
             state.pool.leave_flight(&transaction.staged);
             core.feed.append(state, &version, changes, |publication, version| {

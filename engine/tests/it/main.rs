@@ -7,6 +7,7 @@ mod commit;
 mod conflict;
 mod failure;
 mod feed;
+mod fork;
 mod helper;
 mod history;
 mod model;

@@ -39,6 +39,7 @@ enum Op {
     Create(usize),
     Delete(usize),
     Rename(usize, usize),
+    Fork(usize, usize),
     /// Edits by reference: what is expected, and whether the reference is set or deleted.
     Edit(usize, BTreeMap<usize, (Expect, bool)>),
     EditWhileFull(usize, usize),
@@ -56,6 +57,7 @@ fn any_op() -> impl Strategy<Value = Op> {
         3 => repo().prop_map(Op::Create),
         1 => repo().prop_map(Op::Delete),
         1 => (repo(), repo()).prop_map(|(from, to)| Op::Rename(from, to)),
+        2 => (repo(), repo()).prop_map(|(from, to)| Op::Fork(from, to)),
         20 => (repo(), edits).prop_map(|(repo, edits)| Op::Edit(repo, edits)),
         1 => (repo(), 0..REFS.len()).prop_map(|(repo, name)| Op::EditWhileFull(repo, name)),
         2 => Just(Op::Settle),
@@ -109,6 +111,7 @@ impl World {
                 None => assert_eq!(kind(self.store.delete(&repo_name(REPOS[*at]))), ErrorKind::NotFound),
             },
             Op::Rename(from, to) => self.rename(REPOS[*from], REPOS[*to]),
+            Op::Fork(from, to) => self.fork(REPOS[*from], REPOS[*to]),
             Op::Edit(at, edits) => self.edit(REPOS[*at], edits),
             Op::EditWhileFull(at, name) => self.edit_while_full(REPOS[*at], &reference(*name)),
             Op::Settle => self.store.settle(),
@@ -143,6 +146,19 @@ impl World {
                 assert_eq!(outcome.unwrap().name(), repo_name(to));
                 let repository = self.repos.remove(from).unwrap();
                 self.repos.insert(to, repository);
+            }
+        }
+    }
+
+    fn fork(&mut self, from: &'static str, to: &'static str) {
+        let outcome = self.store.fork(&repo_name(from), &repo_name(to), "forker");
+        match (self.repos.get(from).cloned(), self.repos.contains_key(to)) {
+            (None, _) => assert_eq!(kind(outcome), ErrorKind::NotFound),
+            (Some(_), true) => assert_eq!(kind(outcome), ErrorKind::Exists),
+            (Some(source), false) => {
+                outcome.unwrap();
+                let time_millis = source.time_millis.max(self.clock.load(Ordering::Relaxed));
+                self.repos.insert(to, Repository { version: 1, time_millis, ..source });
             }
         }
     }

@@ -160,7 +160,7 @@ fn newer_formats_and_damage_are_refused() {
     for (from, family) in [(&journal, Family::Journal), (&settled, Family::Catalog)] {
         let error = reopen(from, family, b"", newer).err().unwrap();
         assert_eq!(error.kind(), &ErrorKind::Corrupt, "{}", family.name());
-        assert!(error.message().contains("version 2"), "{error}");
+        assert!(error.message().contains("version 3"), "{error}");
         for at in [0, 3, 9] {
             assert_eq!(kind(reopen(from, family, b"", |value| value[at] ^= 0x10)), ErrorKind::Corrupt, "byte {at}");
             assert_eq!(kind(reopen(from, family, b"", |value| value.truncate(at))), ErrorKind::Corrupt, "cut at {at}");

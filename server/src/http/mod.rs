@@ -17,6 +17,7 @@ mod commits;
 mod conditional;
 mod content;
 mod extract;
+mod forks;
 mod grep;
 mod idempotency;
 mod openapi;
@@ -72,6 +73,8 @@ fn api(bodies: Bodies) -> OpenApiRouter<Arc<App>> {
         .routes(routes!(repos::list, repos::create))
         // /api/v1/repos/{id}
         .routes(routes!(repos::show, repos::update, repos::remove).layer(settings_turn))
+        // /api/v1/repos/{id}/fork
+        .routes(routes!(forks::create))
         // /api/v1/repos/{id}/commits
         .routes(routes!(commits::list, commits::create))
         // /api/v1/repos/{id}/commits/{rev}
@@ -161,6 +164,7 @@ mod tests {
             "get /{id}",
             "patch /{id}",
             "delete /{id}",
+            "post /{id}/fork",
             "get /{id}/commits",
             "post /{id}/commits",
             "get /{id}/commits/{rev}",

@@ -37,7 +37,7 @@ pub(super) struct SettingsTurn(Arc<Mutex<()>>);
 pub(super) struct RepoInfo {
     /// One to three segments joined by `/`; percent-encoded in paths (`team%2Fsite`).
     #[schema(example = "team/site")]
-    id: String,
+    pub(super) id: String,
     description: String,
     /// The branch that `HEAD` names; it need not exist yet.
     #[schema(example = "main")]
@@ -56,6 +56,10 @@ pub(super) struct RepoInfo {
     branches: usize,
     /// The default branch's commit; null if there is none yet.
     head: Option<String>,
+    /// The repository that it was forked from; null if there is none, or none any more.
+    forked_from: Option<String>,
+    /// How many repositories have been forked from it and not been deleted.
+    forks: usize,
 }
 
 /// Repositories in the order of their ids.
@@ -241,7 +245,7 @@ pub(super) async fn remove(
 }
 
 impl RepoInfo {
-    fn of(repo: &Repo) -> Self {
+    pub(super) fn of(repo: &Repo) -> Self {
         Self::at(&repo.snapshot())
     }
 
@@ -259,11 +263,13 @@ impl RepoInfo {
             version: snapshot.version().number,
             branches: snapshot.references_with_prefix(b"refs/heads/").count(),
             head: snapshot.reference(snapshot.head()).map(|oid| oid.to_string()),
+            forked_from: repo.forked_from().map(|name| name.as_str().to_owned()),
+            forks: repo.fork_count(),
             description: settings.description,
         }
     }
 
-    fn etag(&self) -> Result<ETag, Problem> {
+    pub(super) fn etag(&self) -> Result<ETag, Problem> {
         let body = serde_json::to_vec(self).unwrap_or_default();
         ETag::of_bytes(&body)
     }

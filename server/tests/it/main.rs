@@ -35,6 +35,7 @@ mod push;
 mod refused;
 mod rest_bad;
 mod rest_commits;
+mod rest_forks;
 mod rest_read;
 mod rest_realities;
 mod rest_repos;

@@ -14,8 +14,7 @@ use std::{
 
 use flate2::{Compress, Compression, FlushCompress, Status};
 use govc_engine::{
-    Error, ErrorKind, Kind, Oid, Reach, ReachOptions, Repo, Result, Similar, Snapshot,
-    block::{Location, make_delta},
+    Error, ErrorKind, Kind, Oid, Place, Reach, ReachOptions, Repo, Result, Similar, Snapshot, block::make_delta,
     object::PackHasher,
 };
 
@@ -241,7 +240,7 @@ enum Source {
     /// An entry of the kept pack, copied.
     Kept(u32),
     /// A record, deflated.
-    Record(Location),
+    Record(Place),
     /// An object that is in memory or the journal only.
     Object,
 }
@@ -253,7 +252,7 @@ struct Plan {
     sent: HashSet<Oid>,
     similar: HashMap<Oid, Similar>,
     /// The object of each record that is sent.
-    by_location: HashMap<Location, Oid>,
+    by_place: HashMap<Place, Oid>,
 }
 
 impl Plan {
@@ -279,14 +278,14 @@ impl Plan {
                 _ => others.push((*oid, *kind)),
             }
         }
-        let mut by_location = HashMap::with_capacity(others.len());
+        let mut by_place = HashMap::with_capacity(others.len());
         let oids: Vec<Oid> = others.iter().map(|(oid, _)| *oid).collect();
         for (chunk, kinds) in oids.chunks(4096).zip(others.chunks(4096)) {
-            for ((oid, kind), location) in kinds.iter().zip(snapshot.locate(chunk)?) {
-                let source = match location {
-                    Some(location) => {
-                        by_location.insert(location, *oid);
-                        Source::Record(location)
+            for ((oid, kind), place) in kinds.iter().zip(snapshot.locate(chunk)?) {
+                let source = match place {
+                    Some(place) => {
+                        by_place.insert(place, *oid);
+                        Source::Record(place)
                     }
                     None => Source::Object,
                 };
@@ -297,10 +296,10 @@ impl Plan {
         order.sort_by_key(|item| match item.source {
             Source::Kept(index) => (0, index, None),
             _ if similar.contains_key(&item.oid) => (3, 0, None),
-            Source::Record(location) => (1, 0, Some(location)),
+            Source::Record(place) => (1, 0, Some(place)),
             Source::Object => (2, 0, None),
         });
-        Ok(Self { pack, order, sent, similar, by_location })
+        Ok(Self { pack, order, sent, similar, by_place })
     }
 }
 
@@ -361,14 +360,14 @@ impl PackWriter<'_> {
                 }
                 return self.copy_entry(pack, *index, item.oid);
             }
-            (Source::Record(location), _) => {
-                let record = snapshot.record(*location)?;
+            (Source::Record(place), _) => {
+                let record = snapshot.record(*place)?;
                 match record.base {
                     None if !plan.similar.contains_key(&item.oid) => return self.whole(item, &record.body),
                     None => {}
                     // A base that comes later, or not at all, is of no use.
                     Some(base) => {
-                        let base = plan.by_location.get(&base);
+                        let base = plan.by_place.get(&base);
                         if let Some((base, sent)) = base.and_then(|base| Some((*base, *self.offsets.get(base)?))) {
                             return self.delta(item.oid, DeltaBase::Sent(base, sent), &record.body);
                         }

@@ -1,0 +1,199 @@
+//! Pools: the objects that a repository has brought, over those that it began with.
+//!
+//! Every repository has a pool of its own. A fork's pool is a layer over its source's: what the source had at the
+//! version that was forked is found there, and what either brings later is its own. So a fork costs nothing, whatever
+//! its source holds, and neither reads what only the other has. For that, a pool that was forked notes with each object
+//! since which version it has it. A pool stays as long as there is a layer over it, also when its repository is gone.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU8, AtomicU64, Ordering},
+};
+
+use bytes::Bytes;
+use parking_lot::{Mutex, RwLock};
+
+use super::{
+    core::Core,
+    ids::PoolId,
+    ingest::{IdRow, Staged},
+    table::Scope,
+};
+use crate::{Result, object::Oid};
+
+/// The objects of a repository.
+pub(crate) struct Pool {
+    pub(crate) id: PoolId,
+    /// What a fork's pool lies over.
+    pub(crate) base: Option<Base>,
+    /// Blocks and ids of a memory repository; `None` where they are in the backend.
+    pub(crate) memory: Option<MemoryPool>,
+    /// Segments whose version is in `tip`, or about to be, and whose rows are not written yet. Writers add before they
+    /// advance `tip`; the journal (or the writer of a memory repository) removes once the rows are there or the version
+    /// is not.
+    pub(crate) in_flight: RwLock<Vec<Staged>>,
+    sharing: AtomicU8,
+    life: Mutex<Life>,
+}
+
+/// No fork has begun: rows in the backend do not say since when.
+const ALONE: u8 = 0;
+/// A first fork has begun: rows that are made from now on say it.
+const BEGUN: u8 = 1;
+/// All rows of versions that are still to come say it.
+const SHARED: u8 = 2;
+
+/// The pool under a fork's.
+pub(crate) struct Base {
+    pub(crate) pool: Arc<Pool>,
+    /// The source's version: what later ones brought is not seen.
+    pub(crate) version: u64,
+}
+
+/// Who needs a pool.
+#[derive(Default)]
+struct Life {
+    /// Layers right over it.
+    forks: usize,
+    /// Whether its repository has been deleted.
+    retired: bool,
+}
+
+/// Blocks that never leave memory.
+#[derive(Default)]
+pub(crate) struct MemoryPool {
+    pub(crate) ids: papaya::HashMap<Oid, IdRow>,
+    pub(crate) blocks: papaya::HashMap<(u32, u32), Bytes>,
+    /// Bytes held for this pool: blocks, rows, and objects in the table. Written by its writers.
+    pub(crate) held_bytes: AtomicU64,
+    /// Those of blocks, rows and the history alone.
+    pub(crate) block_bytes: AtomicU64,
+}
+
+impl Pool {
+    pub(crate) fn new(id: PoolId, base: Option<Base>, is_memory: bool) -> Self {
+        Self {
+            id,
+            base,
+            memory: is_memory.then(MemoryPool::default),
+            in_flight: RwLock::default(),
+            sharing: AtomicU8::new(ALONE),
+            life: Mutex::default(),
+        }
+    }
+
+    /// The pools in which objects are looked up, the nearest first, each with the last version whose objects are seen.
+    pub(crate) fn layers(&self) -> impl Iterator<Item = (&Pool, u64)> {
+        std::iter::successors(Some((self, u64::MAX)), |(pool, _)| {
+            pool.base.as_ref().map(|base| (&*base.pool, base.version))
+        })
+    }
+
+    /// Whether rows must say since which version the pool has an object.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.sharing.load(Ordering::SeqCst) != ALONE
+    }
+
+    /// Counts a layer that is put over this pool; what is published from now on is noted as later than it.
+    ///
+    /// # Errors
+    /// When the journal, which may have older notions, cannot write.
+    pub(crate) fn add_fork(&self, core: &Core) -> Result<()> {
+        self.life.lock().forks += 1;
+        if self.memory.is_some() || self.sharing.load(Ordering::SeqCst) == SHARED {
+            return Ok(());
+        }
+        let _ = self.sharing.compare_exchange(ALONE, BEGUN, Ordering::SeqCst, Ordering::SeqCst);
+        if let Err(error) = core.journal.barrier().wait() {
+            self.remove_fork();
+            return Err(error);
+        }
+        self.sharing.store(SHARED, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Counts a layer that is there when the store is opened.
+    pub(crate) fn add_known_fork(&self) {
+        self.life.lock().forks += 1;
+        self.sharing.store(SHARED, Ordering::SeqCst);
+    }
+
+    /// Takes a layer off; whether nobody needs the pool any more.
+    pub(crate) fn remove_fork(&self) -> bool {
+        let mut life = self.life.lock();
+        life.forks -= 1;
+        life.forks == 0 && life.retired
+    }
+
+    /// Notes that the repository has been deleted; whether nobody needs the pool any more.
+    pub(crate) fn retire(&self) -> bool {
+        let mut life = self.life.lock();
+        life.retired = true;
+        life.forks == 0
+    }
+
+    pub(crate) fn is_retired(&self) -> bool {
+        self.life.lock().retired
+    }
+
+    /// How many layers lie right over it.
+    pub(crate) fn forks(&self) -> usize {
+        self.life.lock().forks
+    }
+
+    pub(crate) fn enter_flight(&self, staged: &[Staged]) {
+        if !staged.is_empty() {
+            self.in_flight.write().extend_from_slice(staged);
+        }
+    }
+
+    /// The segment in flight that holds an object in scope.
+    pub(crate) fn in_flight(&self, oid: &Oid, scope: Scope) -> Option<Staged> {
+        if scope == Scope::Live {
+            return None;
+        }
+        loop {
+            let found = self.in_flight.read().iter().find(|staged| staged.header(oid).is_some()).cloned()?;
+            if scope == Scope::Any || found.is_accepted() {
+                return Some(found);
+            }
+            // Between its claims and its success or failure: see `Scope::Accepted`.
+            std::thread::yield_now();
+        }
+    }
+
+    /// The ids of objects in flight from `from` to `to`, both included.
+    pub(crate) fn ids_in_flight(&self, from: &Oid, to: &Oid) -> Vec<Oid> {
+        let in_flight = self.in_flight.read();
+        let ids = in_flight.iter().flat_map(|staged| staged.rows()).map(|(oid, _)| *oid);
+        ids.filter(|oid| (from..=to).contains(&oid)).collect()
+    }
+
+    pub(crate) fn leave_flight(&self, staged: &[Staged]) {
+        if !staged.is_empty() {
+            let mut in_flight = self.in_flight.write();
+            for gone in staged {
+                if let Some(at) = in_flight.iter().position(|other| other.is_same(gone)) {
+                    in_flight.swap_remove(at);
+                }
+            }
+        }
+    }
+}
+
+impl Core {
+    /// Frees a memory pool that nobody needs, and those under it that only it needed.
+    pub(crate) fn free_memory_pool(&self, pool: &Pool) {
+        let mut free = Some(pool);
+        while let Some(pool) = free {
+            self.table.forget_pools(&[pool.id].into());
+            if let Some(memory) = &pool.memory {
+                memory.blocks.pin().clear();
+                memory.ids.pin().clear();
+                self.free_blocks(pool, memory.block_bytes.load(Ordering::Relaxed));
+                self.free_memory(pool, memory.held_bytes.load(Ordering::Relaxed));
+            }
+            free = pool.base.as_ref().filter(|base| base.pool.remove_fork()).map(|base| &*base.pool);
+        }
+    }
+}
