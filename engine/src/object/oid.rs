@@ -52,6 +52,14 @@ impl Oid {
         self.0.is_null()
     }
 
+    /// Appends the id in hexadecimal.
+    pub(crate) fn write_hex(&self, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.resize(start + 2 * Self::LEN, 0);
+        // The buffer is as long as that needs.
+        let _ = self.0.hex_to_buf(&mut out[start..]);
+    }
+
     /// The id in hexadecimal, in a buffer on the stack.
     pub fn to_hex(self) -> impl fmt::Display {
         self.0

@@ -60,9 +60,15 @@ impl Signature {
         out.extend_from_slice(&self.name);
         out.extend_from_slice(b" <");
         out.extend_from_slice(&self.email);
-        let sign = if self.offset_minutes < 0 { '-' } else { '+' };
         let minutes = self.offset_minutes.unsigned_abs();
-        out.extend_from_slice(format!("> {} {sign}{:02}{:02}", self.seconds, minutes / 60, minutes % 60).as_bytes());
+        out.extend_from_slice(b"> ");
+        if self.seconds < 0 {
+            out.push(b'-');
+        }
+        push_decimal(out, self.seconds.unsigned_abs(), 1);
+        out.extend_from_slice(if self.offset_minutes < 0 { b" -" } else { b" +" });
+        push_decimal(out, u64::from(minutes / 60), 2);
+        push_decimal(out, u64::from(minutes % 60), 2);
     }
 
     /// The name with what is not UTF-8 replaced.
@@ -74,6 +80,19 @@ impl Signature {
     pub fn email_lossy(&self) -> String {
         String::from_utf8_lossy(&self.email).into_owned()
     }
+}
+
+/// Appends a number with at least so many digits; formatting costs a commit more than hashing it does.
+fn push_decimal(out: &mut Vec<u8>, number: u64, digits_min: usize) {
+    let mut digits = [b'0'; 20];
+    let mut first = digits.len();
+    let mut rest = number;
+    while rest > 0 {
+        first -= 1;
+        digits[first] += (rest % 10) as u8;
+        rest /= 10;
+    }
+    out.extend_from_slice(&digits[first.min(digits.len() - digits_min)..]);
 }
 
 /// Minutes of `+hhmm` or `-hhmm`; zero if it is neither.
@@ -146,14 +165,26 @@ impl Commit {
         Ok(Self { tree, parents, author, committer, encoding, extra_headers, message: message.to_vec() })
     }
 
+    /// The root tree of a commit's bytes, which are not looked at any further.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Corrupt`] if they do not begin with one.
+    pub fn tree_of(data: &[u8]) -> Result<Oid> {
+        let hex = data.strip_prefix(b"tree ").and_then(|rest| rest.get(..2 * Oid::LEN));
+        let tree = hex.and_then(|hex| Oid::from_hex(hex).ok()).filter(|_| data.get(5 + 2 * Oid::LEN) == Some(&b'\n'));
+        tree.ok_or_else(|| Error::corrupt("malformed commit"))
+    }
+
     /// The commit's bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(256 + self.message.len());
-        out.extend_from_slice(format!("tree {}\n", self.tree).as_bytes());
+        out.extend_from_slice(b"tree ");
+        self.tree.write_hex(&mut out);
         for parent in &self.parents {
-            out.extend_from_slice(format!("parent {parent}\n").as_bytes());
+            out.extend_from_slice(b"\nparent ");
+            parent.write_hex(&mut out);
         }
-        out.extend_from_slice(b"author ");
+        out.extend_from_slice(b"\nauthor ");
         self.author.write(&mut out);
         out.extend_from_slice(b"\ncommitter ");
         self.committer.write(&mut out);

@@ -200,7 +200,10 @@ pub fn edit_tree(old: &[u8], edits: &BTreeMap<Vec<u8>, TreeEdit>) -> Result<Vec<
 }
 
 fn write_entry(out: &mut Vec<u8>, mode: EntryMode, name: &[u8], oid: Oid) {
-    out.extend_from_slice(format!("{:o} ", mode.bits()).as_bytes());
+    let bits = mode.bits();
+    let highest = (u32::BITS - 1 - bits.leading_zeros().min(u32::BITS - 1)) / 3;
+    out.extend((0..=highest).rev().map(|at| b'0' + (bits >> (3 * at) & 7) as u8));
+    out.push(b' ');
     out.extend_from_slice(name);
     out.push(0);
     out.extend_from_slice(oid.as_bytes());

@@ -50,6 +50,8 @@ pub(crate) struct NameCheck {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct RefMap {
     ordinary: OrdMap<RefName, Oid>,
+    /// How many of them are branches.
+    branches: usize,
     realities: OrdMap<RefName, Reality>,
 }
 
@@ -69,6 +71,10 @@ impl RefMap {
     /// How many references there are beside realities.
     pub(crate) fn len(&self) -> usize {
         self.ordinary.len()
+    }
+
+    pub(crate) fn branch_count(&self) -> usize {
+        self.branches
     }
 
     pub(crate) fn reality_count(&self) -> usize {
@@ -91,7 +97,10 @@ impl RefMap {
     /// [`crate::ErrorKind::Invalid`] for a new reality: it needs an origin.
     pub(crate) fn set(&mut self, name: RefName, oid: Oid) -> Result<()> {
         if !name.is_reality() {
-            self.ordinary.insert(name, oid);
+            let is_branch = name.is_branch();
+            if self.ordinary.insert(name, oid).is_none() && is_branch {
+                self.branches += 1;
+            }
             return Ok(());
         }
         match self.realities.get_mut(&name) {
@@ -123,7 +132,9 @@ impl RefMap {
         if name.is_reality() {
             self.realities.remove(name);
         } else {
-            self.ordinary.remove(name);
+            if self.ordinary.remove(name).is_some() && name.is_branch() {
+                self.branches -= 1;
+            }
         }
     }
 
@@ -148,7 +159,7 @@ impl RefMap {
     /// The same references without realities.
     #[must_use]
     pub(crate) fn without_realities(&self) -> Self {
-        Self { ordinary: self.ordinary.clone(), realities: OrdMap::new() }
+        Self { ordinary: self.ordinary.clone(), branches: self.branches, realities: OrdMap::new() }
     }
 }
 

@@ -76,6 +76,18 @@ pub enum Change {
     },
 }
 
+impl Change {
+    /// Creates or replaces a file with these bytes.
+    pub fn put(path: impl Into<Vec<u8>>, content: impl Into<Bytes>) -> Self {
+        Self::Put { path: path.into(), content: Content::Bytes(content.into()), mode: None }
+    }
+
+    /// Removes a file, or a directory with all that is in it.
+    pub fn delete(path: impl Into<Vec<u8>>) -> Self {
+        Self::Delete { path: path.into() }
+    }
+}
+
 /// What becomes of a commit whose branch has moved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnConflict {
@@ -115,6 +127,25 @@ pub struct CommitRequest {
     pub deadline: Option<Instant>,
 }
 
+impl CommitRequest {
+    /// A commit of `author` on a branch, wherever that is by then; its fields say how else it could be.
+    pub fn new(branch: RefName, message: impl Into<String>, author: Signature, changes: Vec<Change>) -> Self {
+        Self {
+            branch,
+            message: message.into(),
+            actor: author.name_lossy(),
+            committer: author.clone(),
+            author,
+            changes,
+            expected_head: Expected::Any,
+            on_conflict: OnConflict::Fail,
+            create_branch_from: None,
+            allow_empty: false,
+            deadline: None,
+        }
+    }
+}
+
 /// A commit that was made.
 #[derive(Debug)]
 pub struct Committed {
@@ -140,7 +171,7 @@ impl Repo {
     /// escape, name `.git`, or run through files, and for commits that change nothing, [`ErrorKind::Cancelled`] after
     /// the deadline. Nothing was changed then.
     pub fn commit(&self, request: CommitRequest) -> Result<Committed> {
-        self.attempt(&request, Ready::publish)
+        self.attempt(&request, Ready::publish).map_err(|error| self.confirm(error))
     }
 
     /// Does everything that [`Repo::commit`] does but publish; gives the tree that the commit would have.
@@ -148,7 +179,8 @@ impl Repo {
     /// # Errors
     /// As [`Repo::commit`].
     pub(super) fn check_commit(&self, request: CommitRequest) -> Result<Oid> {
-        self.attempt(&request, |ready| ready.transaction.prepare().map(|_| ready.tree))
+        let checked = self.attempt(&request, |ready| ready.transaction.prepare().map(|_| ready.tree));
+        checked.map_err(|error| self.confirm(error))
     }
 
     /// Prepares a commit and does with it what `finish` does, again when another writer was faster.
@@ -186,6 +218,7 @@ impl Repo {
 
     fn try_commit(&self, request: &CommitRequest, base: &mut Option<Oid>) -> Result<Ready, Attempt> {
         let mut transaction = self.begin(&request.actor, Cause::Commit);
+        transaction.expect_races();
         let tip = transaction.tip();
         let head = tip.reference(&request.branch);
         if request.branch.is_reality() {
@@ -222,14 +255,14 @@ impl Repo {
             }
         };
         let parent_tree = match parent {
-            Some(parent) => Some(tip.commit(&parent)?.tree),
+            Some(parent) => Some(tip.tree_of(&parent)?),
             None => None,
         };
         let mut draft = Draft { transaction: &mut transaction, deadline: request.deadline };
         let tree = draft.apply_all(parent_tree, &request.changes)?;
         let made = match (head, parent, parent_tree) {
             (Some(head), Some(parent), Some(parent_tree)) if head != parent => {
-                let moved = Moved { head, head_tree: tip.commit(&head)?.tree, parent, parent_tree, tree };
+                let moved = Moved { head, head_tree: tip.tree_of(&head)?, parent, parent_tree, tree };
                 moved.redo(&mut transaction, request, conflict)?
             }
             _ => {

@@ -13,8 +13,11 @@ use crate::{
     store::Transaction,
 };
 
-/// Commits that are made again at most.
+/// Commits that are made again at most, and the bytes of them and their trees.
 const COMMITS_MAX: usize = 10_000;
+const BYTES_MAX: usize = 256 << 20;
+/// Headers that sign a commit.
+const SIGNATURES: [&[u8]; 3] = [b"gpgsig", b"gpgsig-sha256", b"mergetag"];
 
 /// How work reaches a branch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -53,7 +56,7 @@ impl Transaction {
     /// # Errors
     /// [`crate::ErrorKind::Conflict`] with where the two parted, the branch's head, and the paths that both changed;
     /// [`crate::ErrorKind::Invalid`] for merges to be made again, [`crate::ErrorKind::TooLarge`] for more than 10 000
-    /// commits; [`crate::ErrorKind::Cancelled`] after the deadline.
+    /// commits or 256 MiB of them; [`crate::ErrorKind::Cancelled`] after the deadline.
     pub fn integrate(&mut self, integration: &Integration<'_>) -> Result<Oid> {
         let Integration { head, work, .. } = *integration;
         let base = ancestry::merge_base(&|oid| self.commit(oid), head, work, integration.deadline)?;
@@ -95,13 +98,17 @@ fn merge(
         Merged::Tree(tree) => tree,
         Merged::Conflicts(paths) => return Err(conflict().with_paths(&paths)),
     };
-    let committer = integration.committer.unwrap_or(&theirs.committer);
+    // Names of people are in the encoding of the commit that they come from.
+    let (committer, encoding) = match integration.committer {
+        Some(committer) => (committer, None),
+        None => (&theirs.committer, theirs.encoding),
+    };
     let commit = Commit {
         tree,
         parents: [head, work].into_iter().collect(),
         author: committer.clone(),
         committer: committer.clone(),
-        encoding: None,
+        encoding,
         extra_headers: Vec::new(),
         message: super::commit::message_bytes(&integration.message)?,
     };
@@ -114,50 +121,54 @@ fn rebase(
     base: Oid,
     conflict: impl Fn() -> Error,
 ) -> Result<Oid> {
-    let commits = commits_since(&|oid| transaction.commit(oid), base, integration.work, integration.deadline)?;
-    if commits.len() == COMMITS_MAX {
-        return Err(Error::too_large(format!("more than {COMMITS_MAX} commits would be made again")));
-    }
+    let commits = line_since(transaction, base, integration)?;
     let mut onto = integration.head;
     let mut onto_tree = transaction.commit(&onto)?.tree;
-    for (oid, commit) in commits.into_iter().rev() {
-        let [parent] = commit.parents[..] else {
-            return Err(Error::invalid(format!("{oid} is a merge and cannot be made again; merge it instead")));
+    let bytes_before = transaction.fresh_bytes();
+    for oid in commits.into_iter().rev() {
+        let commit = transaction.commit(&oid)?;
+        let parent_tree = match commit.parents.first() {
+            Some(parent) => transaction.commit(parent)?.tree,
+            None => Oid::empty_tree(),
         };
-        let parent_tree = transaction.commit(&parent)?.tree;
         let tree = match merge_trees(transaction, parent_tree, onto_tree, commit.tree, integration.deadline)? {
             Merged::Tree(tree) => tree,
             Merged::Conflicts(paths) => return Err(conflict().with_paths(&paths)),
         };
-        if tree == onto_tree {
+        if tree == onto_tree && commit.tree != parent_tree {
             // What it did is there already.
             continue;
         }
         let parents = [onto].into_iter().collect();
         let committer = integration.committer.unwrap_or(&commit.committer).clone();
-        // A signature would be of another commit.
-        let again = Commit { tree, parents, committer, extra_headers: Vec::new(), ..commit };
+        let mut extra_headers = commit.extra_headers;
+        // They would be of another commit.
+        extra_headers.retain(|(key, _)| !SIGNATURES.contains(&key.as_slice()));
+        let again = Commit { tree, parents, committer, extra_headers, ..commit };
         onto = transaction.put(Kind::Commit, again.to_bytes().into())?;
         onto_tree = tree;
+        if transaction.fresh_bytes() - bytes_before > BYTES_MAX {
+            return Err(Error::too_large(format!(
+                "commits made again take more than {BYTES_MAX} bytes; merge instead"
+            )));
+        }
     }
     Ok(onto)
 }
 
-/// The commits by first parents from `head` back to `base`, without it; newest first, at most 10 000.
-pub(super) fn commits_since(
-    read: &impl Fn(&Oid) -> Result<Commit>,
-    base: Oid,
-    head: Oid,
-    deadline: Option<Instant>,
-) -> Result<Vec<(Oid, Commit)>> {
+/// The commits from the work back to `base`, without it, newest first; there must be no merge among them.
+fn line_since(transaction: &Transaction, base: Oid, integration: &Integration<'_>) -> Result<Vec<Oid>> {
     let mut found = Vec::new();
-    let mut at = head;
-    while at != base && found.len() < COMMITS_MAX {
-        check_deadline(deadline)?;
-        let commit = read(&at)?;
-        let parent = commit.parents.first().copied();
-        found.push((at, commit));
-        let Some(parent) = parent else { break };
+    let mut at = integration.work;
+    while at != base {
+        check_deadline(integration.deadline)?;
+        if found.len() == COMMITS_MAX {
+            return Err(Error::too_large(format!("more than {COMMITS_MAX} commits would be made again")));
+        }
+        let [parent] = transaction.commit(&at)?.parents[..] else {
+            return Err(Error::invalid(format!("{at} is a merge and cannot be made again; merge it instead")));
+        };
+        found.push(at);
         at = parent;
     }
     Ok(found)

@@ -11,8 +11,8 @@ use std::{
 };
 
 use super::{
-    ChangeSet,
-    integrate::{Integration, Promotion, commits_since},
+    ChangeSet, check_deadline,
+    integrate::{Integration, Promotion},
 };
 use crate::{
     Error, ErrorKind, Result,
@@ -21,6 +21,8 @@ use crate::{
     store::{Cause, Published, Repo, Snapshot},
 };
 
+/// Commits of a reality that are counted.
+const COMMITS_MAX: usize = 10_000;
 /// How often a promotion is redone when the target moves meanwhile.
 const ATTEMPTS_MAX: usize = 100;
 
@@ -121,8 +123,19 @@ impl Snapshot {
         let reality = self.reality(name)?;
         let (base, head) = (reality.origin.base, reality.head);
         let changes = self.changes_between(Some(base), head, limit, deadline)?;
-        let commits = commits_since(&|oid| self.commit(oid), base, head, deadline)?.len();
+        let commits = self.commits_since(base, head, deadline)?;
         Ok(Comparison { changes, commits })
+    }
+
+    /// How many commits there are by first parents from `head` back to `base`, without it; at most 10 000.
+    fn commits_since(&self, base: Oid, head: Oid, deadline: Option<Instant>) -> Result<usize> {
+        let (mut count, mut at) = (0, Some(head));
+        while let Some(oid) = at.filter(|oid| *oid != base && count < COMMITS_MAX) {
+            check_deadline(deadline)?;
+            count += 1;
+            at = self.commit(&oid)?.parents.first().copied();
+        }
+        Ok(count)
     }
 }
 
@@ -172,6 +185,7 @@ impl Repo {
     pub fn drop_realities(&self, names: &[RefName], actor: &str) -> Result<Published> {
         self.retried(|| {
             let mut transaction = self.begin(actor, Cause::Reality);
+            transaction.expect_races();
             let tip = transaction.tip();
             for name in names {
                 let found = tip.version().refs.reality(name);
@@ -195,6 +209,7 @@ impl Repo {
 
     fn try_promote(&self, request: &PromoteRequest) -> Result<Promoted> {
         let mut transaction = self.begin(&request.actor, Cause::Reality);
+        transaction.expect_races();
         let tip = transaction.tip();
         let reality = tip.reality(&request.reality)?.clone();
         let target = tip
@@ -238,9 +253,9 @@ impl Repo {
             let before = self.tip_number();
             match attempt() {
                 Err(error) if matches!(error.kind(), ErrorKind::Conflict(_)) && self.tip_number() != before => {}
-                outcome => return outcome,
+                outcome => return outcome.map_err(|error| self.confirm(error)),
             }
         }
-        attempt()
+        attempt().map_err(|error| self.confirm(error))
     }
 }

@@ -28,8 +28,10 @@ impl Repo {
     pub fn delete_ref(&self, name: RefName, expected: Expected, actor: &str) -> Result<Published> {
         let mut transaction = self.begin(actor, Cause::Api);
         let tip = transaction.tip();
-        let target =
-            tip.reference(&name).ok_or_else(|| Error::not_found(format!("reference {name} does not exist")))?;
+        let target = tip.reference(&name).ok_or_else(|| {
+            // It may be there for readers until a deletion is durable.
+            self.confirm(Error::not_found(format!("reference {name} does not exist")))
+        })?;
         if *tip.head() == name {
             return Err(Error::invalid(format!("{name} is the default branch and cannot be deleted")));
         }

@@ -177,6 +177,9 @@ impl Store {
             core.journal.send_catalog(state.clone(), CatalogChangeKind::Create).wait()?;
         }
         core.keep_history(state, &publication(Seq(0), state.id, &state.published.load(), Changes::none()));
+        if let Some(fork_of) = &state.fork_of {
+            fork_of.count(true);
+        }
         core.catalog.insert(state.clone());
         Ok(())
     }
@@ -262,14 +265,18 @@ impl Store {
                 repo.state.deleted.store(false, Ordering::Release);
                 return Err(error);
             }
-        } else {
+        }
+        if let Some(fork_of) = &repo.state.fork_of {
+            fork_of.count(false);
+        }
+        // By the name that it has now: a renaming may have come between.
+        core.catalog.remove(&repo.state.record.load().name.clone());
+        if !repo.state.is_journaled() {
             core.free_memory_history(&repo.state);
             if repo.state.pool.retire() {
                 core.free_memory_pool(&repo.state.pool);
             }
         }
-        // By the name that it has now: a renaming may have come between.
-        core.catalog.remove(&repo.state.record.load().name.clone());
         Ok(())
     }
 }

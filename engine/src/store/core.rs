@@ -334,8 +334,9 @@ impl Core {
             let keys: Vec<_> = rows.iter().map(|(oid, _)| key::id(pool.id, oid)).collect();
             for ((oid, row), old) in rows.iter().zip(self.backend.get_many(Family::Ids, &keys)?) {
                 let row = IdRow { since: since(oid), ..*row };
-                let is_older =
-                    old.map(|old| IdRow::decode(&old)).transpose()?.is_some_and(|old| old.since <= row.since);
+                // A row that cannot be read is of no use to anybody.
+                let old = old.and_then(|old| IdRow::decode(&old).ok());
+                let is_older = old.is_some_and(|old| old.since <= row.since);
                 if !is_older && batched.insert((pool.id, *oid)) {
                     batch.put(Family::Ids, key::id(pool.id, oid), row.encode());
                 }

@@ -52,6 +52,7 @@ fn remove(repo: &Repo, over: i64) -> Result<usize> {
     let mut removed = 0;
     loop {
         let mut transaction = repo.begin("govc", Cause::Reality);
+        transaction.expect_races();
         let tip = transaction.tip();
         let expired = tip.version().refs.realities(..).filter(|(_, reality)| reality.is_expired(over));
         let mut count = 0;

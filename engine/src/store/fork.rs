@@ -8,7 +8,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Weak, atomic::Ordering},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use arc_swap::ArcSwapOption;
@@ -29,6 +32,8 @@ use crate::{
     refs::{RefMap, RefName},
 };
 
+/// Layers that lie over each other at most: a lookup goes down all of them.
+const DEPTH_MAX: usize = 64;
 /// References that are written at once when forks part from their source, about.
 const PART_REFERENCES: usize = 100_000;
 
@@ -40,6 +45,8 @@ pub(crate) struct ForkOf {
     pool: Arc<Pool>,
     /// The source's version.
     version: u64,
+    /// Whether the fork is in the backend's catalog; set by the settling thread.
+    settled: AtomicBool,
     /// That version's references, while the rows of the fork's are only what differs from them; taken out by the settling
     /// thread.
     shared: ArcSwapOption<RefMap>,
@@ -53,6 +60,7 @@ impl ForkOf {
             source_id: source.id,
             pool: source.pool.clone(),
             version,
+            settled: AtomicBool::new(false),
             shared: ArcSwapOption::new(shared.map(Arc::new)),
         }
     }
@@ -63,6 +71,20 @@ impl ForkOf {
 
     pub(crate) fn row(&self) -> ForkRow {
         ForkRow { source: self.source_id, version: self.version, shares_references: self.shares_references() }
+    }
+
+    pub(crate) fn set_settled(&self) {
+        self.settled.store(true, Ordering::Release);
+    }
+
+    /// Counts the fork among those that there are, or no more.
+    pub(crate) fn count(&self, is_there: bool) {
+        let forks = &self.pool.live_forks;
+        if is_there {
+            forks.fetch_add(1, Ordering::Relaxed);
+        } else {
+            forks.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     pub(crate) fn shares_references(&self) -> bool {
@@ -80,19 +102,20 @@ impl ForkOf {
     }
 }
 
-/// Forks whose references are made from this repository's, by the version that they need.
+/// Forks whose references are made from this repository's, by the version that they need; also those that have been
+/// deleted and stay for forks of their own.
 #[derive(Default)]
-pub(crate) struct Forks(Mutex<BTreeMap<(u64, RepoId), Weak<RepoState>>>);
+pub(crate) struct Forks(Mutex<BTreeMap<(u64, RepoId), Arc<RepoState>>>);
 
 impl Forks {
     /// The greatest version up to `version` that no fork needs anything before.
     fn floor(&self, version: u64) -> u64 {
         let mut forks = self.0.lock();
         while let Some(first) = forks.first_entry() {
-            match first.get().upgrade() {
-                Some(fork) if fork.needs_references() => return version.min(first.key().0),
-                _ => drop(first.remove()),
+            if first.get().needs_references() {
+                return version.min(first.key().0);
             }
+            first.remove();
         }
         version
     }
@@ -100,23 +123,23 @@ impl Forks {
     /// The forks that need versions before `version`, the oldest first.
     fn before(&self, version: u64) -> Vec<Arc<RepoState>> {
         let forks = self.0.lock();
-        forks.range(..(version, RepoId(0))).filter_map(|(_, fork)| fork.upgrade()).collect()
+        forks.range(..(version, RepoId(0))).map(|(_, fork)| fork.clone()).collect()
     }
 }
 
 impl RepoState {
-    /// Notes a fork of this repository that shares its references.
-    pub(crate) fn add_fork(&self, fork: &Arc<RepoState>) {
-        if let Some(fork_of) = fork.fork_of.as_ref().filter(|fork_of| fork_of.shares_references()) {
-            self.forks.0.lock().insert((fork_of.version, fork.id), Arc::downgrade(fork));
+    /// Notes a fork of this repository that is there when the store is opened.
+    pub(crate) fn add_known_fork(&self, fork: &Arc<RepoState>) {
+        if let Some(fork_of) = &fork.fork_of {
+            self.forks.0.lock().insert((fork_of.version, fork.id), fork.clone());
         }
     }
 
-    /// Whether it is a fork whose references are made from its source's.
+    /// Whether it is a fork whose references are made from its source's, as long as it is in the backend: the next
+    /// opening needs them, also those of a deleted one that stays for its own forks.
     fn needs_references(&self) -> bool {
         let shares = self.fork_of.as_ref().is_some_and(|fork_of| fork_of.shares_references());
-        // Forks of a deleted fork need its references as it did.
-        shares && (!self.gone.load(Ordering::Acquire) || self.pool.forks() > 0)
+        shares && !self.pool.is_purged()
     }
 }
 
@@ -129,7 +152,7 @@ impl Repo {
 
     /// Forks of this repository that there are.
     pub fn fork_count(&self) -> usize {
-        self.state.pool.forks()
+        self.state.pool.live_forks.load(Ordering::Relaxed)
     }
 }
 
@@ -140,18 +163,23 @@ impl Store {
     /// not: its first version is this one. It costs the same whatever the source holds, and outlives it.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::NotFound`] for the source, [`crate::ErrorKind::Exists`] if the name is taken; else when the
-    /// write fails.
+    /// [`crate::ErrorKind::NotFound`] for the source, [`crate::ErrorKind::Exists`] if the name is taken,
+    /// [`crate::ErrorKind::LimitExceeded`] for a fork of a fork of a fork, 64 deep; else when the write fails.
     pub fn fork(&self, source: &RepoName, name: &RepoName, actor: &str) -> Result<Repo> {
         let core = self.core();
         core.health.check_writable()?;
         let source = self.repo(source)?;
         core.catalog.check_free(name)?;
+        let depth = source.state.pool.depth() + 1;
+        if depth > DEPTH_MAX {
+            return Err(Error::limit("forks over each other", depth, DEPTH_MAX));
+        }
         let layer = Layer::add(core, &source.state)?;
-        let fork = Arc::new(draft(core, &source.state, name, actor)?);
-        let repo = Repo { core: core.clone(), state: fork.clone() };
-        source.state.add_fork(&fork);
+        let draft = Draft::of(core, &source.state, name, actor);
+        draft.wait_for_source(core)?;
+        let repo = Repo { core: core.clone(), state: draft.fork.clone() };
         self.enlist(&repo)?;
+        draft.keep();
         layer.keep();
         Ok(repo)
     }
@@ -186,30 +214,76 @@ impl Drop for Layer<'_> {
     }
 }
 
-/// A fork that nobody finds yet.
-fn draft(core: &Core, source: &Arc<RepoState>, name: &RepoName, actor: &str) -> Result<RepoState> {
-    let version = source.published.load_full();
-    // Readers of a relaxed repository see what is on its way to the journal; the fork must come after it.
-    while source.durability() == Durability::Relaxed && source.written.load().number < version.number {
-        core.journal.barrier().wait()?;
+/// A fork that nobody finds yet, and that its source forgets again unless it is kept.
+struct Draft<'a> {
+    source: &'a Arc<RepoState>,
+    fork: Arc<RepoState>,
+    /// The source's version.
+    version: u64,
+    kept: bool,
+}
+
+impl<'a> Draft<'a> {
+    /// A fork of what readers of `source` see now.
+    fn of(core: &Core, source: &'a Arc<RepoState>, name: &RepoName, actor: &str) -> Self {
+        // What is chosen under the lock is not forgotten: trimming takes it, too, and ends before what is published.
+        let mut forks = source.forks.0.lock();
+        let version = source.published.load_full();
+        let old = source.record.load();
+        let now = core.now_millis().max(version.time_millis);
+        let record = RepoRecord { name: name.clone(), created_millis: now, ..RepoRecord::clone(&old) };
+        let first = Version {
+            number: 1,
+            time_millis: now,
+            actor: actor.into(),
+            cause: Cause::Fork,
+            head: version.head.clone(),
+            refs: version.refs.without_realities(),
+            lineage: 0,
+            acknowledged: 0,
+            previous: Previous::default(),
+        };
+        let shared = (record.durability != Durability::Memory).then(|| first.refs.clone());
+        let is_stored = shared.is_some();
+        let fork_of = ForkOf::new(source, version.number, shared);
+        let fork = Arc::new(RepoState::new(core.catalog.take_id(), record, first, Some(fork_of)));
+        if is_stored {
+            forks.insert((version.number, fork.id), fork.clone());
+        }
+        Self { source, fork, version: version.number, kept: false }
     }
-    let old = source.record.load();
-    let now = core.now_millis().max(version.time_millis);
-    let record = RepoRecord { name: name.clone(), created_millis: now, ..RepoRecord::clone(&old) };
-    let first = Version {
-        number: 1,
-        time_millis: now,
-        actor: actor.into(),
-        cause: Cause::Fork,
-        head: version.head.clone(),
-        refs: version.refs.without_realities(),
-        lineage: 0,
-        acknowledged: 0,
-        previous: Previous::default(),
-    };
-    let shared = (record.durability != Durability::Memory).then(|| first.refs.clone());
-    let fork_of = ForkOf::new(source, version.number, shared);
-    Ok(RepoState::new(core.catalog.take_id(), record, first, Some(fork_of)))
+
+    /// Waits until the source's version, which readers may see before that, is complete: in the journal before the fork,
+    /// or, in memory, with all that earlier versions brought.
+    fn wait_for_source(&self, core: &Core) -> Result<()> {
+        let source = self.source;
+        let is_behind = || match source.is_journaled() {
+            true => source.written.load().number < self.version,
+            false => source.journaled.load(Ordering::Acquire) < self.version,
+        };
+        while is_behind() {
+            if source.deleted.load(Ordering::SeqCst) {
+                return Err(Error::not_found(format!("repository {} has been deleted", source.record.load().name)));
+            }
+            match source.is_journaled() {
+                true => core.journal.barrier().wait()?,
+                false => std::thread::yield_now(),
+            }
+        }
+        Ok(())
+    }
+
+    fn keep(mut self) {
+        self.kept = true;
+    }
+}
+
+impl Drop for Draft<'_> {
+    fn drop(&mut self) {
+        if !self.kept {
+            self.source.forks.0.lock().remove(&(self.version, self.fork.id));
+        }
+    }
 }
 
 impl Core {
@@ -224,6 +298,10 @@ impl Core {
         let mut written = 0;
         for fork in repo.forks.before(first) {
             let Some(fork_of) = fork.fork_of.as_ref().filter(|_| fork.needs_references()) else { continue };
+            // What is not in the catalog may never come there; until it does, its source's history stays.
+            if !fork_of.settled.load(Ordering::Acquire) {
+                continue;
+            }
             if written > PART_REFERENCES {
                 break;
             }
@@ -294,6 +372,7 @@ impl Purge {
             pool.retire();
         }
         for pool in self.gone.values() {
+            pool.set_purged();
             if let Some(base) = &pool.base {
                 base.pool.remove_fork();
             }

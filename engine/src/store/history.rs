@@ -117,8 +117,8 @@ impl Core {
         rows.rows.push_back(row);
     }
 
-    /// At most [`PAGE`] rows up to version `highest`, greatest first, without gaps.
-    fn version_rows(&self, repo: &RepoState, highest: u64) -> Result<Vec<Publication>> {
+    /// At most `limit` rows up to version `highest`, greatest first, without gaps.
+    fn version_rows(&self, repo: &RepoState, highest: u64, limit: usize) -> Result<Vec<Publication>> {
         let mut found: Vec<Publication> = Vec::new();
         let mut take = |number: u64, row: &Bytes| -> Result<bool> {
             if number != highest - found.len() as u64 {
@@ -128,7 +128,7 @@ impl Core {
             Ok(true)
         };
         if let Some(history) = &repo.memory_history {
-            for (number, row) in history.page(highest, PAGE) {
+            for (number, row) in history.page(highest, limit) {
                 take(number, &row)?;
             }
             return Ok(found);
@@ -138,7 +138,7 @@ impl Core {
             to: Bound::Included(key::version(repo.id, highest)),
             reverse: true,
         };
-        for row in self.backend.scan(Family::History, scan)?.take(PAGE) {
+        for row in self.backend.scan(Family::History, scan)?.take(limit) {
             let (version_key, value) = row?;
             if !take(key::trailing_u64(&version_key)?, &value)? {
                 break;
@@ -175,7 +175,7 @@ impl Core {
         // The row of the oldest version that stays says when and who; those after it lead to it. A bounded number each
         // time: the next settling goes on.
         let highest = repo.settled.load().number.min(first.saturating_add(PAGE as u64));
-        for row in self.version_rows(repo, highest)?.iter().rev() {
+        for row in self.version_rows(repo, highest, PAGE)?.iter().rev() {
             if row.version <= first {
                 continue;
             }
@@ -213,7 +213,8 @@ impl Core {
         let mut highest = later.number;
         while highest > number {
             check_deadline(deadline)?;
-            let rows = self.version_rows(repo, highest)?;
+            let limit = usize::try_from(highest - number).unwrap_or(PAGE).min(PAGE);
+            let rows = self.version_rows(repo, highest, limit)?;
             if rows.is_empty() {
                 return Ok(None);
             }
@@ -412,7 +413,7 @@ impl Repo {
             }
         }
         while highest > 0 {
-            let rows = core.version_rows(state, highest)?;
+            let rows = core.version_rows(state, highest, PAGE)?;
             if rows.is_empty() && highest == version.number {
                 // The first version of a repository whose creation is not settled.
                 take(publication(Seq(0), state.id, &version, Changes::none()), &mut found);
@@ -438,6 +439,7 @@ impl Repo {
         loop {
             attempts += 1;
             let mut transaction = self.begin(actor, Cause::Restore);
+            transaction.expect_races();
             let changes = wanted.changes_since(&self.state.tip.load());
             for change in changes.refs.iter().filter(|change| !change.name.is_reality()) {
                 let expected = change.before.map_or(Expected::Absent, Expected::Is);
@@ -446,7 +448,7 @@ impl Repo {
             transaction.set_head(wanted.head.clone());
             match transaction.prepare().and_then(|prepared| prepared.publish()) {
                 Err(error) if matches!(error.kind(), ErrorKind::Conflict(_)) && attempts < ATTEMPTS_MAX => {}
-                outcome => return outcome,
+                outcome => return outcome.map_err(|error| self.confirm(error)),
             }
         }
     }

@@ -134,12 +134,12 @@ impl Carried {
         Ok(Self(fresh.into_iter().map(claim).collect()))
     }
 
-    pub(crate) fn set_accepted(&self, version: u64) {
-        self.0.iter().for_each(|claim| claim.entry.set_accepted(version));
+    pub(crate) fn set_accepted(&self) {
+        self.0.iter().for_each(|claim| claim.entry.set_accepted());
     }
 
-    pub(crate) fn set_live(&self) {
-        self.0.iter().for_each(|claim| claim.entry.set_live());
+    pub(crate) fn set_live(&self, version: u64) {
+        self.0.iter().for_each(|claim| claim.entry.set_live(version));
     }
 
     /// Gives the claims back: what is not live goes.
@@ -447,7 +447,7 @@ impl Journal {
         for item in items {
             match item {
                 Item::Transaction(pending) => {
-                    pending.carried.set_live();
+                    pending.carried.set_live(pending.version.number);
                     pending.staged.iter().for_each(Staged::keep);
                     pending.repo.pool.leave_flight(&pending.staged);
                     self.core.journal.waiting_bytes.fetch_sub(pending.bytes() as u64, Ordering::Relaxed);

@@ -7,7 +7,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU8, AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
 };
 
 use bytes::Bytes;
@@ -19,7 +19,7 @@ use super::{
     ingest::{IdRow, Staged},
     table::Scope,
 };
-use crate::{Result, object::Oid};
+use crate::{Error, Result, object::Oid};
 
 /// The objects of a repository.
 pub(crate) struct Pool {
@@ -34,6 +34,10 @@ pub(crate) struct Pool {
     pub(crate) in_flight: RwLock<Vec<Staged>>,
     sharing: AtomicU8,
     life: Mutex<Life>,
+    /// Set by the settling thread when nothing of the repository is in the backend any more.
+    purged: AtomicBool,
+    /// Forks that there are, without those that are deleted or were never enlisted.
+    pub(crate) live_forks: AtomicUsize,
 }
 
 /// No fork has begun: rows in the backend do not say since when.
@@ -53,7 +57,7 @@ pub(crate) struct Base {
 /// Who needs a pool.
 #[derive(Default)]
 struct Life {
-    /// Layers right over it.
+    /// Layers right over it, also of repositories that are not enlisted yet, or that stay for forks of their own.
     forks: usize,
     /// Whether its repository has been deleted.
     retired: bool,
@@ -79,6 +83,8 @@ impl Pool {
             in_flight: RwLock::default(),
             sharing: AtomicU8::new(ALONE),
             life: Mutex::default(),
+            purged: AtomicBool::new(false),
+            live_forks: AtomicUsize::new(0),
         }
     }
 
@@ -97,13 +103,22 @@ impl Pool {
     /// Counts a layer that is put over this pool; what is published from now on is noted as later than it.
     ///
     /// # Errors
-    /// When the journal, which may have older notions, cannot write.
+    /// [`crate::ErrorKind::NotFound`] if the repository has been deleted; else when the journal, which may have older
+    /// notions, cannot write.
     pub(crate) fn add_fork(&self, core: &Core) -> Result<()> {
-        self.life.lock().forks += 1;
+        {
+            let mut life = self.life.lock();
+            if life.retired {
+                return Err(Error::not_found("the repository has been deleted"));
+            }
+            life.forks += 1;
+        }
         if self.memory.is_some() || self.sharing.load(Ordering::SeqCst) == SHARED {
             return Ok(());
         }
         let _ = self.sharing.compare_exchange(ALONE, BEGUN, Ordering::SeqCst, Ordering::SeqCst);
+        // Rows that the settling thread took for those of an unshared pool are written before others are compared.
+        drop(core.id_rows.lock());
         if let Err(error) = core.journal.barrier().wait() {
             self.remove_fork();
             return Err(error);
@@ -121,7 +136,7 @@ impl Pool {
     /// Takes a layer off; whether nobody needs the pool any more.
     pub(crate) fn remove_fork(&self) -> bool {
         let mut life = self.life.lock();
-        life.forks -= 1;
+        life.forks = life.forks.saturating_sub(1);
         life.forks == 0 && life.retired
     }
 
@@ -134,6 +149,19 @@ impl Pool {
 
     pub(crate) fn is_retired(&self) -> bool {
         self.life.lock().retired
+    }
+
+    pub(crate) fn set_purged(&self) {
+        self.purged.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_purged(&self) -> bool {
+        self.purged.load(Ordering::Acquire)
+    }
+
+    /// How many layers lie under it.
+    pub(crate) fn depth(&self) -> usize {
+        self.layers().count() - 1
     }
 
     /// How many layers lie right over it.

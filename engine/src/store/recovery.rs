@@ -1,6 +1,6 @@
 //! Opening: the format, the catalog, the checkpoint of the references, then the journal's tail.
 //!
-//! Costs what references and the unsettled journal cost, never what objects cost; only the segments of writes that a
+//! Costs what references, the histories that forks share, and the unsettled journal cost, never what objects cost; only the segments of writes that a
 //! crash cut off are looked for, by their intents, and removed.
 
 use std::{
@@ -171,7 +171,10 @@ fn read_catalog(core: &Core) -> Result<Repos> {
         let (repo_key, value) = row?;
         let id = RepoId(key::trailing_u64(&repo_key)?);
         repos.ids_seen = repos.ids_seen.max(id.0.saturating_add(1));
-        repos.add(id, CatalogRow::decode(&value)?, None)?;
+        let state = repos.add(id, CatalogRow::decode(&value)?, None)?;
+        if let Some(fork_of) = &state.fork_of {
+            fork_of.set_settled();
+        }
     }
     Ok(repos)
 }
@@ -193,7 +196,10 @@ impl Repos {
         let version = Version { refs: refs.unwrap_or_default(), ..first };
         let state = Arc::new(RepoState::new(id, row.record, version, fork_of));
         if let Some(source) = row.fork.and_then(|fork| self.any(fork.source)) {
-            source.add_fork(&state);
+            source.add_known_fork(&state);
+        }
+        if let Some(fork_of) = &state.fork_of {
+            fork_of.count(true);
         }
         if is_retired {
             self.retire(id, &state);
@@ -211,6 +217,9 @@ impl Repos {
     fn retire(&mut self, id: RepoId, state: &Arc<RepoState>) {
         state.deleted.store(true, Ordering::Release);
         state.gone.store(true, Ordering::Release);
+        if let Some(fork_of) = &state.fork_of {
+            fork_of.count(false);
+        }
         self.by_id.remove(&id);
         self.retired.insert(id, state.clone());
     }
@@ -380,8 +389,7 @@ fn replay_transaction(core: &Arc<Core>, repo: &Arc<RepoState>, entry: Transactio
     });
     set_version(repo, version.clone());
     let carried = Carried::claim(core, &repo.pool, entry.objects)?;
-    carried.set_accepted(version.number);
-    carried.set_live();
+    carried.set_live(version.number);
     let publication = publication(entry.seq, repo.id, &version, entry.changes);
     Ok(GroupEntry::Transaction { repo: repo.clone(), version, carried, publication })
 }

@@ -65,6 +65,13 @@ impl GroupEntry {
         repo
     }
 
+    fn created(&self) -> Option<&Arc<RepoState>> {
+        match self {
+            GroupEntry::Created(repo) => Some(repo),
+            _ => None,
+        }
+    }
+
     pub(crate) fn publication(&self) -> Option<&Publication> {
         match self {
             GroupEntry::Transaction { publication, .. } => Some(publication),
@@ -295,13 +302,13 @@ fn settle_groups(core: &Arc<Core>, groups: &[Arc<Group>]) -> Result<Purge> {
     for outcome in outcomes.values().filter(|outcome| !purge.gone.contains_key(&outcome.repo.pool.id)) {
         parting.extend(settle_repo(core, &mut batch, outcome, &mut staged)?.map(|first| (outcome.repo, first)));
     }
-    let shared = staged.iter().any(|settled: &Settled<'_>| settled.staged.pool().is_shared());
-    let id_rows = shared.then(|| core.id_rows.lock());
+    let feed_floor = core.trim_feed(&mut batch)?;
+    // Also for pools that have no forks: the first one waits here until rows that do not say since when are written.
+    let id_rows = core.id_rows.lock();
     let mut batched = HashSet::new();
     for settled in &staged {
         core.put_rows(&mut batch, &settled.staged, |oid| settled.since(oid), &mut batched)?;
     }
-    let feed_floor = core.trim_feed(&mut batch)?;
     batch.uses_reserve = true;
     core.health.check_not_poisoned()?;
     if let Some(floor) = feed_floor {
@@ -321,6 +328,11 @@ fn settle_groups(core: &Arc<Core>, groups: &[Arc<Group>]) -> Result<Purge> {
     }
     keep();
     purge.apply(deleted());
+    for repo in groups.iter().flat_map(|group| &group.entries).filter_map(GroupEntry::created) {
+        if let Some(fork_of) = &repo.fork_of {
+            fork_of.set_settled();
+        }
+    }
     for entry in groups.iter().flat_map(|group| &group.entries) {
         if let GroupEntry::Transaction { repo, version, .. } = entry {
             // From here on the rows lead to what was before.

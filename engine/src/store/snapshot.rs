@@ -108,6 +108,11 @@ impl Snapshot {
         self.version.refs.len()
     }
 
+    /// How many of them are branches.
+    pub fn branch_count(&self) -> usize {
+        self.version.refs.branch_count()
+    }
+
     /// An object, or `None` if the repository does not have it.
     ///
     /// # Errors
@@ -208,6 +213,14 @@ impl Snapshot {
     /// As [`Snapshot::object_of`].
     pub fn commit(&self, oid: &Oid) -> Result<Commit> {
         Commit::parse(&self.object_of(oid, Kind::Commit)?)
+    }
+
+    /// The root tree of a commit, of which nothing else is parsed.
+    ///
+    /// # Errors
+    /// As [`Snapshot::object_of`].
+    pub(crate) fn tree_of(&self, commit: &Oid) -> Result<Oid> {
+        Commit::tree_of(&self.object_of(commit, Kind::Commit)?)
     }
 
     /// A parsed annotated tag.

@@ -78,14 +78,14 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    /// Tells that a transaction that carries the object is in `tip`, and which version it made.
-    pub(crate) fn set_accepted(&self, version: u64) {
-        self.since.fetch_min(version, Ordering::Relaxed);
+    /// Tells that a transaction that carries the object is in `tip`.
+    pub(crate) fn set_accepted(&self) {
         self.state.fetch_max(ACCEPTED, Ordering::Release);
     }
 
-    /// Makes the object visible to readers; pairs with the acquire in [`Entry::is_live`].
-    pub(crate) fn set_live(&self) {
+    /// Makes the object visible to readers, brought by a version; pairs with the acquire in [`Entry::is_live`].
+    pub(crate) fn set_live(&self, version: u64) {
+        self.since.fetch_min(version, Ordering::Relaxed);
         self.state.fetch_max(LIVE, Ordering::Release);
     }
 

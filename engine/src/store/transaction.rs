@@ -6,7 +6,7 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, atomic::Ordering},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -30,6 +30,9 @@ use crate::{
 /// Fresh objects beyond this ride in blocks instead of in the journal's record.
 const RIDE_BYTES_MAX: usize = 2 << 20;
 
+/// How often is looked whether another writer's version is visible.
+const CONFIRM_INTERVAL: Duration = Duration::from_micros(100);
+
 /// Objects and edits that nobody else sees. Dropping it leaves nothing behind.
 pub struct Transaction {
     repo: Repo,
@@ -46,6 +49,8 @@ pub struct Transaction {
     edited: Option<Edited>,
     head: Option<RefName>,
     origin: Option<Arc<Origin>>,
+    /// Whether the caller tries again when others were faster.
+    races: bool,
     /// The lineage of the versions that it may have read.
     lineage: u64,
 }
@@ -101,6 +106,7 @@ impl Transaction {
             edited: None,
             head: None,
             origin: None,
+            races: false,
         }
     }
 
@@ -174,9 +180,20 @@ impl Transaction {
         self.names.get_or_insert_with(|| edits.iter().map(|edit| edit.name.clone()).collect()).insert(name.clone())
     }
 
+    /// Makes conflicts known at once, though what they name may not be durable and visible yet: for a caller who tries
+    /// again, and asks [`Repo::confirm`] when giving up.
+    pub fn expect_races(&mut self) {
+        self.races = true;
+    }
+
     /// Says where the realities begin that the transaction makes.
     pub(crate) fn set_origin(&mut self, origin: Arc<Origin>) {
         self.origin = Some(origin);
+    }
+
+    /// Bytes of the objects that it brings, beside those in segments.
+    pub(crate) fn fresh_bytes(&self) -> usize {
+        self.fresh_bytes
     }
 
     /// Wants `HEAD` to name another branch.
@@ -237,7 +254,7 @@ impl Transaction {
             }
         }
         let base = self.repo.state.tip.load_full();
-        let (refs, changes) = base.edited(&self.edits, self.origin.as_ref()).inspect_err(|error| self.count(error))?;
+        let (refs, changes) = base.edited(&self.edits, self.origin.as_ref()).map_err(|error| self.refused(error))?;
         self.edited = Some(Edited { base, refs, changes });
         if self.fresh_bytes > RIDE_BYTES_MAX {
             self.move_to_blocks()?;
@@ -258,10 +275,11 @@ impl Transaction {
         Ok(())
     }
 
-    fn count(&self, error: &Error) {
+    fn refused(&self, error: Error) -> Error {
         if matches!(error.kind(), ErrorKind::Conflict(_)) {
             self.repo.core.counters.conflicts.fetch_add(1, Ordering::Relaxed);
         }
+        if self.races { error } else { self.repo.confirm(error) }
     }
 }
 
@@ -272,6 +290,35 @@ impl Drop for Transaction {
 }
 
 impl Repo {
+    /// Gives an error that other writers caused, once readers can see what they wrote: who is told of a conflict and
+    /// then looks finds what it named.
+    ///
+    /// Writers build on the newest version, which in a durable repository is not visible before it is on the disk; so
+    /// this may wait for a sync. If that version is given up, for the storage is full, so is the conflict, and the
+    /// error says that instead.
+    pub fn confirm(&self, error: Error) -> Error {
+        if !matches!(error.kind(), ErrorKind::Conflict(_) | ErrorKind::Exists | ErrorKind::NotFound) {
+            return error;
+        }
+        let (state, seen) = (&self.state, self.state.tip.load_full());
+        for attempt in 0_u32.. {
+            if state.published.load().number >= seen.number || self.is_deleted() {
+                break;
+            }
+            if state.tip.load().lineage != seen.lineage {
+                return Error::new(ErrorKind::StorageFull, "a write that was in the way of this one has failed");
+            }
+            if let Err(error) = self.core.health.check_writable() {
+                return error;
+            }
+            match attempt {
+                0..100 => std::thread::yield_now(),
+                _ => std::thread::sleep(CONFIRM_INTERVAL),
+            }
+        }
+        error
+    }
+
     /// Starts to write many objects into blocks, to be attached to a transaction of this repository.
     pub fn ingest(&self) -> Ingest {
         Ingest::new(self.core.clone(), self.state.clone())
@@ -314,18 +361,17 @@ impl Prepared {
         let (version, changes) = match transaction.swap_tip(is_acknowledged && durability == Durability::Relaxed) {
             Ok(swapped) => swapped,
             Err(error) => {
-                transaction.count(&error);
                 state.pool.leave_flight(&transaction.staged);
                 carried.release(core, &state.pool);
-                return Err(error);
+                return Err(transaction.refused(error));
             }
         };
-        carried.set_accepted(version.number);
+        carried.set_accepted();
         transaction.staged.iter().for_each(Staged::set_accepted);
         core.counters.published.fetch_add(1, Ordering::Relaxed);
         let number = version.number;
         if durability == Durability::Memory {
-            carried.set_live();
+            carried.set_live(number);
             carried.keep(core, &state.pool);
             transaction.staged.iter().for_each(|staged| staged.insert_in_memory(version.number));
             state.publish(&version);

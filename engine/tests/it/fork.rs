@@ -327,9 +327,16 @@ fn memory_is_given_back_with_the_last_fork() {
 /// Where versions are forgotten, forks get references of their own first, and the history goes.
 #[test]
 fn the_history_goes_when_forks_have_parted() {
+    for reopened in [false, true] {
+        parting(reopened);
+    }
+}
+
+fn parting(reopened: bool) {
     let disk = disk();
     let retention = Retention { count_max: 5, age_max: Duration::from_secs(3600) };
-    let store = Store::open(disk.clone(), StoreOptions { retention, ..options() }).unwrap();
+    let begin = |disk: &Arc<FaultBackend>| Store::open(disk.clone(), StoreOptions { retention, ..options() }).unwrap();
+    let store = begin(&disk);
     let source = create(&store, "source", Durability::Durable);
     let (main, other) = (branch("main"), branch("other"));
     set_durably(&source, &main, "one").unwrap();
@@ -340,6 +347,17 @@ fn the_history_goes_when_forks_have_parted() {
     transaction.edit(edit(&other, Expected::Any, None)).unwrap();
     publish(transaction).unwrap().ticket.wait().unwrap();
     store.delete(&repo_name("fork")).unwrap();
+    // Nobody holds the deleted fork but those who must.
+    drop((made, source));
+    let (disk, store) = match reopened {
+        true => {
+            let disk = crash(&disk, Survivors::Synced);
+            let store = begin(&disk);
+            (disk, store)
+        }
+        false => (disk, store),
+    };
+    let source = store.repo(&repo_name("source")).unwrap();
     for at in 0..20 {
         set_durably(&source, &main, &format!("later {at}")).unwrap();
         store.settle();
@@ -375,6 +393,29 @@ fn bad_forks_are_refused_and_leave_nothing() {
 }
 
 #[test]
+fn forks_are_counted_and_as_deep_as_is_sensible() {
+    for durability in DURABILITIES {
+        let store = open(&disk());
+        let source = create(&store, "f0", durability);
+        set_durably(&source, &branch("main"), "one").unwrap();
+        for depth in 1..=64 {
+            fork(&store, &format!("f{}", depth - 1), &format!("f{depth}"));
+        }
+        let last = store.repo(&repo_name("f64")).unwrap();
+        assert_eq!(message(&last, &branch("main")).unwrap(), "one");
+        let deeper = store.fork(&repo_name("f64"), &repo_name("f65"), "forker");
+        assert!(matches!(kind(deeper), ErrorKind::LimitExceeded { .. }));
+        fork(&store, "f0", "other");
+        assert_eq!((source.fork_count(), last.fork_count()), (2, 0));
+        store.delete(&repo_name("f1")).unwrap();
+        assert_eq!(source.fork_count(), 1, "a deleted fork is none, though its own forks need it");
+        store.delete(&repo_name("other")).unwrap();
+        assert_eq!(source.fork_count(), 0);
+        assert_eq!(message(&last, &branch("main")).unwrap(), "one");
+    }
+}
+
+#[test]
 fn ten_thousand_forks_of_one_repository_are_ordinary() {
     let store = open(&disk());
     let source = create(&store, "source", Durability::Memory);
@@ -392,7 +433,7 @@ fn ten_thousand_forks_of_one_repository_are_ordinary() {
 /// Forks, commits and deletions at once: every fork that was acknowledged holds a version that its source had.
 #[test]
 fn forks_race_with_writers_and_deletion() {
-    for durability in [Durability::Memory, Durability::Durable] {
+    for durability in DURABILITIES {
         let disk = disk();
         let store = open(&disk);
         let source = create(&store, "source", durability);
@@ -426,7 +467,8 @@ fn forks_race_with_writers_and_deletion() {
             }
         };
         check(&store);
-        if durability == Durability::Durable {
+        if durability != Durability::Memory {
+            store.close().unwrap();
             let (_disk, store) = reopen(&disk, Survivors::Synced);
             check(&store);
         }

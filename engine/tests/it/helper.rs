@@ -132,11 +132,19 @@ pub(crate) struct Gate {
     disk: FaultBackend,
     shut: Mutex<bool>,
     opened: Condvar,
+    /// How long each write takes at least.
+    delay: Duration,
 }
 
 impl Gate {
     pub(crate) fn new() -> Self {
-        Self { disk: FaultBackend::new(FaultPlan::none()), shut: Mutex::new(false), opened: Condvar::new() }
+        let disk = FaultBackend::new(FaultPlan::none());
+        Self { disk, shut: Mutex::new(false), opened: Condvar::new(), delay: Duration::ZERO }
+    }
+
+    /// A disk that takes its time, so that much happens between a write and its end.
+    pub(crate) fn slow() -> Self {
+        Self { delay: Duration::from_micros(300), ..Self::new() }
     }
 
     pub(crate) fn disk(&self) -> &FaultBackend {
@@ -174,6 +182,9 @@ impl Backend for Gate {
             self.opened.wait(&mut shut);
         }
         drop(shut);
+        if !self.delay.is_zero() {
+            std::thread::sleep(self.delay);
+        }
         self.disk.write(batch, sync)
     }
 

@@ -10,6 +10,7 @@ mod feed;
 mod fork;
 mod helper;
 mod history;
+mod linear;
 mod model;
 mod publish;
 mod read;

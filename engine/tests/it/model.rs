@@ -10,12 +10,12 @@ use std::{
 };
 
 use govc_backends::{FaultBackend, Survivors};
-use govc_engine::{Cause, Durability, ErrorKind, Expected, Kind, Oid, RefName, Store, StoreOptions};
+use govc_engine::{Cause, Durability, ErrorKind, Expected, Kind, Oid, RefName, Retention, Store, StoreOptions};
 use proptest::prelude::*;
 
 use crate::helper::{commit_bytes, crash, create, disk, edit, kind, options, publish, repo_name};
 
-const REPOS: [&str; 3] = ["a", "b/c", "d"];
+const REPOS: [&str; 4] = ["a", "b/c", "d", "e"];
 const REFS: [&str; 7] = [
     "refs/heads/x",
     "refs/heads/x/y",
@@ -55,9 +55,9 @@ fn any_op() -> impl Strategy<Value = Op> {
     let edits = prop::collection::btree_map(0..REFS.len(), (expect, prop::bool::weighted(0.7)), 1..4);
     prop_oneof![
         3 => repo().prop_map(Op::Create),
-        1 => repo().prop_map(Op::Delete),
+        2 => repo().prop_map(Op::Delete),
         1 => (repo(), repo()).prop_map(|(from, to)| Op::Rename(from, to)),
-        2 => (repo(), repo()).prop_map(|(from, to)| Op::Fork(from, to)),
+        4 => (repo(), repo()).prop_map(|(from, to)| Op::Fork(from, to)),
         20 => (repo(), edits).prop_map(|(repo, edits)| Op::Edit(repo, edits)),
         1 => (repo(), 0..REFS.len()).prop_map(|(repo, name)| Op::EditWhileFull(repo, name)),
         2 => Just(Op::Settle),
@@ -89,7 +89,9 @@ fn reference(at: usize) -> RefName {
 fn open(disk: &Arc<FaultBackend>, clock: &Arc<AtomicI64>) -> Store {
     let clock = clock.clone();
     let clock = Arc::new(move || clock.load(Ordering::Relaxed));
-    Store::open(disk.clone(), StoreOptions { clock, ..options() }).unwrap()
+    // So short that forks part from their sources.
+    let retention = Retention { count_max: 2, ..Retention::default() };
+    Store::open(disk.clone(), StoreOptions { clock, retention, ..options() }).unwrap()
 }
 
 fn conflicts(refs: &BTreeMap<RefName, Oid>) -> bool {

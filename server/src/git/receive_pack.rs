@@ -128,7 +128,6 @@ impl Report {
                 Some(reason) => [&b"ng "[..], &command.name, b" ", pkt::one_line(reason).as_bytes(), b"\n"].concat(),
             });
             if let Some((old, new)) = self.brought.get(&index).filter(|_| with_ids && refused.is_none()) {
-                line(format!("option refname {}\n", String::from_utf8_lossy(&command.name)).into_bytes());
                 line(format!("option old-oid {old}\n").into_bytes());
                 line(format!("option new-oid {new}\n").into_bytes());
             }
@@ -191,9 +190,13 @@ fn push(
         publisher.publish_what_goes(snapshot);
     }
     let report = publisher.report;
-    for (index, (_, new)) in &report.brought {
+    for (index, (old, new)) in &report.brought {
         let name = request.commands.get(*index).map(|command| String::from_utf8_lossy(&command.name).into_owned());
-        sideband.warning(&format!("{} has moved; what was pushed is in {new}", name.unwrap_or_default()));
+        let name = name.unwrap_or_default();
+        sideband.warning(&match old == new {
+            true => format!("{name} has all of that already and stays at {new}"),
+            false => format!("{name} has moved; what was pushed is in {new}"),
+        });
     }
     if let (Some(received), Some(tips)) = (received, first_tips)
         && report.refused.iter().all(Option::is_none)
@@ -399,19 +402,23 @@ impl Publisher<'_> {
     /// Publishes `edits` as one transaction and waits until it is durable; what is brought to branches that move
     /// meanwhile is brought to them again.
     fn publish(&mut self, edits: &[Edit]) -> Result<(), Refusal> {
+        let mut outcome = self.try_publish(edits);
         for _ in 1..ATTEMPTS_MAX {
-            match self.try_publish(edits) {
-                Err(refusal) if refusal.raced => {}
-                outcome => return outcome,
+            if !outcome.as_ref().is_err_and(|refusal| refusal.raced) {
+                break;
             }
+            outcome = self.try_publish(edits);
         }
-        self.try_publish(edits)
+        outcome.map_err(|refusal| Refusal { error: self.repo.confirm(refusal.error), ..refusal })
     }
 
     fn try_publish(&mut self, edits: &[Edit]) -> Result<(), Refusal> {
         let mut brought = BTreeMap::new();
         let mut changes = false;
         let mut transaction = self.repo.begin(ACTOR, Cause::Push);
+        if edits.iter().any(Edit::is_brought) {
+            transaction.expect_races();
+        }
         if let Some(received) = self.received {
             let edits: Vec<RefEdit> = edits.iter().map(|edit| edit.edit.clone()).collect();
             received.commit(&mut transaction, &edits)?;
@@ -449,7 +456,7 @@ impl Publisher<'_> {
         let name_culprit = |error: Error| match error.kind() {
             ErrorKind::Conflict(conflict) => {
                 let culprit = edits.iter().find(|edit| edit.edit.name.as_str() == conflict.name);
-                let raced = culprit.is_some_and(Edit::is_brought);
+                let raced = culprit.is_some_and(Edit::is_brought) && conflict.actual.is_some();
                 Refusal { index: culprit.map(|edit| edit.index), raced, ..Refusal::from(error) }
             }
             _ => Refusal::from(error),

@@ -261,7 +261,7 @@ impl RepoInfo {
             memory_only: settings.durability == Durability::Memory,
             created_at: created.to_text(),
             version: snapshot.version().number,
-            branches: snapshot.references_with_prefix(b"refs/heads/").count(),
+            branches: snapshot.branch_count(),
             head: snapshot.reference(snapshot.head()).map(|oid| oid.to_string()),
             forked_from: repo.forked_from().map(|name| name.as_str().to_owned()),
             forks: repo.fork_count(),

@@ -82,6 +82,58 @@ fn what_was_pushed_is_named_and_its_people_stay() {
 }
 
 #[test]
+fn empty_commits_signatures_and_resets_come_out_as_documented() {
+    let place = Place::new();
+    let git = Git::new(&place.path("home"));
+    let server = begin(&place, &git);
+    let (ours, theirs) = (place.path("ours"), place.path("theirs"));
+    for work in [&ours, &theirs] {
+        git.clone_repo(&server.url("repo"), work, &[]);
+    }
+    git.commit(&theirs, "theirs", b"1\n", "theirs");
+    git.ok(&theirs, &["push", "-q", "origin", "main"]);
+    // A commit that was empty stays one; what is there already is left out; a signature goes, other headers stay.
+    git.ok(&ours, &["commit", "-q", "--allow-empty", "-m", "marker"]);
+    git.commit(&ours, "theirs", b"1\n", "the same");
+    let tree = git.ok(&ours, &["rev-parse", "HEAD^{tree}"]);
+    let parent = git.ok(&ours, &["rev-parse", "HEAD"]);
+    let person = "A <a@example.org> 1700000000 +0100";
+    let signed = format!(
+        "tree {tree}\nparent {parent}\nauthor {person}\ncommitter {person}\nchange-id x\ngpgsig a\n b\n\nsigned\n"
+    );
+    let signed = git.object(&ours, "commit", signed.as_bytes());
+    let option = "govc.on-conflict=rebase";
+    git.ok(&ours, &["push", "-q", "--force", "-o", option, "origin", &format!("{signed}:refs/heads/main")]);
+    git.ok(&ours, &["fetch", "-q"]);
+    let subjects = git.ok(&ours, &["log", "--format=%s", "origin/main"]);
+    assert_eq!(subjects.lines().collect::<Vec<_>>(), ["signed", "marker", "theirs", "one"]);
+    let raw = git.ok(&ours, &["cat-file", "-p", "origin/main"]);
+    assert!(raw.contains("change-id x") && !raw.contains("gpgsig") && raw.contains(person), "{raw}");
+
+    // A merge is not made again, and named; it can be merged. A branch that has everything already stays.
+    let tip = git.ok(&ours, &["rev-parse", "origin/main"]);
+    git.ok(&ours, &["reset", "-q", "--hard", "origin/main~1"]);
+    git.ok(&ours, &["checkout", "-q", "-b", "side", "HEAD~1"]);
+    git.commit(&ours, "side", b"1\n", "side");
+    git.ok(&ours, &["merge", "-q", "--no-ff", "-m", "a merge", "main"]);
+    let merge = git.ok(&ours, &["rev-parse", "HEAD"]);
+    let push = |how: &str, work: &str| {
+        let option = format!("govc.on-conflict={how}");
+        git.run(&ours, &["push", "--force", "-o", &option, "origin", &format!("{work}:refs/heads/main")])
+    };
+    let said = push("rebase", "side");
+    assert!(String::from_utf8_lossy(&said.stderr).contains(&format!("{merge} is a merge")), "{said:?}");
+    let said = push("rebase", "origin/main~2");
+    assert!(said.status.success());
+    assert!(String::from_utf8_lossy(&said.stderr).contains(&format!("stays at {tip}")), "{said:?}");
+    assert!(push("merge", "side").status.success());
+    git.ok(&ours, &["fetch", "-q"]);
+    let parents = git.ok(&ours, &["log", "-1", "--format=%P", "origin/main"]);
+    assert_eq!(parents, format!("{tip} {merge}"));
+    assert_eq!(git.findings(&ours).0, Some(0));
+}
+
+#[test]
 fn what_cannot_be_brought_is_refused_and_changes_nothing() {
     let place = Place::new();
     let git = Git::new(&place.path("home"));
