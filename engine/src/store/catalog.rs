@@ -18,11 +18,10 @@ use parking_lot::Mutex;
 
 use super::{
     Store,
-    feed::publication,
-    ids::{Cause, Durability, RepoId, RepoName, RepoSettings, Seq},
+    ids::{Cause, Durability, RepoId, RepoName, RepoSettings},
     journal::CatalogChangeKind,
     state::{Repo, RepoRecord, RepoState},
-    version::{Changes, Previous, Version},
+    version::{Previous, Version},
 };
 use crate::{Error, ErrorKind, Result, refs::RefMap};
 
@@ -176,7 +175,7 @@ impl Store {
         if state.is_journaled() {
             core.journal.send_catalog(state.clone(), CatalogChangeKind::Create).wait()?;
         }
-        core.keep_history(state, &publication(Seq(0), state.id, &state.published.load(), Changes::none()));
+        core.begin_history(state);
         if let Some(fork_of) = &state.fork_of {
             fork_of.count(true);
         }

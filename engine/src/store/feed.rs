@@ -5,11 +5,7 @@
 //! publications are kept in memory; older ones are read from the family `history`, where settling removes those that are
 //! older than versions are kept. Publications of memory repositories are in memory only.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -17,7 +13,6 @@ use super::{
     core::Core,
     ids::{RepoId, Seq},
     record::FeedRow,
-    state::RepoState,
     version::{Changes, Version},
 };
 use crate::{
@@ -64,46 +59,67 @@ pub(crate) struct Feed {
 
 struct State {
     next: u64,
-    /// By position: `None` while its group is being written.
-    recent: BTreeMap<u64, Option<Publication>>,
+    /// From position `first` on.
+    recent: VecDeque<Slot>,
+    first: u64,
     /// Bytes of the publications in `recent`.
     recent_bytes: usize,
-    /// Positions up to this one may have left `recent`.
-    dropped: u64,
+    /// The greatest position with nothing open at or before it.
+    complete: u64,
     /// Positions up to this one are forgotten.
     floor: u64,
-    /// Publications of memory repositories that came before their predecessors.
-    early: HashMap<(RepoId, u64), (Publication, Arc<Version>)>,
+}
+
+/// A position.
+enum Slot {
+    /// Its group is being written.
+    Open,
+    Complete(Publication),
+    /// Its group failed: it stays empty for ever.
+    Abandoned,
 }
 
 impl State {
-    /// The greatest position with nothing incomplete at or before it.
-    fn complete(&self) -> u64 {
-        let open = self.recent.iter().find(|(_, publication)| publication.is_none());
-        open.map_or(self.next - 1, |(seq, _)| seq - 1)
+    /// The greatest position that has left `recent`.
+    fn dropped(&self) -> u64 {
+        self.first - 1
     }
 
-    fn trim(&mut self) {
-        while self.recent.len() > RECENT_MAX || (self.recent_bytes > RECENT_BYTES_MAX && self.recent.len() > 1) {
-            let Some(first) = self.recent.first_entry() else { break };
-            let Some(publication) = first.get() else { break };
-            self.recent_bytes -= publication.resident_bytes();
-            self.dropped = *first.key();
-            first.remove();
+    fn set(&mut self, seq: u64, slot: Slot) {
+        if let Slot::Complete(publication) = &slot {
+            self.recent_bytes += publication.resident_bytes();
+        }
+        // Only what is complete or abandoned leaves.
+        if let Some(place) = usize::try_from(seq - self.first).ok().and_then(|at| self.recent.get_mut(at)) {
+            *place = slot;
         }
     }
 
-    fn keep(&mut self, publication: Publication) {
-        self.recent_bytes += publication.resident_bytes();
-        self.recent.insert(publication.seq.0, Some(publication));
+    /// Moves on over what is not open any more, and drops what is too much.
+    fn settle(&mut self) {
+        let is_closed = |state: &Self| {
+            let at = usize::try_from(state.complete + 1 - state.first).unwrap_or(usize::MAX);
+            state.recent.get(at).is_some_and(|slot| !matches!(slot, Slot::Open))
+        };
+        while is_closed(self) {
+            self.complete += 1;
+        }
+        while self.recent.len() > RECENT_MAX || (self.recent_bytes > RECENT_BYTES_MAX && self.recent.len() > 1) {
+            if self.first > self.complete {
+                break;
+            }
+            if let Some(Slot::Complete(publication)) = self.recent.pop_front() {
+                self.recent_bytes -= publication.resident_bytes();
+            }
+            self.first += 1;
+        }
     }
 }
 
 impl Feed {
     /// A feed whose next position is `next`; earlier ones, beyond `floor`, are in the backend.
     pub(crate) fn new(next: u64, floor: u64) -> Self {
-        let state =
-            State { next, recent: BTreeMap::new(), recent_bytes: 0, dropped: next - 1, floor, early: HashMap::new() };
+        let state = State { next, recent: VecDeque::new(), first: next, recent_bytes: 0, complete: next - 1, floor };
         Self { state: Mutex::new(state), grown: Condvar::new() }
     }
 
@@ -112,55 +128,38 @@ impl Feed {
         let mut state = self.state.lock();
         let first = state.next;
         state.next += count as u64;
-        for seq in first..state.next {
-            state.recent.insert(seq, None);
-        }
+        state.recent.extend(std::iter::repeat_with(|| Slot::Open).take(count));
         Seq(first)
     }
 
     /// Fills the positions of a group that is durable.
     pub(crate) fn complete(&self, publications: impl IntoIterator<Item = Publication>) {
-        let mut state = self.state.lock();
-        for publication in publications {
-            state.keep(publication);
-        }
-        state.trim();
-        drop(state);
-        self.grown.notify_all();
+        self.close(publications.into_iter().map(|publication| (publication.seq.0, Slot::Complete(publication))));
     }
 
     /// Gives back the positions of a group that failed: they stay empty for ever.
     pub(crate) fn abandon(&self, first: Seq, count: usize) {
+        self.close((first.0..first.0 + count as u64).map(|seq| (seq, Slot::Abandoned)));
+    }
+
+    fn close(&self, slots: impl Iterator<Item = (u64, Slot)>) {
         let mut state = self.state.lock();
-        for seq in first.0..first.0 + count as u64 {
-            state.recent.remove(&seq);
+        for (seq, slot) in slots {
+            state.set(seq, slot);
         }
+        state.settle();
         drop(state);
         self.grown.notify_all();
     }
 
-    /// Adds the publication of a memory repository, complete at once, after those of its earlier versions; `keep` is
-    /// called for each in order.
-    pub(crate) fn append(
-        &self,
-        repo: &RepoState,
-        version: &Arc<Version>,
-        changes: Changes,
-        keep: impl Fn(&Publication, &Version),
-    ) {
+    /// Adds the publication of a memory repository, complete at once.
+    pub(crate) fn push(&self, mut publication: Publication) {
         let mut state = self.state.lock();
-        let publication = publication(Seq(0), repo.id, version, changes);
-        state.early.insert((repo.id, version.number), (publication, version.clone()));
-        let mut number = repo.journaled.load(Ordering::Relaxed) + 1;
-        while let Some((mut publication, version)) = state.early.remove(&(repo.id, number)) {
-            publication.seq = Seq(state.next);
-            keep(&publication, &version);
-            state.next += 1;
-            state.keep(publication);
-            repo.journaled.store(number, Ordering::Relaxed);
-            number += 1;
-        }
-        state.trim();
+        publication.seq = Seq(state.next);
+        state.next += 1;
+        state.recent_bytes += publication.resident_bytes();
+        state.recent.push_back(Slot::Complete(publication));
+        state.settle();
         drop(state);
         self.grown.notify_all();
     }
@@ -177,16 +176,16 @@ impl Feed {
 
     /// The greatest position that followers may have seen.
     pub(crate) fn last(&self) -> Seq {
-        Seq(self.state.lock().complete())
+        Seq(self.state.lock().complete)
     }
 
     /// Waits until there is something after `after`, at most `timeout`.
     pub(crate) fn wait(&self, after: Seq, timeout: Duration) -> bool {
         let mut state = self.state.lock();
         let deadline = std::time::Instant::now() + timeout;
-        while state.complete() <= after.0 {
+        while state.complete <= after.0 {
             if self.grown.wait_until(&mut state, deadline).timed_out() {
-                return state.complete() > after.0;
+                return state.complete > after.0;
             }
         }
         true
@@ -230,7 +229,7 @@ impl Core {
     pub(crate) fn feed_after(&self, after: Seq, limit: usize) -> Result<Vec<Publication>> {
         let mut found = Vec::new();
         let mut from = after.0 + 1;
-        let dropped = self.feed.state.lock().dropped;
+        let dropped = self.feed.state.lock().dropped();
         if from <= dropped {
             // Rows are written when their group settles; a position that has left memory may still wait for that.
             self.settle.publications(from, dropped, &mut found);
@@ -260,15 +259,18 @@ impl Core {
             from = dropped + 1;
         }
         let state = self.feed.state.lock();
-        if from <= state.dropped {
+        if from <= state.dropped() {
             // What was not read yet has left memory meanwhile.
             drop(state);
             return if found.is_empty() { self.feed_after(after, limit) } else { Ok(found) };
         }
-        let complete = state.complete();
-        if from <= complete {
-            let recent = state.recent.range(from..=complete).filter_map(|(_, publication)| publication.clone());
-            found.extend(recent.take(limit - found.len().min(limit)));
+        let at = |seq: u64| usize::try_from(seq - state.first).unwrap_or(usize::MAX).min(state.recent.len());
+        if from <= state.complete {
+            let publications = state.recent.range(at(from)..at(state.complete + 1)).filter_map(|slot| match slot {
+                Slot::Complete(publication) => Some(publication.clone()),
+                Slot::Open | Slot::Abandoned => None,
+            });
+            found.extend(publications.take(limit - found.len().min(limit)));
         }
         Ok(found)
     }

@@ -5,9 +5,9 @@
 //! Rows of memory repositories stay in memory.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     ops::Bound,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -71,6 +71,8 @@ struct Rows {
     /// The number of the first row.
     first: u64,
     rows: VecDeque<Bytes>,
+    /// Versions that came before their predecessors, with their rows.
+    early: BTreeMap<u64, (Publication, Arc<Version>, Bytes)>,
 }
 
 impl MemoryHistory {
@@ -90,12 +92,34 @@ impl MemoryHistory {
 }
 
 impl Core {
-    /// Keeps what made a version of a memory repository, called in the order of the versions. Where the budget has no
-    /// room for it, the oldest rows make some.
-    pub(crate) fn keep_history(&self, repo: &RepoState, publication: &Publication) {
+    /// Adds a version of a memory repository to its history and to the feed, after its predecessors, for which it may
+    /// have to wait there.
+    pub(crate) fn append_in_memory(&self, repo: &RepoState, version: &Arc<Version>, changes: Changes) {
         let Some(history) = &repo.memory_history else { return };
-        let row = Bytes::from(VersionRow::encode(publication));
+        let publication = publication(Seq(0), repo.id, version, changes);
+        let row = Bytes::from(VersionRow::encode(&publication));
         let mut rows = history.0.lock();
+        let mut number = repo.journaled.load(Ordering::Relaxed) + 1;
+        rows.early.insert(version.number, (publication, version.clone(), row));
+        while let Some((publication, version, row)) = rows.early.remove(&number) {
+            self.keep_row(repo, &mut rows, number, row);
+            self.feed.push(publication);
+            version.previous.cut();
+            repo.journaled.store(number, Ordering::Release);
+            number += 1;
+        }
+    }
+
+    /// Keeps the first version of a memory repository.
+    pub(crate) fn begin_history(&self, repo: &RepoState) {
+        let Some(history) = &repo.memory_history else { return };
+        let first = publication(Seq(0), repo.id, &repo.published.load(), Changes::none());
+        let row = Bytes::from(VersionRow::encode(&first));
+        self.keep_row(repo, &mut history.0.lock(), first.version, row);
+    }
+
+    /// Keeps a row after those of earlier versions. Where the budget has no room for it, the oldest rows make some.
+    fn keep_row(&self, repo: &RepoState, rows: &mut Rows, number: u64, row: Bytes) {
         let surplus = (rows.rows.len() as u64).saturating_sub(self.options.retention.count_max);
         let drop_oldest = |rows: &mut Rows| {
             let dropped = rows.rows.pop_front()?;
@@ -104,15 +128,15 @@ impl Core {
             Some(())
         };
         for _ in 0..surplus {
-            drop_oldest(&mut rows);
+            drop_oldest(rows);
         }
         while self.hold_blocks(&repo.pool, held_bytes(&row)).is_err() {
-            if drop_oldest(&mut rows).is_none() {
+            if drop_oldest(rows).is_none() {
                 return;
             }
         }
         if rows.rows.is_empty() {
-            rows.first = publication.version;
+            rows.first = number;
         }
         rows.rows.push_back(row);
     }

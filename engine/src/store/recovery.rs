@@ -324,8 +324,6 @@ fn replay(core: &Arc<Core>, repos: &mut Repos, journal: Vec<(Seq, Bytes)>) -> Re
         for entry in read_record(&record).map_err(|error| error.context(format!("journal {}", group_key.0)))? {
             entries.push(replay_entry(core, repos, entry)?);
         }
-        let publications = entries.iter().filter_map(GroupEntry::publication).cloned().collect::<Vec<_>>();
-        core.feed.complete(publications);
         core.settle.push(core, Group { key: group_key, bytes: record.len(), entries });
     }
     Ok(())

@@ -48,7 +48,7 @@ pub(crate) struct RepoState {
     /// The newest version whose references are in their checkpoint. Written by the settling thread.
     pub(crate) settled: ArcSwap<Version>,
     /// Number and lineage of the newest version that the journal has taken; the journal thread's own. In memory
-    /// repositories the number of the newest version in the feed, under the feed's lock.
+    /// repositories the number of the newest version in the feed, written under the history's lock.
     pub(crate) journaled: AtomicU64,
     pub(crate) lineage: AtomicU64,
     /// The versions of a memory repository; `None` where they are in the backend.

@@ -376,10 +376,7 @@ impl Prepared {
             transaction.staged.iter().for_each(|staged| staged.insert_in_memory(version.number));
             state.publish(&version);
             state.pool.leave_flight(&transaction.staged);
-            core.feed.append(state, &version, changes, |publication, version| {
-                core.keep_history(state, publication);
-                version.previous.cut();
-            });
+            core.append_in_memory(state, &version, changes);
             return Ok(Published { version: number, ticket: Ticket::ready(Ok(())) });
         }
         let (ticket, promise) = Ticket::new();
