@@ -30,6 +30,11 @@ impl EntryMode {
         self.0
     }
 
+    /// Octal digits of it, without leading zeros.
+    fn digits(self) -> u32 {
+        (u32::BITS - self.0.leading_zeros()).div_ceil(3).max(1)
+    }
+
     /// Reads an octal mode that may be written: a file, an executable file, a link, a directory or a submodule.
     pub fn parse(octal: &str) -> Option<Self> {
         if !octal.bytes().all(|b| b.is_ascii_digit()) {
@@ -177,32 +182,59 @@ pub fn edit_tree(old: &[u8], edits: &BTreeMap<Vec<u8>, TreeEdit>) -> Result<Vec<
         }
     }
     sets.sort_by(|a, b| name_order(a.0, a.1.is_tree(), b.0, b.1.is_tree()));
+    // What the new tree is made of: runs of old entries that stay, and new entries between them. So it is written once,
+    // in as many bytes as it has, for most trees that are made are kept.
+    let mut pieces: Vec<Piece<'_>> = Vec::with_capacity(2 * edits.len() + 1);
     let mut sets = sets.into_iter().peekable();
-    let mut out = Vec::with_capacity(old.len() + edits.len() * 48);
-    let mut rest = old;
-    while !rest.is_empty() {
-        let (entry, _, after) = split_entry(rest).ok_or_else(|| Error::corrupt("malformed tree"))?;
-        let raw = &rest[..rest.len() - after.len()];
-        rest = after;
-        while let Some((name, mode, oid)) = sets.next_if(|(name, mode, _)| {
+    let (mut run, mut at) = (0, 0);
+    while at < old.len() {
+        let (entry, _, after) = split_entry(&old[at..]).ok_or_else(|| Error::corrupt("malformed tree"))?;
+        let end = old.len() - after.len();
+        let is_before = |(name, mode, _): &(&[u8], EntryMode, Oid)| {
             name_order(name, mode.is_tree(), &entry.name, entry.mode.is_tree()) == Ordering::Less
-        }) {
-            write_entry(&mut out, mode, name, oid);
+        };
+        while let Some(set) = sets.next_if(is_before) {
+            pieces.push(Piece::Kept(&old[run..at]));
+            pieces.push(Piece::Set(set));
+            run = at;
         }
-        if !edits.contains_key(&*entry.name) {
-            out.extend_from_slice(raw);
+        if edits.contains_key(&*entry.name) {
+            pieces.push(Piece::Kept(&old[run..at]));
+            run = end;
         }
+        at = end;
     }
-    for (name, mode, oid) in sets {
-        write_entry(&mut out, mode, name, oid);
+    pieces.push(Piece::Kept(&old[run..]));
+    pieces.extend(sets.map(Piece::Set));
+    let mut out = Vec::with_capacity(pieces.iter().map(Piece::len).sum());
+    for piece in pieces {
+        match piece {
+            Piece::Kept(entries) => out.extend_from_slice(entries),
+            Piece::Set((name, mode, oid)) => write_entry(&mut out, mode, name, oid),
+        }
     }
     Ok(out)
 }
 
+/// A part of a new tree.
+enum Piece<'a> {
+    Kept(&'a [u8]),
+    Set((&'a [u8], EntryMode, Oid)),
+}
+
+impl Piece<'_> {
+    /// Bytes that it takes.
+    fn len(&self) -> usize {
+        match self {
+            Piece::Kept(entries) => entries.len(),
+            Piece::Set((name, mode, _)) => mode.digits() as usize + name.len() + Oid::LEN + 2,
+        }
+    }
+}
+
 fn write_entry(out: &mut Vec<u8>, mode: EntryMode, name: &[u8], oid: Oid) {
     let bits = mode.bits();
-    let highest = (u32::BITS - 1 - bits.leading_zeros().min(u32::BITS - 1)) / 3;
-    out.extend((0..=highest).rev().map(|at| b'0' + (bits >> (3 * at) & 7) as u8));
+    out.extend((0..mode.digits()).rev().map(|at| b'0' + (bits >> (3 * at) & 7) as u8));
     out.push(b' ');
     out.extend_from_slice(name);
     out.push(0);

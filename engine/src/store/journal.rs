@@ -32,7 +32,6 @@ use super::{
     record::{CatalogRow, RecordWriter},
     settle::{Group, GroupEntry},
     state::{RepoRecord, RepoState},
-    table::Entry,
     ticket::{Promise, Ticket},
     transaction::Fresh,
     version::{Changes, Version},
@@ -109,7 +108,6 @@ pub(crate) struct Carried(Vec<Claim>);
 
 struct Claim {
     fresh: Fresh,
-    entry: Arc<Entry>,
     /// Whether some publication had brought the object before.
     was_live: bool,
 }
@@ -128,18 +126,18 @@ impl Carried {
     pub(crate) fn claim(core: &Core, pool: &Pool, fresh: Vec<Fresh>) -> Result<Self> {
         core.hold_memory(pool, fresh.iter().map(Claim::held_bytes).sum())?;
         let claim = |fresh: Fresh| {
-            let (entry, was_live) = core.table.claim(pool.id, fresh.oid, fresh.kind, &fresh.data);
-            Claim { fresh, entry, was_live }
+            let was_live = core.table.claim(pool.id, fresh.oid, fresh.kind, &fresh.data);
+            Claim { fresh, was_live }
         };
         Ok(Self(fresh.into_iter().map(claim).collect()))
     }
 
-    pub(crate) fn set_accepted(&self) {
-        self.0.iter().for_each(|claim| claim.entry.set_accepted());
+    pub(crate) fn set_accepted(&self, core: &Core, pool: &Pool) {
+        self.0.iter().for_each(|claim| core.table.set_accepted(pool.id, claim.fresh.oid));
     }
 
-    pub(crate) fn set_live(&self, version: u64) {
-        self.0.iter().for_each(|claim| claim.entry.set_live(version));
+    pub(crate) fn set_live(&self, core: &Core, pool: &Pool, version: u64) {
+        self.0.iter().for_each(|claim| core.table.set_live(pool.id, claim.fresh.oid, version));
     }
 
     /// Gives the claims back: what is not live goes.
@@ -169,7 +167,7 @@ impl Carried {
 impl Claim {
     fn release(self, core: &Core, pool: &Pool) {
         core.free_memory(pool, Self::held_bytes(&self.fresh));
-        core.table.release(pool.id, self.fresh.oid, &self.entry, pool.memory.is_some());
+        core.table.release(pool.id, self.fresh.oid, pool.memory.is_some());
     }
 }
 
@@ -447,7 +445,7 @@ impl Journal {
         for item in items {
             match item {
                 Item::Transaction(pending) => {
-                    pending.carried.set_live(pending.version.number);
+                    pending.carried.set_live(&self.core, &pending.repo.pool, pending.version.number);
                     pending.staged.iter().for_each(Staged::keep);
                     pending.repo.pool.leave_flight(&pending.staged);
                     self.core.journal.waiting_bytes.fetch_sub(pending.bytes() as u64, Ordering::Relaxed);

@@ -387,7 +387,7 @@ fn replay_transaction(core: &Arc<Core>, repo: &Arc<RepoState>, entry: Transactio
     });
     set_version(repo, version.clone());
     let carried = Carried::claim(core, &repo.pool, entry.objects)?;
-    carried.set_live(version.number);
+    carried.set_live(core, &repo.pool, version.number);
     let publication = publication(entry.seq, repo.id, &version, entry.changes);
     Ok(GroupEntry::Transaction { repo: repo.clone(), version, carried, publication })
 }

@@ -7,14 +7,11 @@
 
 use std::{
     collections::{BTreeSet, VecDeque},
-    hash::{BuildHasherDefault, Hash, Hasher},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
 };
 
 use bytes::Bytes;
+use govc_id_table::{Guard, Id, IdTable, pin};
 use parking_lot::Mutex;
 
 use super::{ids::PoolId, snapshot::Object};
@@ -23,6 +20,8 @@ use crate::object::{Kind, Oid};
 /// Bytes that an entry takes beside its object's: entry, slot, ring and allocator.
 const ENTRY_OVERHEAD_BYTES: u64 = 200;
 const RINGS: usize = 16;
+/// Entries that one flush of a guard frees, at least.
+const FREED_AT_ONCE: usize = 128;
 const CLAIMED: u8 = 0;
 const ACCEPTED: u8 = 1;
 const LIVE: u8 = 2;
@@ -35,33 +34,16 @@ struct Key {
     oid: Oid,
 }
 
-impl Hash for Key {
-    fn hash<H: Hasher>(&self, state: &mut H) {
+impl Id for Key {
+    /// Bits of the object's id, which are uniform; mixed with the pool, for forks hold the same objects.
+    fn bits(&self) -> u64 {
         let first = self.oid.as_bytes().first_chunk::<8>().expect("ids have 20 bytes");
-        state.write_u64(u64::from_le_bytes(*first) ^ self.pool.0.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    }
-}
-
-/// Ids are uniform already: the hash of a key is taken from its own bits.
-#[derive(Default)]
-struct IdHasher(u64);
-
-impl Hasher for IdHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, _: &[u8]) {
-        unreachable!("keys write one u64")
-    }
-
-    fn write_u64(&mut self, value: u64) {
-        self.0 = value;
+        u64::from_le_bytes(*first) ^ self.pool.0.wrapping_mul(0x9e37_79b9_7f4a_7c15)
     }
 }
 
 /// One object in memory.
-pub(crate) struct Entry {
+struct Entry {
     kind: Kind,
     data: Bytes,
     /// Only grows: [`CLAIMED`], then [`ACCEPTED`] by the writer whose transaction is in `tip`, then [`LIVE`] by the
@@ -78,17 +60,6 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    /// Tells that a transaction that carries the object is in `tip`.
-    pub(crate) fn set_accepted(&self) {
-        self.state.fetch_max(ACCEPTED, Ordering::Release);
-    }
-
-    /// Makes the object visible to readers, brought by a version; pairs with the acquire in [`Entry::is_live`].
-    pub(crate) fn set_live(&self, version: u64) {
-        self.since.fetch_min(version, Ordering::Relaxed);
-        self.state.fetch_max(LIVE, Ordering::Release);
-    }
-
     fn is_live(&self) -> bool {
         self.state.load(Ordering::Acquire) == LIVE
     }
@@ -110,7 +81,7 @@ impl Entry {
 
 /// Objects in memory, under a budget.
 pub(crate) struct ObjectTable {
-    map: papaya::HashMap<Key, Arc<Entry>, BuildHasherDefault<IdHasher>>,
+    entries: IdTable<Key, Entry>,
     rings: [Mutex<VecDeque<Key>>; RINGS],
     used_bytes: AtomicU64,
     limit_bytes: u64,
@@ -136,7 +107,7 @@ pub(crate) enum Scope {
 impl ObjectTable {
     pub(crate) fn new(limit_bytes: u64) -> Self {
         Self {
-            map: papaya::HashMap::with_hasher(BuildHasherDefault::default()),
+            entries: IdTable::new(),
             rings: std::array::from_fn(|_| Mutex::new(VecDeque::new())),
             used_bytes: AtomicU64::new(0),
             limit_bytes,
@@ -148,9 +119,9 @@ impl ObjectTable {
 
     /// The object, if it is in memory and in scope, and a version up to `until` is known to have brought it.
     pub(crate) fn get(&self, pool: PoolId, oid: &Oid, scope: Scope, until: u64) -> Option<Object> {
-        let map = self.map.pin();
+        let guard = pin();
         let key = Key { pool, oid: *oid };
-        let mut entry = map.get(&key)?;
+        let mut entry = self.entries.get(&key, &guard)?;
         match scope {
             Scope::Any => {}
             Scope::Live if entry.is_live() => {}
@@ -158,7 +129,7 @@ impl ObjectTable {
             Scope::Accepted => {
                 while entry.state.load(Ordering::Acquire) == CLAIMED {
                     std::thread::yield_now();
-                    entry = map.get(&key)?;
+                    entry = self.entries.get(&key, &guard)?;
                 }
             }
         }
@@ -171,22 +142,13 @@ impl ObjectTable {
         Some(Object { kind: entry.kind, data: entry.data.clone() })
     }
 
-    /// Puts an object of a transaction into the table, invisible if it is new, and claims it.
+    /// Puts an object of a transaction into the table, invisible if it is new, and claims it. Whether it was live before.
     ///
-    /// Also says whether it was live before.
-    pub(crate) fn claim(&self, pool: PoolId, oid: Oid, kind: Kind, data: &Bytes) -> (Arc<Entry>, bool) {
-        let key = Key { pool, oid };
+    /// A claimed entry stays until [`ObjectTable::release`], unless its pool is forgotten.
+    pub(crate) fn claim(&self, pool: PoolId, oid: Oid, kind: Kind, data: &Bytes) -> bool {
+        let (guard, key) = (pin(), Key { pool, oid });
         loop {
-            let map = self.map.pin();
-            if let Some(entry) = map.get(&key) {
-                if entry.try_claim() {
-                    return (entry.clone(), entry.is_live());
-                }
-                // Dead or dying: whoever made it so removes it; help, then try again.
-                let _ = map.remove_if(&key, |_, found| Arc::ptr_eq(found, entry));
-                continue;
-            }
-            let entry = Arc::new(Entry {
+            let make = || Entry {
                 kind,
                 data: data.clone(),
                 state: AtomicU8::new(CLAIMED),
@@ -194,26 +156,48 @@ impl ObjectTable {
                 claims: AtomicU32::new(1),
                 hot: AtomicBool::new(true),
                 in_ring: AtomicBool::new(false),
-            });
-            if map.try_insert(key, entry.clone()).is_ok() {
+            };
+            let (entry, inserted) = self.entries.get_or_insert_with(key, make, &guard);
+            if inserted {
                 self.used_bytes.fetch_add(entry.bytes(), Ordering::Relaxed);
-                return (entry, false);
+                return false;
             }
+            if entry.try_claim() {
+                return entry.is_live();
+            }
+            // Dead or dying: whoever made it so removes it; help, then try again.
+            self.remove(&key, entry, &guard);
+        }
+    }
+
+    /// Tells that a transaction that carries a claimed object is in `tip`.
+    pub(crate) fn set_accepted(&self, pool: PoolId, oid: Oid) {
+        if let Some(entry) = self.entries.get(&Key { pool, oid }, &pin()) {
+            entry.state.fetch_max(ACCEPTED, Ordering::Release);
+        }
+    }
+
+    /// Makes a claimed object visible to readers, brought by a version; pairs with the acquire in [`Entry::is_live`].
+    pub(crate) fn set_live(&self, pool: PoolId, oid: Oid, version: u64) {
+        if let Some(entry) = self.entries.get(&Key { pool, oid }, &pin()) {
+            entry.since.fetch_min(version, Ordering::Relaxed);
+            entry.state.fetch_max(LIVE, Ordering::Release);
         }
     }
 
     /// Gives a claim back: what is live may be evicted from now on, what is not goes. In a `memory` pool everything
     /// goes, for there is no backend that has it.
-    pub(crate) fn release(&self, pool: PoolId, oid: Oid, entry: &Arc<Entry>, memory: bool) {
+    pub(crate) fn release(&self, pool: PoolId, oid: Oid, memory: bool) {
+        let (guard, key) = (pin(), Key { pool, oid });
+        let Some(entry) = self.entries.get(&key, &guard) else { return };
         if entry.claims.fetch_sub(1, Ordering::AcqRel) != 1 {
             return;
         }
-        let key = Key { pool, oid };
         if entry.is_live() && !memory {
             self.enter_ring(key, entry);
             self.evict();
         } else {
-            self.remove_unclaimed(&key, entry);
+            self.remove_unclaimed(&key, entry, &guard);
         }
     }
 
@@ -222,9 +206,8 @@ impl ObjectTable {
         if object.data.len() as u64 > self.limit_bytes / 8 {
             return;
         }
-        let key = Key { pool, oid };
-        let map = self.map.pin();
-        let entry = Arc::new(Entry {
+        let (guard, key) = (pin(), Key { pool, oid });
+        let make = || Entry {
             kind: object.kind,
             data: object.data.clone(),
             state: AtomicU8::new(LIVE),
@@ -232,10 +215,11 @@ impl ObjectTable {
             claims: AtomicU32::new(0),
             hot: AtomicBool::new(false),
             in_ring: AtomicBool::new(false),
-        });
-        if map.try_insert(key, entry.clone()).is_ok() {
+        };
+        let (entry, inserted) = self.entries.get_or_insert_with(key, make, &guard);
+        if inserted {
             self.used_bytes.fetch_add(entry.bytes(), Ordering::Relaxed);
-            self.enter_ring(key, &entry);
+            self.enter_ring(key, entry);
             self.evict();
         }
     }
@@ -246,12 +230,17 @@ impl ObjectTable {
         }
     }
 
+    /// Takes out this very entry; whether it was this call that did.
+    fn remove(&self, key: &Key, entry: &Entry, guard: &Guard) -> bool {
+        self.entries.remove_if(key, |found| std::ptr::eq(found, entry), guard)
+    }
+
     /// Takes out an entry that nobody claims; whether it was this call that did.
-    fn remove_unclaimed(&self, key: &Key, entry: &Arc<Entry>) -> bool {
+    fn remove_unclaimed(&self, key: &Key, entry: &Entry, guard: &Guard) -> bool {
         if entry.claims.compare_exchange(0, DEAD, Ordering::AcqRel, Ordering::Acquire).is_err() {
             return false;
         }
-        let _ = self.map.pin().remove_if(key, |_, found| Arc::ptr_eq(found, entry));
+        self.remove(key, entry, guard);
         self.used_bytes.fetch_sub(entry.bytes(), Ordering::Relaxed);
         true
     }
@@ -261,17 +250,21 @@ impl ObjectTable {
     /// The rings are one clock: the hand takes an entry of each in turn, so it comes back to an entry only after it has
     /// seen all others.
     fn evict(&self) {
-        let mut steps = 2 * self.map.len() + RINGS;
+        if !self.is_over_limit() {
+            return;
+        }
+        let mut steps = 2 * self.entries.len() + RINGS;
         while self.is_over_limit() && steps > 0 {
             steps -= 1;
             let ring = &self.rings[self.hand.fetch_add(1, Ordering::Relaxed) % RINGS];
             let Some(key) = ring.lock().pop_front() else { continue };
-            let map = self.map.pin();
-            let Some(entry) = map.get(&key) else { continue };
+            // One guard a step, so that what is taken out is freed on the way.
+            let guard = pin();
+            let Some(entry) = self.entries.get(&key, &guard) else { continue };
             entry.in_ring.store(false, Ordering::Release);
             if entry.hot.swap(false, Ordering::Relaxed) {
                 self.enter_ring(key, entry);
-            } else if self.remove_unclaimed(&key, entry) {
+            } else if self.remove_unclaimed(&key, entry, &guard) {
                 self.evictions.fetch_add(1, Ordering::Relaxed);
             }
             // A claimed entry comes back to the ring when its last claim is released.
@@ -296,28 +289,37 @@ impl ObjectTable {
 
     /// The visible objects in memory from `from` to `to`, both included; walks the whole table.
     pub(crate) fn ids_between(&self, pool: PoolId, from: &Oid, to: &Oid, scope: Scope, until: u64) -> Vec<Oid> {
-        let map = self.map.pin();
+        let guard = pin();
         let fits = |key: &Key| key.pool == pool && (from..=to).contains(&&key.oid);
-        map.iter()
-            .filter(|(key, entry)| fits(key) && (scope != Scope::Live || entry.is_live()))
-            .filter(|(_, entry)| until == u64::MAX || entry.since.load(Ordering::Relaxed) <= until)
-            .map(|(key, _)| key.oid)
-            .collect()
+        let visible = |entry: &Entry| {
+            (scope != Scope::Live || entry.is_live())
+                && (until == u64::MAX || entry.since.load(Ordering::Relaxed) <= until)
+        };
+        let entries = self.entries.iter(&guard);
+        entries.filter(|(key, entry)| fits(key) && visible(entry)).map(|(key, _)| key.oid).collect()
     }
 
     /// Drops every entry of pools that nobody needs any more; walks the whole table.
     pub(crate) fn forget_pools(&self, pools: &BTreeSet<PoolId>) {
-        let map = self.map.pin();
-        for (key, entry) in map.iter().filter(|(key, _)| pools.contains(&key.pool)) {
-            if entry.claims.swap(DEAD, Ordering::AcqRel) != DEAD {
-                let _ = map.remove_if(key, |_, found| Arc::ptr_eq(found, entry));
-                self.used_bytes.fetch_sub(entry.bytes(), Ordering::Relaxed);
+        let mut removed = 0;
+        {
+            let guard = pin();
+            for (key, entry) in self.entries.iter(&guard).filter(|(key, _)| pools.contains(&key.pool)) {
+                if entry.claims.swap(DEAD, Ordering::AcqRel) != DEAD {
+                    self.remove(key, entry, &guard);
+                    self.used_bytes.fetch_sub(entry.bytes(), Ordering::Relaxed);
+                    removed += 1;
+                }
             }
+        }
+        // Nobody may come by for long who would free so much.
+        for _ in 0..removed / FREED_AT_ONCE + 2 {
+            pin().flush();
         }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.map.len()
+        self.entries.len()
     }
 
     pub(crate) fn used_bytes(&self) -> u64 {

@@ -30,6 +30,8 @@ use crate::{
 /// Fresh objects beyond this ride in blocks instead of in the journal's record.
 const RIDE_BYTES_MAX: usize = 2 << 20;
 
+/// Objects of a transaction that are looked through; more are found by a map.
+const LOOKED_THROUGH_MAX: usize = 16;
 /// How often is looked whether another writer's version is visible.
 const CONFIRM_INTERVAL: Duration = Duration::from_micros(100);
 
@@ -40,6 +42,7 @@ pub struct Transaction {
     cause: Cause,
     fresh: Vec<Fresh>,
     fresh_bytes: usize,
+    /// Where in `fresh` an object is, once there are too many to look through.
     by_oid: HashMap<Oid, usize>,
     staged: Vec<Staged>,
     edits: Vec<RefEdit>,
@@ -136,11 +139,24 @@ impl Transaction {
 
     /// Adds an object whose id the caller has computed from these very bytes.
     pub fn put_hashed(&mut self, oid: Oid, kind: Kind, data: Bytes) {
-        if let std::collections::hash_map::Entry::Vacant(vacant) = self.by_oid.entry(oid) {
-            vacant.insert(self.fresh.len());
-            self.fresh_bytes += data.len();
-            self.fresh.push(Fresh { oid, kind, data });
+        if self.fresh(&oid).is_some() {
+            return;
         }
+        if self.fresh.len() == LOOKED_THROUGH_MAX {
+            self.by_oid = self.fresh.iter().enumerate().map(|(at, fresh)| (fresh.oid, at)).collect();
+        }
+        if self.fresh.len() >= LOOKED_THROUGH_MAX {
+            self.by_oid.insert(oid, self.fresh.len());
+        }
+        self.fresh_bytes += data.len();
+        self.fresh.push(Fresh { oid, kind, data });
+    }
+
+    fn fresh(&self, oid: &Oid) -> Option<&Fresh> {
+        if self.fresh.len() <= LOOKED_THROUGH_MAX {
+            return self.fresh.iter().find(|fresh| fresh.oid == *oid);
+        }
+        self.by_oid.get(oid).map(|at| &self.fresh[*at])
     }
 
     /// Adds a segment that was ingested for this repository.
@@ -206,8 +222,7 @@ impl Transaction {
     /// # Errors
     /// [`ErrorKind::NotFound`] if neither has it; else when the storage fails.
     pub fn object(&self, oid: &Oid) -> Result<Object> {
-        if let Some(&at) = self.by_oid.get(oid) {
-            let fresh = &self.fresh[at];
+        if let Some(fresh) = self.fresh(oid) {
             return Ok(Object { kind: fresh.kind, data: fresh.data.clone() });
         }
         for staged in &self.staged {
@@ -223,8 +238,8 @@ impl Transaction {
     /// # Errors
     /// As [`Transaction::object`].
     pub(crate) fn kind_of(&self, oid: &Oid) -> Result<Kind> {
-        if let Some(&at) = self.by_oid.get(oid) {
-            return Ok(self.fresh[at].kind);
+        if let Some(fresh) = self.fresh(oid) {
+            return Ok(fresh.kind);
         }
         if let Some((kind, _)) = self.staged.iter().find_map(|staged| staged.header(oid)) {
             return Ok(kind);
@@ -366,12 +381,14 @@ impl Prepared {
                 return Err(transaction.refused(error));
             }
         };
-        carried.set_accepted();
+        if durability != Durability::Memory {
+            carried.set_accepted(core, &state.pool);
+        }
         transaction.staged.iter().for_each(Staged::set_accepted);
         core.counters.published.fetch_add(1, Ordering::Relaxed);
         let number = version.number;
         if durability == Durability::Memory {
-            carried.set_live(number);
+            carried.set_live(core, &state.pool, number);
             carried.keep(core, &state.pool);
             transaction.staged.iter().for_each(|staged| staged.insert_in_memory(version.number));
             state.publish(&version);

@@ -1,0 +1,282 @@
+//! The protocols under loom: every interleaving within the bound on preemptions, tables of two to four slots.
+//!
+//! ```sh
+//! RUSTFLAGS="--cfg loom" cargo test --release --lib id_table
+//! ```
+//!
+//! Reclamation is the model in `epoch.rs`, not crossbeam's. It frees as soon as it may, and a value's cell tells loom of
+//! every use, so a value that is dropped under a reader is found, as is a use that is not ordered before the drop.
+
+use loom::{cell::UnsafeCell, model::Builder, thread};
+
+use super::{Id, IdTable, pin, sync::Arc};
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Key(u64);
+
+impl Id for Key {
+    fn bits(&self) -> u64 {
+        self.0
+    }
+}
+
+const A: Key = Key(1);
+const B: Key = Key(2);
+/// In the second half of every array.
+const C: Key = Key(1 << 63);
+
+type Drops = std::sync::Arc<std::sync::atomic::AtomicUsize>;
+
+/// A value that loom watches.
+struct Value {
+    key: Key,
+    alive: UnsafeCell<bool>,
+    drops: Drops,
+}
+
+// SAFETY: loom checks that uses of the cell are ordered.
+#[allow(unsafe_code)]
+unsafe impl Send for Value {}
+// SAFETY: as above.
+#[allow(unsafe_code)]
+unsafe impl Sync for Value {}
+
+impl Value {
+    fn new(key: Key, drops: &Drops) -> Self {
+        Self { key, alive: UnsafeCell::new(true), drops: drops.clone() }
+    }
+
+    fn check(&self, key: Key) {
+        assert_eq!(self.key, key, "the value of another key");
+        // SAFETY: loom checks that nobody drops the value meanwhile.
+        #[allow(unsafe_code)]
+        let alive = self.alive.with(|alive| unsafe { *alive });
+        assert!(alive, "a value after its end");
+    }
+}
+
+impl Drop for Value {
+    fn drop(&mut self) {
+        // SAFETY: loom checks that nobody reads the value meanwhile.
+        #[allow(unsafe_code)]
+        let alive = self.alive.with_mut(|alive| unsafe { std::mem::replace(&mut *alive, false) });
+        assert!(alive, "a value is dropped once");
+        self.drops.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+type Table = IdTable<Key, Value>;
+
+/// Explores all schedules of a scene: a table of two slots with the entries `before`, in which `parts` run at once, and
+/// `after` that alone. In the end every value that was made has been dropped.
+fn explore<const N: usize>(before: &'static [Key], parts: [fn(&Table, &Drops); N], after: fn(&Table, &Drops)) {
+    let mut builder = Builder::new();
+    builder.max_branches = 20_000;
+    builder.preemption_bound.get_or_insert(2);
+    builder.check(move || {
+        let drops = Drops::default();
+        let table = Arc::new(Table::with_slots(2));
+        before.iter().for_each(|key| assert!(insert(&table, *key, &drops)));
+        let spawn = |part: fn(&Table, &Drops)| {
+            let (table, drops) = (table.clone(), drops.clone());
+            thread::spawn(move || part(&table, &drops))
+        };
+        let (last, others) = parts.split_last().expect("a scene has parts");
+        let threads: Vec<_> = others.iter().map(|part| spawn(*part)).collect();
+        last(&table, &drops);
+        threads.into_iter().for_each(|thread| thread.join().expect("a thread panicked"));
+        after(&table, &drops);
+        assert_eq!(table.iter(&pin()).count(), table.len());
+        drop(table);
+        // What is left is what the ledger of `drops` and the clones of it say: one for each value, and ours.
+        assert_eq!(std::sync::Arc::strong_count(&drops), 1, "every value is dropped");
+    });
+}
+
+fn insert(table: &Table, key: Key, drops: &Drops) -> bool {
+    let guard = pin();
+    let (value, inserted) = table.get_or_insert_with(key, || Value::new(key, drops), &guard);
+    value.check(key);
+    inserted
+}
+
+fn get(table: &Table, key: Key) -> bool {
+    let guard = pin();
+    let value = table.get(&key, &guard);
+    if let Some(value) = value {
+        value.check(key);
+    }
+    value.is_some()
+}
+
+fn remove(table: &Table, key: Key) -> bool {
+    table.remove_if(&key, |value| value.key == key, &pin())
+}
+
+#[test]
+fn a_reader_finds_a_key_while_it_moves() {
+    explore(
+        &[A],
+        [|table, drops| assert!(insert(table, B, drops)), |table, _| assert!(get(table, A), "absent while it moved")],
+        |table, _| assert!(get(table, A) && get(table, B)),
+    );
+}
+
+#[test]
+fn a_reader_finds_a_key_while_two_threads_move_it() {
+    explore(
+        &[A],
+        [
+            |table, drops| assert!(insert(table, B, drops)),
+            |table, drops| assert!(insert(table, C, drops)),
+            |table, _| assert!(get(table, A), "absent while it moved"),
+        ],
+        |table, _| assert!(get(table, A) && get(table, B) && get(table, C)),
+    );
+}
+
+#[test]
+fn one_of_two_inserts_of_a_key_wins() {
+    static WON: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+    fn part(table: &Table, drops: &Drops) {
+        if insert(table, B, drops) {
+            WON.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+        assert!(get(table, B));
+    }
+    fn after(table: &Table, _: &Drops) {
+        assert_eq!(WON.swap(0, std::sync::atomic::Ordering::Relaxed), 1);
+        assert_eq!(table.iter(&pin()).filter(|(key, _)| **key == B).count(), 1);
+    }
+    // In an empty array; and in one that has to grow first.
+    explore(&[], [part, part], after);
+    explore(&[A], [part, part], after);
+}
+
+#[test]
+fn inserts_of_different_keys_through_growth() {
+    explore(
+        &[A],
+        [
+            |table, drops| {
+                assert!(insert(table, B, drops));
+                assert!(get(table, B));
+            },
+            |table, drops| {
+                assert!(insert(table, C, drops));
+                assert!(get(table, A));
+            },
+        ],
+        |table, _| assert!(get(table, A) && get(table, B) && get(table, C)),
+    );
+}
+
+#[test]
+fn a_value_is_not_dropped_under_a_reader() {
+    explore(
+        &[A],
+        [
+            |table, _| assert!(remove(table, A)),
+            |table, _| {
+                get(table, A);
+            },
+        ],
+        |table, _| assert!(!get(table, A)),
+    );
+}
+
+#[test]
+fn an_entry_is_removed_once() {
+    static WON: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+    fn part(table: &Table, _: &Drops) {
+        if remove(table, A) {
+            WON.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+    explore(&[A], [part, part], |table, _| {
+        assert_eq!(WON.swap(0, std::sync::atomic::Ordering::Relaxed), 1);
+        assert!(!get(table, A));
+    });
+}
+
+#[test]
+fn a_removal_meets_a_key_that_moves() {
+    explore(
+        &[A],
+        [
+            |table, drops| assert!(insert(table, B, drops)),
+            |table, _| {
+                assert!(remove(table, A));
+                assert!(!get(table, A), "back after its removal");
+            },
+        ],
+        |table, _| assert!(!get(table, A) && get(table, B)),
+    );
+}
+
+#[test]
+fn a_removal_and_a_helper_move_a_key_at_once() {
+    explore(
+        &[A],
+        [
+            |table, drops| assert!(insert(table, B, drops)),
+            |table, drops| assert!(insert(table, C, drops)),
+            |table, _| {
+                assert!(remove(table, A));
+                assert!(!get(table, A), "back after its removal");
+            },
+        ],
+        |table, _| assert!(!get(table, A) && get(table, B) && get(table, C)),
+    );
+}
+
+#[test]
+fn a_key_comes_back_while_others_move_it() {
+    explore(
+        &[A],
+        [
+            |table, drops| assert!(insert(table, B, drops)),
+            |table, drops| {
+                assert!(remove(table, A));
+                assert!(insert(table, A, drops));
+                assert!(get(table, A));
+            },
+        ],
+        |table, _| assert!(get(table, A) && get(table, B)),
+    );
+}
+
+#[test]
+fn a_place_is_used_again_only_after_its_readers() {
+    explore(
+        &[A],
+        [
+            |table, drops| {
+                assert!(remove(table, A));
+                assert!(insert(table, B, drops));
+            },
+            |table, _| {
+                get(table, A);
+                get(table, B);
+            },
+        ],
+        |table, _| assert!(!get(table, A) && get(table, B)),
+    );
+}
+
+#[test]
+fn iteration_comes_to_a_key_once_while_it_moves() {
+    explore(
+        &[A],
+        [
+            |table, drops| assert!(insert(table, B, drops)),
+            |table, _| {
+                let guard = pin();
+                let entries: Vec<_> = table.iter(&guard).collect();
+                entries.iter().for_each(|(key, value)| value.check(**key));
+                assert_eq!(entries.iter().filter(|(key, _)| **key == A).count(), 1);
+            },
+        ],
+        |table, _| assert!(get(table, A) && get(table, B)),
+    );
+}
