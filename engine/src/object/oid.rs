@@ -47,6 +47,11 @@ impl Oid {
         self.0.as_slice()
     }
 
+    /// Its first eight bytes: as good a hash as any, for ids are uniform.
+    pub(crate) fn bits(&self) -> u64 {
+        u64::from_le_bytes(*self.as_bytes().first_chunk::<8>().expect("ids have 20 bytes"))
+    }
+
     /// Whether this is the all-zero id.
     pub fn is_null(&self) -> bool {
         self.0.is_null()

@@ -8,8 +8,8 @@ use std::{
 use super::check_deadline;
 use crate::{
     Result,
-    object::{Commit, Oid},
-    store::Snapshot,
+    object::Oid,
+    store::{CommitLinks, Snapshot},
 };
 
 /// Commits between two looks at the clock.
@@ -38,12 +38,12 @@ impl Snapshot {
     /// # Errors
     /// As [`Snapshot::is_ancestor`].
     pub fn merge_base(&self, ours: Oid, theirs: Oid, deadline: Option<Instant>) -> Result<Option<Oid>> {
-        merge_base(&|oid| self.commit(oid), ours, theirs, deadline)
+        merge_base(&|oid| self.commit_links(oid), ours, theirs, deadline)
     }
 }
 
 /// [`Snapshot::merge_base`], of commits that are read so.
-pub(super) fn merge_base<R: Fn(&Oid) -> Result<Commit>>(
+pub(super) fn merge_base<R: Fn(&Oid) -> Result<CommitLinks>>(
     read: &R,
     ours: Oid,
     theirs: Oid,
@@ -96,7 +96,7 @@ struct Walk<'a, R> {
     fresh: usize,
 }
 
-impl<R: Fn(&Oid) -> Result<Commit>> Walk<'_, R> {
+impl<R: Fn(&Oid) -> Result<CommitLinks>> Walk<'_, R> {
     /// Notes that a commit is reached so; it is looked at again if that is news. Whether it turned out to be stale.
     fn reach(&mut self, oid: Oid, mark: u8) -> Result<bool> {
         let old = self.marks.get(&oid).copied().unwrap_or_default();
@@ -112,7 +112,7 @@ impl<R: Fn(&Oid) -> Result<Commit>> Walk<'_, R> {
             }
             return Ok(is_stale_now);
         }
-        self.queue.push(((self.read)(&oid)?.committer.seconds, oid));
+        self.queue.push(((self.read)(&oid)?.seconds, oid));
         if new & STALE == 0 {
             self.fresh += 1;
         }

@@ -10,7 +10,7 @@ use crate::{
     Error, Result,
     object::{Commit, Kind, Oid, Signature},
     refs::RefName,
-    store::Transaction,
+    store::{CommitLinks, Transaction},
 };
 
 /// Commits that are made again at most, and the bytes of them and their trees.
@@ -59,7 +59,7 @@ impl Transaction {
     /// commits or 256 MiB of them; [`crate::ErrorKind::Cancelled`] after the deadline.
     pub fn integrate(&mut self, integration: &Integration<'_>) -> Result<Oid> {
         let Integration { head, work, .. } = *integration;
-        let base = ancestry::merge_base(&|oid| self.commit(oid), head, work, integration.deadline)?;
+        let base = ancestry::merge_base(&|oid| self.links(oid), head, work, integration.deadline)?;
         if base == Some(head) {
             return Ok(work);
         }
@@ -73,6 +73,11 @@ impl Transaction {
             Promotion::Merge => merge(self, integration, base, conflict),
             Promotion::Rebase => rebase(self, integration, base, conflict),
         }
+    }
+
+    /// What a commit points at that the transaction brings or the repository has.
+    fn links(&self, oid: &Oid) -> Result<CommitLinks> {
+        if self.brings(oid) { CommitLinks::parse(&self.object(oid)?.data) } else { self.tip().commit_links(oid) }
     }
 
     /// A parsed commit that the transaction brings or the repository has.

@@ -1,18 +1,14 @@
 //! The history of commits, newest first.
 
-use std::{
-    cmp::Ordering,
-    collections::{BinaryHeap, HashSet},
-    fmt,
-    str::FromStr,
-    time::Instant,
-};
+use std::{fmt, str::FromStr, time::Instant};
+
+use smallvec::SmallVec;
 
 use super::check_deadline;
 use crate::{
     Error, Result,
-    object::{Commit, Kind, Oid, links},
-    store::Snapshot,
+    object::{Commit, Oid},
+    store::{CommitLinks, Snapshot},
 };
 
 /// What to list.
@@ -69,26 +65,6 @@ pub struct LogPage {
     pub next: Option<LogCursor>,
 }
 
-/// A commit that waits for its turn: the newest first, then in the order in which they were found.
-#[derive(PartialEq, Eq)]
-pub(super) struct Queued {
-    pub(super) seconds: i64,
-    pub(super) found: u64,
-    pub(super) oid: Oid,
-}
-
-impl Ord for Queued {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.seconds.cmp(&other.seconds).then_with(|| other.found.cmp(&self.found))
-    }
-}
-
-impl PartialOrd for Queued {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
 impl Snapshot {
     /// The commits that are reachable from some others, by commit date, newest first, as `git log` orders them.
     ///
@@ -100,35 +76,20 @@ impl Snapshot {
             None => (options.from, 0),
         };
         let path = options.path.as_deref().filter(|path| !path.is_empty());
-        let mut queue = BinaryHeap::new();
-        let mut seen = HashSet::new();
-        let mut found = 0;
-        let mut enqueue = |queue: &mut BinaryHeap<Queued>, oid: Oid| -> Result<()> {
-            if seen.insert(oid) {
-                let seconds = links(Kind::Commit, &self.object_of(&oid, Kind::Commit)?)?.commit_seconds;
-                queue.push(Queued { seconds, found, oid });
-                found += 1;
-            }
-            Ok(())
-        };
+        let mut walk = self.walk();
         for oid in &from {
-            enqueue(&mut queue, *oid)?;
+            walk.follow(*oid)?;
         }
         let mut commits = Vec::new();
         let mut passed = 0u64;
-        while let Some(Queued { oid, .. }) = queue.pop() {
+        while let Some((oid, links)) = walk.step() {
             check_deadline(options.deadline)?;
-            let data = self.object_of(&oid, Kind::Commit)?;
-            let links = links(Kind::Commit, &data)?;
-            let mut targets = links.targets.iter().map(|(target, _)| *target);
-            let tree = targets.next().ok_or_else(|| Error::corrupt(format!("commit {oid} has no tree")))?;
-            let parents: Vec<Oid> = targets.collect();
             let (wanted, follow) = match path {
-                Some(path) => self.simplify(tree, parents, path)?,
-                None => (true, parents),
+                Some(path) => self.simplify(&links, path)?,
+                None => (true, links.parents),
             };
             for parent in follow {
-                enqueue(&mut queue, parent)?;
+                walk.follow(parent)?;
             }
             if !wanted {
                 continue;
@@ -141,20 +102,20 @@ impl Snapshot {
                 let next = LogCursor { from, skip: skip + commits.len() as u64 };
                 return Ok(LogPage { commits, next: Some(next) });
             }
-            commits.push((oid, Commit::parse(&data)?));
+            commits.push((oid, self.commit(&oid)?));
         }
         Ok(LogPage { commits, next: None })
     }
 
     /// Whether a commit changes `path`, and which parents to follow: only the one that has the same there, if any.
-    fn simplify(&self, tree: Oid, parents: Vec<Oid>, path: &[u8]) -> Result<(bool, Vec<Oid>)> {
+    fn simplify(&self, commit: &CommitLinks, path: &[u8]) -> Result<(bool, SmallVec<[Oid; 2]>)> {
         let at = |tree: Oid| Ok::<_, Error>(self.entry(tree, path)?.map(|entry| (entry.mode, entry.oid)));
-        let here = at(tree)?;
-        for parent in &parents {
-            if at(self.commit(parent)?.tree)? == here {
-                return Ok((false, vec![*parent]));
+        let here = at(commit.tree)?;
+        for parent in &commit.parents {
+            if at(self.commit_links(parent)?.tree)? == here {
+                return Ok((false, [*parent].into_iter().collect()));
             }
         }
-        Ok((!parents.is_empty() || here.is_some(), parents))
+        Ok((!commit.parents.is_empty() || here.is_some(), commit.parents.clone()))
     }
 }

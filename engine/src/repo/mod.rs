@@ -13,6 +13,7 @@ mod reality;
 mod references;
 mod resolve;
 mod staging;
+mod walk;
 
 pub use changes::{ChangeSet, ChangeStatus, FileChange};
 pub use commit::{Change, CommitRequest, Committed, Content, OnConflict};
@@ -23,6 +24,7 @@ pub use log::{LogCursor, LogOptions, LogPage};
 pub use reach::{Reach, ReachOptions, Similar};
 pub use reality::{Comparison, NewRealities, PromoteRequest, Promoted};
 pub use staging::{CommitDetails, Staging};
+pub use walk::Walk;
 
 /// Directories may be nested this deep: walks over trees recurse.
 pub(crate) const TREE_DEPTH_MAX: usize = 1024;

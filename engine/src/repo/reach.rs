@@ -2,11 +2,12 @@
 
 use std::{
     borrow::Cow,
+    cmp::Reverse,
     collections::{BinaryHeap, HashMap, HashSet},
     time::Instant,
 };
 
-use super::{TREE_DEPTH_MAX, check_deadline, check_depth, log::Queued};
+use super::{TREE_DEPTH_MAX, check_deadline, check_depth, walk::Queued};
 use crate::{
     Error, Result,
     object::{EntryMode, Kind, Oid, links, tree_entries},
@@ -141,7 +142,7 @@ impl ReachWalk<'_> {
         let client_shallow: HashSet<&Oid> = self.options.client_shallow.iter().collect();
         let mut flags: HashMap<Oid, u8> = HashMap::new();
         let mut queue = BinaryHeap::new();
-        let mut found = 0u64;
+        let mut found = 0usize;
         // Commits to send that have not had their turn.
         let mut waiting: HashSet<Oid> = HashSet::new();
         let mut sent = Vec::new();
@@ -163,11 +164,11 @@ impl ReachWalk<'_> {
                     waiting.remove(&oid);
                 }
                 // A commit is queued for each new flag, so that "uninteresting" overtakes what was queued before.
-                let links = links(Kind::Commit, &self.snapshot.object_of(&oid, Kind::Commit)?)?;
-                queue.push(Queued { seconds: links.commit_seconds, found, oid });
+                let seconds = self.snapshot.commit_links(&oid)?.seconds;
+                queue.push(Queued { seconds, found: Reverse(found), of: oid });
                 found += 1;
             }
-            let Some(Queued { oid, .. }) = queue.pop() else { break };
+            let Some(Queued { of: oid, .. }) = queue.pop() else { break };
             waiting.remove(&oid);
             if found.is_multiple_of(1024) {
                 check_deadline(self.options.deadline)?;

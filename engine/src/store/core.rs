@@ -25,6 +25,7 @@ use super::{
     ids::{PoolId, RepoId},
     ingest::{IdRow, Segments, Staged},
     journal::JournalHandle,
+    links::LinkCache,
     pool::Pool,
     settle::SettleQueue,
     snapshot::{Object, Place, Stored},
@@ -63,6 +64,8 @@ pub(crate) struct Core {
     pub(crate) table: ObjectTable,
     blocks: ClockCache<(PoolId, u32, u32), Arc<DecodedBlock>>,
     bases: ClockCache<(PoolId, Location), Bytes>,
+    /// What commits point at.
+    pub(crate) links: LinkCache,
     /// Old versions that were made again from rows.
     pub(crate) rebuilt: ClockCache<(RepoId, u64), Arc<Version>>,
     pub(crate) catalog: Catalog,
@@ -99,12 +102,13 @@ impl Core {
         next_segment: u32,
     ) -> Self {
         let budget = options.memory_budget_bytes;
-        let (blocks, bases, rebuilt) = (budget / 4, budget / 16, budget / 64);
+        let (blocks, bases, links, rebuilt) = (budget / 4, budget / 16, budget / 64, budget / 64);
         Self {
             backend,
-            table: ObjectTable::new(budget - blocks - bases - rebuilt),
+            table: ObjectTable::new(budget - blocks - bases - links - rebuilt),
             blocks: ClockCache::new(blocks),
             bases: ClockCache::new(bases),
+            links: LinkCache::new(links),
             rebuilt: ClockCache::new(rebuilt),
             catalog: Catalog::default(),
             feed,
@@ -140,7 +144,8 @@ impl Core {
 
     /// Bytes of memory that the caches and the table hold.
     pub(crate) fn resident_bytes(&self) -> u64 {
-        self.table.used_bytes() + self.blocks.used_bytes() + self.bases.used_bytes() + self.rebuilt.used_bytes()
+        let caches = self.blocks.used_bytes() + self.bases.used_bytes() + self.rebuilt.used_bytes();
+        self.table.used_bytes() + caches + self.links.used_bytes()
     }
 
     /// Reserves memory for a memory repository.
@@ -254,9 +259,8 @@ impl Core {
                 break;
             }
             if let Some(memory) = &layer.memory {
-                let ids = memory.ids.pin();
                 for at in missing {
-                    found[at] = ids.get(&oids[at]).filter(|row| row.since <= until).map(|row| (layer, *row));
+                    found[at] = memory.row(&oids[at]).filter(|row| row.since <= until).map(|row| (layer, row));
                 }
                 continue;
             }
@@ -285,7 +289,8 @@ impl Core {
         let mut found: Vec<Oid> = Vec::new();
         for (layer, until) in pool.layers() {
             if let Some(memory) = &layer.memory {
-                let ids = memory.ids.pin();
+                let Some(segments) = memory.segments() else { continue };
+                let ids = segments.ids.pin();
                 let fits = |oid: &Oid, row: &IdRow| (from..=to).contains(&oid) && row.since <= until;
                 found.extend(ids.iter().filter(|(oid, row)| fits(oid, row)).map(|(oid, _)| *oid));
                 continue;
@@ -407,7 +412,10 @@ impl Core {
         }
         let missing = || Error::not_found(format!("block {segment}/{block} of pool {} is missing", pool.id.0));
         let encoded = match &pool.memory {
-            Some(memory) => memory.blocks.pin().get(&(segment, block)).cloned().ok_or_else(missing)?,
+            Some(memory) => {
+                let found = memory.segments().and_then(|held| held.blocks.pin().get(&(segment, block)).cloned());
+                found.ok_or_else(missing)?
+            }
             None => {
                 let part = |part: u16| -> Result<Bytes> {
                     let key = key::block_part(pool.id, segment, block, part);

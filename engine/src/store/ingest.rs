@@ -162,7 +162,7 @@ impl Ingest {
             let bytes = encoded.len() as u64 + 64 * rows.len() as u64 + 128;
             target.core.hold_blocks(&target.repo.pool, bytes)?;
             target.held_bytes.fetch_add(bytes, Ordering::Relaxed);
-            memory.blocks.pin().insert((segment, number), Bytes::from(encoded));
+            memory.make_segments().blocks.pin().insert((segment, number), Bytes::from(encoded));
             self.state.lock().rows.append(rows);
             return Ok(());
         }
@@ -320,7 +320,7 @@ impl Staged {
     /// Makes the objects of a memory repository findable, brought by `version`.
     pub(super) fn insert_in_memory(&self, version: u64) {
         if let Some(memory) = &self.target.repo.pool.memory {
-            let ids = memory.ids.pin();
+            let ids = memory.make_segments().ids.pin();
             for (oid, row) in self.rows.iter() {
                 // What is there stays: others may have built on it.
                 let since = |old: &IdRow| IdRow { since: old.since.min(version), ..*old };
@@ -349,8 +349,9 @@ impl Drop for Target {
     fn drop(&mut self) {
         let Some(&segment) = self.segment.get().filter(|_| !self.kept.load(Ordering::Acquire)) else { return };
         if let Some(memory) = &self.repo.pool.memory {
-            let blocks = memory.blocks.pin();
-            memory.ids.pin().retain(|_, row| row.location.segment != segment);
+            let segments = memory.make_segments();
+            let blocks = segments.blocks.pin();
+            segments.ids.pin().retain(|_, row| row.location.segment != segment);
             for key in blocks.keys().filter(|(of, _)| *of == segment) {
                 blocks.remove(key);
             }

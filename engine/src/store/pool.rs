@@ -6,7 +6,7 @@
 //! since which version it has it. A pool stays as long as there is a layer over it, also when its repository is gone.
 
 use std::sync::{
-    Arc,
+    Arc, OnceLock,
     atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
 };
 
@@ -63,15 +63,37 @@ struct Life {
     retired: bool,
 }
 
-/// Blocks that never leave memory.
+/// What a memory repository holds.
 #[derive(Default)]
 pub(crate) struct MemoryPool {
-    pub(crate) ids: papaya::HashMap<Oid, IdRow>,
-    pub(crate) blocks: papaya::HashMap<(u32, u32), Bytes>,
+    /// Made when something comes in blocks: most repositories hold their objects in the table, and maps are large.
+    segments: OnceLock<Box<MemorySegments>>,
     /// Bytes held for this pool: blocks, rows, and objects in the table. Written by its writers.
     pub(crate) held_bytes: AtomicU64,
     /// Those of blocks, rows and the history alone.
     pub(crate) block_bytes: AtomicU64,
+}
+
+/// Blocks that never leave memory.
+#[derive(Default)]
+pub(crate) struct MemorySegments {
+    pub(crate) ids: papaya::HashMap<Oid, IdRow>,
+    pub(crate) blocks: papaya::HashMap<(u32, u32), Bytes>,
+}
+
+impl MemoryPool {
+    /// What came in blocks, if anything has.
+    pub(crate) fn segments(&self) -> Option<&MemorySegments> {
+        self.segments.get().map(|segments| &**segments)
+    }
+
+    pub(crate) fn make_segments(&self) -> &MemorySegments {
+        self.segments.get_or_init(Box::default)
+    }
+
+    pub(crate) fn row(&self, oid: &Oid) -> Option<IdRow> {
+        self.segments()?.ids.pin().get(oid).copied()
+    }
 }
 
 impl Pool {
@@ -216,8 +238,10 @@ impl Core {
         while let Some(pool) = free {
             self.table.forget_pools(&[pool.id].into());
             if let Some(memory) = &pool.memory {
-                memory.blocks.pin().clear();
-                memory.ids.pin().clear();
+                if let Some(segments) = memory.segments() {
+                    segments.blocks.pin().clear();
+                    segments.ids.pin().clear();
+                }
                 self.free_blocks(pool, memory.block_bytes.load(Ordering::Relaxed));
                 self.free_memory(pool, memory.held_bytes.load(Ordering::Relaxed));
             }

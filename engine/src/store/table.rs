@@ -37,8 +37,7 @@ struct Key {
 impl Id for Key {
     /// Bits of the object's id, which are uniform; mixed with the pool, for forks hold the same objects.
     fn bits(&self) -> u64 {
-        let first = self.oid.as_bytes().first_chunk::<8>().expect("ids have 20 bytes");
-        u64::from_le_bytes(*first) ^ self.pool.0.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        self.oid.bits() ^ self.pool.0.wrapping_mul(0x9e37_79b9_7f4a_7c15)
     }
 }
 

@@ -152,6 +152,11 @@ impl Transaction {
         self.fresh.push(Fresh { oid, kind, data });
     }
 
+    /// Whether the transaction brings an object.
+    pub(crate) fn brings(&self, oid: &Oid) -> bool {
+        self.fresh(oid).is_some() || self.staged.iter().any(|staged| staged.header(oid).is_some())
+    }
+
     fn fresh(&self, oid: &Oid) -> Option<&Fresh> {
         if self.fresh.len() <= LOOKED_THROUGH_MAX {
             return self.fresh.iter().find(|fresh| fresh.oid == *oid);
