@@ -284,7 +284,7 @@ where
                     // If another was faster, it has removed or frozen the entry: look again.
                     if let Some(dead) = slots.kill(at, word) {
                         Arena::retire(&self.arena, dead, guard);
-                        if slots.room.count_dead() % REMOVALS_PER_CHECK == 0 {
+                        if slots.room.count_dead().is_multiple_of(REMOVALS_PER_CHECK) {
                             guard.flush();
                             self.shrink(slots, guard);
                         }

@@ -1,7 +1,7 @@
 //! The protocols under loom: every interleaving within the bound on preemptions, tables of two to four slots.
 //!
 //! ```sh
-//! RUSTFLAGS="--cfg loom" cargo test --release --lib id_table
+//! RUSTFLAGS="--cfg loom" cargo test --release -p govc-id-table --lib loom
 //! ```
 //!
 //! Reclamation is the model in `epoch.rs`, not crossbeam's. It frees as soon as it may, and a value's cell tells loom of

@@ -549,7 +549,7 @@ fn a_key_that_was_inserted_is_never_absent_during_growth() {
             let guard = pin();
             for _ in 0..known.min(50) {
                 // Mostly recent ones, at various distances.
-                let number = known - 1 - random.next() % known >> random.below(16);
+                let number = (known - 1 - random.next() % known) >> random.below(16);
                 assert_eq!(table.get(&key(number), &guard), Some(&number), "{number} of {known}");
             }
             if known == COUNT {

@@ -8,7 +8,7 @@ use std::{
     collections::HashSet,
     sync::{
         Arc,
-        atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -20,6 +20,7 @@ use super::{
     StoreOptions,
     catalog::Catalog,
     clock::ClockCache,
+    counter::Counter,
     feed::Feed,
     health::HealthCell,
     ids::{PoolId, RepoId},
@@ -42,19 +43,20 @@ use crate::{
 /// Longest chain of deltas that a reader follows; longer ones are damage or an attack.
 pub(crate) const CHAIN_MAX: usize = 10_000;
 
-/// Counts that only grow, for statistics.
+/// Counts for statistics.
 #[derive(Default)]
 pub(crate) struct Counters {
-    pub(crate) published: AtomicU64,
-    pub(crate) conflicts: AtomicU64,
-    pub(crate) cache_hits: AtomicU64,
-    pub(crate) cache_misses: AtomicU64,
+    pub(crate) published: Counter,
+    pub(crate) conflicts: Counter,
+    pub(crate) cache_hits: Counter,
+    pub(crate) cache_misses: Counter,
     pub(crate) journal_groups: AtomicU64,
     pub(crate) journal_transactions: AtomicU64,
     pub(crate) journal_bytes: AtomicU64,
     pub(crate) syncs: AtomicU64,
     pub(crate) sync_nanos: AtomicU64,
-    pub(crate) open_transactions: AtomicI64,
+    /// Goes up and down.
+    pub(crate) open_transactions: Counter,
 }
 
 /// Everything that the parts of a store share.
@@ -201,7 +203,7 @@ impl Core {
         let mut scope_here = scope;
         for (layer, until) in pool.layers() {
             if let Some(object) = self.table.get(layer.id, oid, scope_here, until) {
-                self.counters.cache_hits.fetch_add(1, Ordering::Relaxed);
+                self.counters.cache_hits.add(1);
                 return Ok(Some(object));
             }
             scope_here = Scope::Live;
@@ -215,7 +217,7 @@ impl Core {
             let empty = *oid == Oid::empty_tree();
             return Ok(empty.then(|| Object { kind: Kind::Tree, data: Bytes::new() }));
         };
-        self.counters.cache_misses.fetch_add(1, Ordering::Relaxed);
+        self.counters.cache_misses.add(1);
         let data = self.materialise(layer, row.location)?;
         if data.len() as u64 != row.size {
             return Err(Error::corrupt(format!("object {oid} has {} bytes instead of {}", data.len(), row.size)));

@@ -115,7 +115,10 @@ impl Core {
         let Some(history) = &repo.memory_history else { return };
         let first = publication(Seq(0), repo.id, &repo.published.load(), Changes::none());
         let row = Bytes::from(VersionRow::encode(&first));
-        self.keep_row(repo, &mut history.0.lock(), first.version, row);
+        let mut rows = history.0.lock();
+        // Many repositories never get another.
+        rows.rows.reserve_exact(1);
+        self.keep_row(repo, &mut rows, first.version, row);
     }
 
     /// Keeps a row after those of earlier versions. Where the budget has no room for it, the oldest rows make some.

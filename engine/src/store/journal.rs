@@ -125,11 +125,14 @@ impl Carried {
     /// [`ErrorKind::OutOfBudget`] in a memory repository.
     pub(crate) fn claim(core: &Core, pool: &Pool, fresh: Vec<Fresh>) -> Result<Self> {
         core.hold_memory(pool, fresh.iter().map(Claim::held_bytes).sum())?;
+        let mut used = 0;
         let claim = |fresh: Fresh| {
-            let was_live = core.table.claim(pool.id, fresh.oid, fresh.kind, &fresh.data);
+            let was_live = core.table.claim(pool.id, fresh.oid, fresh.kind, &fresh.data, &mut used);
             Claim { fresh, was_live }
         };
-        Ok(Self(fresh.into_iter().map(claim).collect()))
+        let claims = fresh.into_iter().map(claim).collect();
+        core.table.count(used);
+        Ok(Self(claims))
     }
 
     pub(crate) fn set_accepted(&self, core: &Core, pool: &Pool) {

@@ -3,6 +3,7 @@
 mod catalog;
 mod clock;
 mod core;
+mod counter;
 mod expiry;
 mod feed;
 mod fork;

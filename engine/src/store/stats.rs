@@ -55,9 +55,9 @@ impl Store {
         let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         StoreStats {
             repositories: core.catalog.len(),
-            published_total: read(&counters.published),
-            conflicts_total: read(&counters.conflicts),
-            open_transactions: counters.open_transactions.load(Ordering::Relaxed),
+            published_total: counters.published.total(),
+            conflicts_total: counters.conflicts.total(),
+            open_transactions: counters.open_transactions.sum(),
             objects_resident: core.table.len(),
             resident_bytes: core.resident_bytes(),
             budget_bytes: core.options.memory_budget_bytes,
@@ -69,8 +69,8 @@ impl Store {
             syncs_total: read(&counters.syncs),
             sync_nanos_total: read(&counters.sync_nanos),
             evictions_total: core.table.evictions(),
-            cache_hits_total: read(&counters.cache_hits),
-            cache_misses_total: read(&counters.cache_misses),
+            cache_hits_total: counters.cache_hits.total(),
+            cache_misses_total: counters.cache_misses.total(),
             last_seq: core.feed.last(),
             health: core.health.get(),
         }

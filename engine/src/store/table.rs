@@ -7,7 +7,7 @@
 
 use std::{
     collections::{BTreeSet, VecDeque},
-    sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+    sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
 };
 
 use bytes::Bytes;
@@ -82,7 +82,8 @@ impl Entry {
 pub(crate) struct ObjectTable {
     entries: IdTable<Key, Entry>,
     rings: [Mutex<VecDeque<Key>>; RINGS],
-    used_bytes: AtomicU64,
+    /// May be below zero for a moment: what is claimed is counted after it has been put in.
+    used_bytes: AtomicI64,
     limit_bytes: u64,
     evictions: AtomicU64,
     /// Bytes held elsewhere that count against the limit.
@@ -108,7 +109,7 @@ impl ObjectTable {
         Self {
             entries: IdTable::new(),
             rings: std::array::from_fn(|_| Mutex::new(VecDeque::new())),
-            used_bytes: AtomicU64::new(0),
+            used_bytes: AtomicI64::new(0),
             limit_bytes,
             evictions: AtomicU64::new(0),
             reserved_bytes: AtomicU64::new(0),
@@ -143,8 +144,9 @@ impl ObjectTable {
 
     /// Puts an object of a transaction into the table, invisible if it is new, and claims it. Whether it was live before.
     ///
-    /// A claimed entry stays until [`ObjectTable::release`], unless its pool is forgotten.
-    pub(crate) fn claim(&self, pool: PoolId, oid: Oid, kind: Kind, data: &Bytes) -> bool {
+    /// A claimed entry stays until [`ObjectTable::release`], unless its pool is forgotten. The bytes that it takes are added
+    /// to `used`, for [`ObjectTable::count`].
+    pub(crate) fn claim(&self, pool: PoolId, oid: Oid, kind: Kind, data: &Bytes, used: &mut u64) -> bool {
         let (guard, key) = (pin(), Key { pool, oid });
         loop {
             let make = || Entry {
@@ -158,7 +160,7 @@ impl ObjectTable {
             };
             let (entry, inserted) = self.entries.get_or_insert_with(key, make, &guard);
             if inserted {
-                self.used_bytes.fetch_add(entry.bytes(), Ordering::Relaxed);
+                *used += entry.bytes();
                 return false;
             }
             if entry.try_claim() {
@@ -167,6 +169,11 @@ impl ObjectTable {
             // Dead or dying: whoever made it so removes it; help, then try again.
             self.remove(&key, entry, &guard);
         }
+    }
+
+    /// Counts the bytes of objects that were claimed, of all of a transaction at once.
+    pub(crate) fn count(&self, used: u64) {
+        self.used_bytes.fetch_add(used as i64, Ordering::Relaxed);
     }
 
     /// Tells that a transaction that carries a claimed object is in `tip`.
@@ -217,7 +224,7 @@ impl ObjectTable {
         };
         let (entry, inserted) = self.entries.get_or_insert_with(key, make, &guard);
         if inserted {
-            self.used_bytes.fetch_add(entry.bytes(), Ordering::Relaxed);
+            self.used_bytes.fetch_add(entry.bytes() as i64, Ordering::Relaxed);
             self.enter_ring(key, entry);
             self.evict();
         }
@@ -240,7 +247,7 @@ impl ObjectTable {
             return false;
         }
         self.remove(key, entry, guard);
-        self.used_bytes.fetch_sub(entry.bytes(), Ordering::Relaxed);
+        self.used_bytes.fetch_sub(entry.bytes() as i64, Ordering::Relaxed);
         true
     }
 
@@ -271,8 +278,7 @@ impl ObjectTable {
     }
 
     fn is_over_limit(&self) -> bool {
-        let reserved = self.reserved_bytes.load(Ordering::Relaxed);
-        self.used_bytes.load(Ordering::Relaxed).saturating_add(reserved) > self.limit_bytes
+        self.used_bytes() > self.limit_bytes
     }
 
     /// Counts bytes that are held elsewhere against the limit.
@@ -306,7 +312,7 @@ impl ObjectTable {
             for (key, entry) in self.entries.iter(&guard).filter(|(key, _)| pools.contains(&key.pool)) {
                 if entry.claims.swap(DEAD, Ordering::AcqRel) != DEAD {
                     self.remove(key, entry, &guard);
-                    self.used_bytes.fetch_sub(entry.bytes(), Ordering::Relaxed);
+                    self.used_bytes.fetch_sub(entry.bytes() as i64, Ordering::Relaxed);
                     removed += 1;
                 }
             }
@@ -322,7 +328,8 @@ impl ObjectTable {
     }
 
     pub(crate) fn used_bytes(&self) -> u64 {
-        self.used_bytes.load(Ordering::Relaxed) + self.reserved_bytes.load(Ordering::Relaxed)
+        let objects = self.used_bytes.load(Ordering::Relaxed).max(0).unsigned_abs();
+        objects.saturating_add(self.reserved_bytes.load(Ordering::Relaxed))
     }
 
     pub(crate) fn evictions(&self) -> u64 {

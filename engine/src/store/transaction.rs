@@ -93,7 +93,7 @@ impl std::fmt::Debug for Ticket {
 
 impl Transaction {
     pub(super) fn new(repo: Repo, actor: &str, cause: Cause) -> Self {
-        repo.core.counters.open_transactions.fetch_add(1, Ordering::Relaxed);
+        repo.core.counters.open_transactions.add(1);
         let lineage = repo.state.tip.load().lineage;
         Self {
             lineage,
@@ -297,7 +297,7 @@ impl Transaction {
 
     fn refused(&self, error: Error) -> Error {
         if matches!(error.kind(), ErrorKind::Conflict(_)) {
-            self.repo.core.counters.conflicts.fetch_add(1, Ordering::Relaxed);
+            self.repo.core.counters.conflicts.add(1);
         }
         if self.races { error } else { self.repo.confirm(error) }
     }
@@ -305,7 +305,7 @@ impl Transaction {
 
 impl Drop for Transaction {
     fn drop(&mut self) {
-        self.repo.core.counters.open_transactions.fetch_sub(1, Ordering::Relaxed);
+        self.repo.core.counters.open_transactions.add(-1);
     }
 }
 
@@ -390,7 +390,7 @@ impl Prepared {
             carried.set_accepted(core, &state.pool);
         }
         transaction.staged.iter().for_each(Staged::set_accepted);
-        core.counters.published.fetch_add(1, Ordering::Relaxed);
+        core.counters.published.add(1);
         let number = version.number;
         if durability == Durability::Memory {
             carried.set_live(core, &state.pool, number);

@@ -47,10 +47,8 @@ impl SequentialSpec for References {
                 Ret::Done
             }
             Op::Both(expected, values) => {
-                for at in 0..2 {
-                    if self.0[at] != expected[at] {
-                        return Ret::Conflict(at, self.0[at]);
-                    }
+                if let Some(at) = (0..2).find(|at| self.0[*at] != expected[*at]) {
+                    return Ret::Conflict(at, self.0[at]);
                 }
                 self.0 = values;
                 Ret::Done
