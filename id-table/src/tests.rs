@@ -297,21 +297,6 @@ fn a_table_with_capacity_does_not_grow() {
     assert!(table.root.load(&guard).successor(&guard).is_none());
 }
 
-#[test]
-fn overhead_is_less_than_24_bytes_an_entry_on_average() {
-    let table = IdTable::<Key, [u64; 5]>::new();
-    let payload = size_of::<(Key, [u64; 5])>() as f64;
-    let mut overheads = Vec::new();
-    for number in 0..100_000 {
-        table.get_or_insert_with(key(number), || [number; 5], &pin());
-        if number > 5000 {
-            overheads.push(table.memory_bytes() as f64 / table.len() as f64 - payload);
-        }
-    }
-    let mean = overheads.iter().sum::<f64>() / overheads.len() as f64;
-    assert!(mean < 20.0, "{mean} bytes");
-}
-
 /// Waits until the memory of a table has come down, for other tests hold guards.
 fn assert_comes_down(table: &IdTable<Key, u64>, bytes: usize) {
     let begin = Instant::now();

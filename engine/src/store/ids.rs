@@ -2,9 +2,10 @@
 
 use std::{fmt, str::FromStr};
 
+use govc_id_table::Id;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result, refs::RefName};
+use crate::{Error, Result, object::Oid, refs::RefName};
 
 /// The key of a repository; never used again after the repository is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -36,6 +37,20 @@ impl PoolId {
     /// The pool of a repository: each has one, with the same number.
     pub(crate) fn of(repo: RepoId) -> Self {
         Self(repo.0)
+    }
+}
+
+/// What an object in memory goes by: forks hold the same objects, each in its own pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PooledId {
+    pub(crate) pool: PoolId,
+    pub(crate) oid: Oid,
+}
+
+impl Id for PooledId {
+    /// Bits of the object's id, which are uniform, mixed with the pool.
+    fn bits(&self) -> u64 {
+        self.oid.bits() ^ self.pool.0.wrapping_mul(0x9e37_79b9_7f4a_7c15)
     }
 }
 

@@ -2,11 +2,14 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use govc_id_table::{Id, IdTable, pin};
+use govc_id_table::{IdTable, pin};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
-use super::{ids::PoolId, snapshot::Snapshot};
+use super::{
+    ids::{PoolId, PooledId},
+    snapshot::Snapshot,
+};
 use crate::{
     Error, Result,
     object::{Kind, Oid, links},
@@ -39,18 +42,6 @@ impl CommitLinks {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Key {
-    pool: PoolId,
-    oid: Oid,
-}
-
-impl Id for Key {
-    fn bits(&self) -> u64 {
-        self.oid.bits() ^ self.pool.0.wrapping_mul(0x9e37_79b9_7f4a_7c15)
-    }
-}
-
 struct Entry {
     links: CommitLinks,
     /// Set by readers, cleared when the cache is swept.
@@ -59,7 +50,7 @@ struct Entry {
 
 /// Links of commits, under a budget.
 pub(crate) struct LinkCache {
-    entries: IdTable<Key, Entry>,
+    entries: IdTable<PooledId, Entry>,
     /// Entries, counted by who inserts and by who sweeps.
     count: AtomicU64,
     count_max: u64,
@@ -79,7 +70,7 @@ impl LinkCache {
 
     fn get(&self, pool: PoolId, oid: &Oid) -> Option<CommitLinks> {
         let guard = pin();
-        let entry = self.entries.get(&Key { pool, oid: *oid }, &guard)?;
+        let entry = self.entries.get(&PooledId { pool, oid: *oid }, &guard)?;
         if !entry.hot.load(Ordering::Relaxed) {
             entry.hot.store(true, Ordering::Relaxed);
         }
@@ -92,7 +83,7 @@ impl LinkCache {
             return;
         }
         let make = || Entry { links, hot: AtomicBool::new(false) };
-        let (_, inserted) = self.entries.get_or_insert_with(Key { pool, oid }, make, &pin());
+        let (_, inserted) = self.entries.get_or_insert_with(PooledId { pool, oid }, make, &pin());
         if inserted && self.count.fetch_add(1, Ordering::Relaxed) >= self.count_max {
             self.sweep();
         }
@@ -133,5 +124,24 @@ impl Snapshot {
         let links = CommitLinks::parse(&self.object_of(oid, Kind::Commit)?)?;
         core.links.insert(pool, *oid, links.clone());
         Ok(links)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_asked_for_stays_and_the_rest_makes_room() {
+        let cache = LinkCache::new(100 * ENTRY_BYTES);
+        let oid = |at: u64| Oid::from_bytes(&[&at.to_le_bytes()[..], &[at as u8; 12]].concat()).expect("20 bytes");
+        let links = CommitLinks { tree: oid(0), parents: SmallVec::new(), seconds: 7 };
+        for at in 0..5000_u64 {
+            cache.insert(PoolId(1), oid(at << 40), links.clone());
+            assert!(cache.used_bytes() <= 101 * ENTRY_BYTES, "after {at}");
+            assert_eq!(cache.get(PoolId(1), &oid(0)), Some(links.clone()), "after {at}");
+        }
+        assert_eq!(cache.get(PoolId(2), &oid(0)), None, "another pool");
+        assert_eq!(cache.get(PoolId(1), &oid(1 << 40)), None, "nobody asked for it");
     }
 }

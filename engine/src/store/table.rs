@@ -11,10 +11,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use govc_id_table::{Guard, Id, IdTable, pin};
+use govc_id_table::{Guard, IdTable, pin};
 use parking_lot::Mutex;
 
-use super::{ids::PoolId, snapshot::Object};
+use super::{
+    ids::{PoolId, PooledId},
+    snapshot::Object,
+};
 use crate::object::{Kind, Oid};
 
 /// Bytes that an entry takes beside its object's: entry, slot, ring and allocator.
@@ -27,19 +30,6 @@ const ACCEPTED: u8 = 1;
 const LIVE: u8 = 2;
 /// The claims of an entry that has been taken out of the table.
 const DEAD: u32 = u32::MAX;
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Key {
-    pool: PoolId,
-    oid: Oid,
-}
-
-impl Id for Key {
-    /// Bits of the object's id, which are uniform; mixed with the pool, for forks hold the same objects.
-    fn bits(&self) -> u64 {
-        self.oid.bits() ^ self.pool.0.wrapping_mul(0x9e37_79b9_7f4a_7c15)
-    }
-}
 
 /// One object in memory.
 struct Entry {
@@ -80,8 +70,8 @@ impl Entry {
 
 /// Objects in memory, under a budget.
 pub(crate) struct ObjectTable {
-    entries: IdTable<Key, Entry>,
-    rings: [Mutex<VecDeque<Key>>; RINGS],
+    entries: IdTable<PooledId, Entry>,
+    rings: [Mutex<VecDeque<PooledId>>; RINGS],
     /// May be below zero for a moment: what is claimed is counted after it has been put in.
     used_bytes: AtomicI64,
     limit_bytes: u64,
@@ -120,7 +110,7 @@ impl ObjectTable {
     /// The object, if it is in memory and in scope, and a version up to `until` is known to have brought it.
     pub(crate) fn get(&self, pool: PoolId, oid: &Oid, scope: Scope, until: u64) -> Option<Object> {
         let guard = pin();
-        let key = Key { pool, oid: *oid };
+        let key = PooledId { pool, oid: *oid };
         let mut entry = self.entries.get(&key, &guard)?;
         match scope {
             Scope::Any => {}
@@ -147,7 +137,7 @@ impl ObjectTable {
     /// A claimed entry stays until [`ObjectTable::release`], unless its pool is forgotten. The bytes that it takes are added
     /// to `used`, for [`ObjectTable::count`].
     pub(crate) fn claim(&self, pool: PoolId, oid: Oid, kind: Kind, data: &Bytes, used: &mut u64) -> bool {
-        let (guard, key) = (pin(), Key { pool, oid });
+        let (guard, key) = (pin(), PooledId { pool, oid });
         loop {
             let make = || Entry {
                 kind,
@@ -178,14 +168,14 @@ impl ObjectTable {
 
     /// Tells that a transaction that carries a claimed object is in `tip`.
     pub(crate) fn set_accepted(&self, pool: PoolId, oid: Oid) {
-        if let Some(entry) = self.entries.get(&Key { pool, oid }, &pin()) {
+        if let Some(entry) = self.entries.get(&PooledId { pool, oid }, &pin()) {
             entry.state.fetch_max(ACCEPTED, Ordering::Release);
         }
     }
 
     /// Makes a claimed object visible to readers, brought by a version; pairs with the acquire in [`Entry::is_live`].
     pub(crate) fn set_live(&self, pool: PoolId, oid: Oid, version: u64) {
-        if let Some(entry) = self.entries.get(&Key { pool, oid }, &pin()) {
+        if let Some(entry) = self.entries.get(&PooledId { pool, oid }, &pin()) {
             entry.since.fetch_min(version, Ordering::Relaxed);
             entry.state.fetch_max(LIVE, Ordering::Release);
         }
@@ -194,7 +184,7 @@ impl ObjectTable {
     /// Gives a claim back: what is live may be evicted from now on, what is not goes. In a `memory` pool everything
     /// goes, for there is no backend that has it.
     pub(crate) fn release(&self, pool: PoolId, oid: Oid, memory: bool) {
-        let (guard, key) = (pin(), Key { pool, oid });
+        let (guard, key) = (pin(), PooledId { pool, oid });
         let Some(entry) = self.entries.get(&key, &guard) else { return };
         if entry.claims.fetch_sub(1, Ordering::AcqRel) != 1 {
             return;
@@ -212,7 +202,7 @@ impl ObjectTable {
         if object.data.len() as u64 > self.limit_bytes / 8 {
             return;
         }
-        let (guard, key) = (pin(), Key { pool, oid });
+        let (guard, key) = (pin(), PooledId { pool, oid });
         let make = || Entry {
             kind: object.kind,
             data: object.data.clone(),
@@ -230,19 +220,19 @@ impl ObjectTable {
         }
     }
 
-    fn enter_ring(&self, key: Key, entry: &Entry) {
+    fn enter_ring(&self, key: PooledId, entry: &Entry) {
         if !entry.in_ring.swap(true, Ordering::AcqRel) {
             self.rings[usize::from(key.oid.as_bytes()[19]) % RINGS].lock().push_back(key);
         }
     }
 
     /// Takes out this very entry; whether it was this call that did.
-    fn remove(&self, key: &Key, entry: &Entry, guard: &Guard) -> bool {
+    fn remove(&self, key: &PooledId, entry: &Entry, guard: &Guard) -> bool {
         self.entries.remove_if(key, |found| std::ptr::eq(found, entry), guard)
     }
 
     /// Takes out an entry that nobody claims; whether it was this call that did.
-    fn remove_unclaimed(&self, key: &Key, entry: &Entry, guard: &Guard) -> bool {
+    fn remove_unclaimed(&self, key: &PooledId, entry: &Entry, guard: &Guard) -> bool {
         if entry.claims.compare_exchange(0, DEAD, Ordering::AcqRel, Ordering::Acquire).is_err() {
             return false;
         }
@@ -295,7 +285,7 @@ impl ObjectTable {
     /// The visible objects in memory from `from` to `to`, both included; walks the whole table.
     pub(crate) fn ids_between(&self, pool: PoolId, from: &Oid, to: &Oid, scope: Scope, until: u64) -> Vec<Oid> {
         let guard = pin();
-        let fits = |key: &Key| key.pool == pool && (from..=to).contains(&&key.oid);
+        let fits = |key: &PooledId| key.pool == pool && (from..=to).contains(&&key.oid);
         let visible = |entry: &Entry| {
             (scope != Scope::Live || entry.is_live())
                 && (until == u64::MAX || entry.since.load(Ordering::Relaxed) <= until)

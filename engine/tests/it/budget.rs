@@ -281,3 +281,30 @@ fn a_failed_ingest_takes_nothing_from_a_published_one() {
     drop(failing);
     assert!(repo.snapshot().object(&oid).unwrap().data == data);
 }
+
+/// Ten times as many bytes as the store may take of memory, written and read: they come and go, and the budget holds.
+#[test]
+fn a_repository_ten_times_larger_than_memory_stays_within_the_budget() {
+    let store = small_store();
+    let budget = store.stats().budget_bytes;
+    let repo = create(&store, "large", Durability::Durable);
+    let within = |what: &str| {
+        let resident = store.stats().resident_bytes;
+        assert!(resident <= budget, "{what}: {resident} bytes of {budget}");
+    };
+    let mut objects = Vec::new();
+    while (objects.len() * OBJECT_BYTES) as u64 <= 10 * budget {
+        let first = objects.len() as u64 + 1;
+        objects.extend(put_all(&repo, first..first + 4));
+        // What is not settled cannot go; it is bounded, and part of the budget.
+        within("written");
+    }
+    let snapshot = repo.snapshot();
+    for round in 0..2 {
+        for (seed, oid) in objects.iter().skip(round).step_by(2) {
+            assert_eq!(snapshot.object(oid).unwrap().data, noise(*seed, OBJECT_BYTES));
+            within("read");
+        }
+    }
+    assert!(store.stats().evictions_total > 500, "{}", store.stats().evictions_total);
+}
