@@ -1,7 +1,7 @@
 //! Where entries are: chunks of growing size that entries never leave, so that references to them stay good.
 //!
-//! A handle names an entry: 8 bits tell the chunk, from 1 on, 22 bits the entry in it. Eight chunks have 64 entries
-//! each, the next eight 128, and so on up to 4 Mi, so that the last chunk, the only one that need not be full, is a
+//! A handle names an entry: 8 bits tell the chunk, from 1 on, 22 bits the entry in it. Eight chunks have 8 entries each,
+//! the next eight 64, then 128, and so on up to 4 Mi, so that the last chunk, the only one that need not be full, is a
 //! sixteenth of the arena or so.
 //!
 //! A chunk has a bit for each entry, set while the entry is free. To take an entry is to clear its bit, to give it back
@@ -18,21 +18,20 @@ use std::{
     marker::PhantomData,
     mem::{self, MaybeUninit},
     ptr,
+    sync::Arc,
 };
 
 use super::{
     epoch::{self, Guard},
     slots::{Dead, Orphan, Present, prefetch},
-    sync::{
-        Arc, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, Padded, STRIPES, UnsafeCell, stripe,
-    },
+    sync::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Memory, Ordering, Padded, STRIPES, UnsafeCell, stripe},
     word::HANDLES,
 };
 
 /// Entries to a word of a bit map; few under loom, which builds every cell anew for each execution.
 const WORD_ENTRIES: usize = if cfg!(loom) { 2 } else { 64 };
-/// A word all of whose entries are free.
-const FREE: u64 = u64::MAX >> (64 - WORD_ENTRIES);
+/// Entries of the smallest chunks.
+const CHUNK_ENTRIES_MIN: usize = if cfg!(loom) { 2 } else { 8 };
 /// Bits of a handle that tell the entry in its chunk.
 const ENTRY_BITS: u32 = 22;
 /// Numbers of chunks; there is none with number 0, so that no handle is 0.
@@ -50,58 +49,70 @@ fn handle(chunk: usize, entry: usize) -> u32 {
     (chunk << ENTRY_BITS | entry) as u32
 }
 
-/// Words of a chunk's bit map.
-fn chunk_words(chunk: usize) -> usize {
-    1 << ((chunk - 1) / 8).min(16)
-}
-
-fn chunk_entries(chunk: usize) -> usize {
-    chunk_words(chunk) * WORD_ENTRIES
-}
-
 type Cell<T> = UnsafeCell<MaybeUninit<T>>;
 
 /// The head of a chunk; its entries follow in the same allocation, from the next cache line on.
 #[repr(C)]
 struct Chunk<T> {
-    /// Words that are [`FREE`]. Corrected after each change of a word, so a little off while threads are at it.
+    /// Words all of whose entries are free. Corrected after each change of a word, so a little off while threads are at it.
     free_words: AtomicI32,
     /// The stretch that is searched next.
     cursor: AtomicU32,
+    /// A word all of whose entries are free.
+    free_word: u64,
     words: Box<[AtomicU64]>,
     entries: Padded<[Cell<T>; 0]>,
 }
 
 impl<T> Chunk<T> {
+    /// How many entries the chunk with a number has.
+    fn len(chunk: usize) -> usize {
+        match (chunk - 1) / 8 {
+            0 => CHUNK_ENTRIES_MIN,
+            level => (WORD_ENTRIES << (level - 1).min(16)).min(1 << ENTRY_BITS),
+        }
+    }
+
+    fn words(chunk: usize) -> usize {
+        Self::len(chunk).div_ceil(WORD_ENTRIES)
+    }
+
+    /// A word of a chunk's bit map all of whose entries are free.
+    fn free_word(chunk: usize) -> u64 {
+        u64::MAX >> (64 - Self::len(chunk).min(WORD_ENTRIES))
+    }
+
     fn layout(chunk: usize) -> Layout {
         let whole =
-            Layout::array::<Cell<T>>(chunk_entries(chunk)).and_then(|entries| Layout::new::<Self>().extend(entries));
+            Layout::array::<Cell<T>>(Self::len(chunk)).and_then(|entries| Layout::new::<Self>().extend(entries));
         whole.expect("a chunk is smaller than the address space").0.pad_to_align()
     }
 
     fn bytes(chunk: usize) -> usize {
-        Self::layout(chunk).size() + chunk_words(chunk) * size_of::<AtomicU64>()
+        Self::layout(chunk).size() + Self::words(chunk) * size_of::<AtomicU64>()
     }
 
     /// A chunk all of whose entries are free.
     fn allocate(chunk: usize) -> *mut Self {
         let layout = Self::layout(chunk);
-        let words = (0..chunk_words(chunk)).map(|_| AtomicU64::new(FREE)).collect();
+        let words = (0..Self::words(chunk)).map(|_| AtomicU64::new(Self::free_word(chunk))).collect();
         let head = Self {
-            free_words: AtomicI32::new(chunk_words(chunk) as i32),
+            free_words: AtomicI32::new(Self::words(chunk) as i32),
             cursor: AtomicU32::new(0),
+            free_word: Self::free_word(chunk),
             words,
             entries: Padded([]),
         };
         // SAFETY: the layout begins with a head, so it is not empty; the head is written before anything reads it, and
-        // each entry lies within the allocation. Entries need no value: a cell's is `MaybeUninit`.
+        // each entry lies within the allocation. Entries need no value: a cell's is `MaybeUninit`, except under loom.
         unsafe {
             let at = alloc::alloc(layout).cast::<Self>();
             if at.is_null() {
                 alloc::handle_alloc_error(layout);
             }
             at.write(head);
-            for entry in 0..chunk_entries(chunk) {
+            #[cfg(loom)]
+            for entry in 0..Self::len(chunk) {
                 (&raw mut (*at).entries).cast::<Cell<T>>().add(entry).write(UnsafeCell::new(MaybeUninit::uninit()));
             }
             at
@@ -140,13 +151,12 @@ pub(super) struct Arena<T> {
     open: [AtomicU64; CHUNKS.div_ceil(64)],
     /// The word in which a stripe took its last entry, as the handle of its first entry.
     hints: [Padded<AtomicU32>; STRIPES],
-    /// Bytes that the table takes.
-    memory: Arc<AtomicUsize>,
+    memory: Memory,
     entries: PhantomData<T>,
 }
 
 impl<T: Send + Sync + 'static> Arena<T> {
-    pub(super) fn new(memory: &Arc<AtomicUsize>) -> Self {
+    pub(super) fn new(memory: &Memory) -> Self {
         memory.fetch_add(size_of::<Self>(), Ordering::Relaxed);
         Self {
             chunks: std::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())),
@@ -178,7 +188,7 @@ impl<T: Send + Sync + 'static> Arena<T> {
     pub(super) fn prefetch(&self, present: Present<'_>) {
         let cell = self.cell(present.handle).cast::<u8>();
         prefetch(cell);
-        prefetch(cell.wrapping_add(size_of::<T>() - 1));
+        prefetch(cell.wrapping_add(size_of::<T>().saturating_sub(1)));
     }
 
     /// Puts an entry into a free place.
@@ -231,7 +241,7 @@ impl<T: Send + Sync + 'static> Arena<T> {
             // Acquire pairs with the release of `give_back`: what was in the entry has been dropped.
             match word.compare_exchange_weak(free, free & (free - 1), Ordering::Acquire, Ordering::Relaxed) {
                 Ok(_) => {
-                    if free == FREE {
+                    if free == chunk.free_word {
                         chunk.free_words.fetch_sub(1, Ordering::Relaxed);
                     }
                     return Some(free.trailing_zeros());
@@ -320,9 +330,9 @@ impl<T: Send + Sync + 'static> Arena<T> {
         if before == 0 {
             self.set_open(number);
         }
-        if before | bit == FREE {
+        if before | bit == chunk.free_word {
             let free_words = chunk.free_words.fetch_add(1, Ordering::Relaxed) + 1;
-            if number > 1 && free_words >= chunk_words(number) as i32 {
+            if number > 1 && free_words >= chunk.words.len() as i32 {
                 self.trim(guard);
             }
         }
@@ -334,17 +344,18 @@ impl<T: Send + Sync + 'static> Arena<T> {
     /// The first chunk stays. So a table that swings between sizes does not allocate with every swing.
     #[cold]
     pub(super) fn trim(&self, guard: &Guard) {
-        let free_entries = |chunk: usize| {
-            let words = self.chunk(chunk, guard).map_or(0, |chunk| chunk.free_words.load(Ordering::Relaxed).max(0));
-            words as usize * WORD_ENTRIES
+        let free_entries = |number: usize| {
+            let chunk = self.chunk(number, guard);
+            let words = chunk.map_or(0, |chunk| chunk.free_words.load(Ordering::Relaxed).max(0));
+            (words as usize * WORD_ENTRIES).min(Chunk::<T>::len(number))
         };
         let present = (1..CHUNKS).filter(|chunk| !self.chunks[*chunk].load(Ordering::Relaxed).is_null());
         let (mut entries, free) =
-            present.fold((0, 0), |(all, free), chunk| (all + chunk_entries(chunk), free + free_entries(chunk)));
+            present.fold((0, 0), |(all, free), chunk| (all + Chunk::<T>::len(chunk), free + free_entries(chunk)));
         let used = entries - free.min(entries);
         for number in (2..CHUNKS).rev() {
-            let kept = entries.saturating_sub(chunk_entries(number));
-            if free_entries(number) >= chunk_entries(number) && kept >= 2 * used && self.free_chunk(number, guard) {
+            let kept = entries.saturating_sub(Chunk::<T>::len(number));
+            if free_entries(number) >= Chunk::<T>::len(number) && kept >= 2 * used && self.free_chunk(number, guard) {
                 entries = kept;
             }
         }
@@ -358,12 +369,14 @@ impl<T: Send + Sync + 'static> Arena<T> {
         let taken = chunk
             .words
             .iter()
-            .take_while(|word| word.compare_exchange(FREE, 0, Ordering::Acquire, Ordering::Relaxed).is_ok());
+            .take_while(|word| word.compare_exchange(chunk.free_word, 0, Ordering::Acquire, Ordering::Relaxed).is_ok());
         let taken = taken.count();
         if taken < chunk.words.len() {
             for word in &chunk.words[..taken] {
-                word.store(FREE, Ordering::Release);
+                word.store(chunk.free_word, Ordering::Release);
             }
+            // Somebody may have found the chunk full meanwhile.
+            self.set_open(number);
             return false;
         }
         let at = self.chunks[number].swap(ptr::null_mut(), Ordering::AcqRel);
@@ -371,7 +384,6 @@ impl<T: Send + Sync + 'static> Arena<T> {
         // SAFETY: all entries are free and stay so, nobody finds the chunk from now on, and the guards of those who found
         // it before are gone when this runs.
         guard.defer(move || unsafe { retired.free() });
-        guard.flush();
         true
     }
 
@@ -437,7 +449,7 @@ impl<T: Send + Sync + 'static> Drop for Fresh<'_, T> {
 struct Retired<T> {
     at: *mut Chunk<T>,
     number: usize,
-    memory: Arc<AtomicUsize>,
+    memory: Memory,
 }
 
 // SAFETY: the chunk holds no entries any more, only memory.

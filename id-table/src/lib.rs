@@ -1,7 +1,7 @@
 //! A concurrent map from ids to values, for ids that are uniformly distributed already.
 //!
-//! Lookups are a probe into an array of 64-bit slots and one entry: two cache lines. Nobody ever waits for anybody:
-//! inserts and removals are lock-free, lookups also never help others.
+//! Lookups are a probe into an array of 64-bit slots and one entry: two cache lines, mostly. Nobody ever waits for
+//! anybody: all operations are lock-free, and lookups write nothing unless they meet an array that is being emptied.
 //!
 //! ```text
 //! IdTable ── root ─► Slots ── successor ─► Slots        while the first is being emptied into the second
@@ -15,9 +15,11 @@
 //! used again; so what a thread has passed on its way stays passed.
 //!
 //! **Growth and shrinking** (`room.rs`, `migration.rs`). When three quarters of the slots have been used, or an eighth
-//! of them is still in use, a successor of twice the size of what is live is installed, and every insert and removal
-//! moves a block. That also clears dead slots away. There are two arrays at most: a successor that fills up before
-//! its predecessor is empty makes whoever finds it so empty the predecessor. What keeps keys unique and visible:
+//! of them is still in use, a successor of two to three times the size of what is live is installed, and every insert
+//! and removal moves a block, and so does every lookup that has to go on in the successor: or the end of growth would
+//! leave lookups slow until the next insert. That also clears dead slots away. There are two arrays at most: a successor
+//! that fills up before its predecessor is empty makes whoever finds it so empty the predecessor. What keeps keys unique
+//! and visible:
 //!
 //! - An entry is frozen, copied, then marked as moved. Until it is marked it is found where it was; then it is in the
 //!   successor, or has been removed there. A removal that meets a frozen entry copies it first.
@@ -47,11 +49,16 @@ mod sync;
 mod tests;
 mod word;
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
 pub use epoch::{Guard, pin};
 
 use arena::{Arena, Fresh};
 use slots::{Present, Root, Slots, Walk};
-use sync::{Arc, AtomicUsize, Ordering};
+use sync::Memory;
 use word::Word;
 
 /// A key that is uniformly distributed already: its own bits are its hash.
@@ -74,8 +81,13 @@ const BATCH: usize = 16;
 
 /// A concurrent map from ids to values that never change place.
 ///
-/// It holds a billion entries at most. Beside keys and values an entry takes 11 to 16 bytes of slots and some 5 % of
-/// its own size; while the table grows, for about one insert of 30, 27 bytes of slots.
+/// It holds half a billion entries at most. Beside keys and values an entry takes 11 to 21 bytes of slots and some 5 %
+/// of its own size; while the table grows, for about one insert of 50, some 32 bytes of slots.
+///
+/// Entries never move, so a chunk of them is given back to the allocator only when all of them are gone: what few entries
+/// are left after a mass removal at random may keep much of the memory, which new entries then use.
+///
+/// Dropping a value must not panic, and may happen on any thread at the end of any [`Guard`].
 ///
 /// ```
 /// # use govc_id_table::{Id, IdTable, pin};
@@ -105,8 +117,7 @@ where
     arena: Arc<Arena<Entry<K, V>>>,
     /// No array is smaller than this.
     slots_min: usize,
-    /// Bytes that arrays and arena take; shared with them, for some outlive the table until their guards are gone.
-    memory: Arc<AtomicUsize>,
+    memory: Memory,
 }
 
 struct Entry<K, V> {
@@ -143,9 +154,13 @@ where
     }
 
     /// An empty table that holds `entries` without growing, and never shrinks below that.
+    ///
+    /// # Panics
+    ///
+    /// If there cannot be as many entries, by far.
     #[must_use]
     pub fn with_capacity(entries: usize) -> Self {
-        Self::with_slots((entries + entries.div_ceil(3)).max(SLOTS_MIN))
+        Self::with_slots(entries.saturating_add(entries.div_ceil(3)).max(SLOTS_MIN))
     }
 
     fn with_slots(slots_min: usize) -> Self {
@@ -160,7 +175,8 @@ where
 
     /// The value of a key.
     ///
-    /// A key that was inserted before and is not removed meanwhile is always found.
+    /// A key that was inserted before and is not removed meanwhile is always found. Of independent lookups the processor
+    /// overlaps a few; who knows several keys at once does better with [`IdTable::get_many`].
     #[inline]
     pub fn get<'g>(&'g self, key: &K, guard: &'g Guard) -> Option<&'g V> {
         let mut slots = self.root.load(guard);
@@ -169,7 +185,11 @@ where
             match self.find(slots, key, tag) {
                 Lookup::Found { entry, .. } => return Some(&entry.value),
                 Lookup::Absent { moved: false, .. } => return None,
-                Lookup::Absent { .. } | Lookup::Closed => slots = successor(slots, guard),
+                Lookup::Absent { .. } | Lookup::Closed => {
+                    let successor = successor(slots, guard);
+                    self.help(slots, successor, guard);
+                    slots = successor;
+                }
             }
         }
     }
@@ -285,7 +305,6 @@ where
                     if let Some(dead) = slots.kill(at, word) {
                         Arena::retire(&self.arena, dead, guard);
                         if slots.room.count_dead().is_multiple_of(REMOVALS_PER_CHECK) {
-                            guard.flush();
                             self.shrink(slots, guard);
                         }
                         return true;

@@ -1,15 +1,19 @@
-//! The protocols under loom: every interleaving within the bound on preemptions, tables of two to four slots.
+//! The protocols under loom: every interleaving within a bound on preemptions, tables of two to four slots.
 //!
 //! ```sh
 //! RUSTFLAGS="--cfg loom" cargo test --release -p govc-id-table --lib loom
 //! ```
 //!
+//! Where three preemptions would take hours and two take minutes there is one; `LOOM_MAX_PREEMPTIONS` sets it for all.
+//!
 //! Reclamation is the model in `epoch.rs`, not crossbeam's. It frees as soon as it may, and a value's cell tells loom of
 //! every use, so a value that is dropped under a reader is found, as is a use that is not ordered before the drop.
 
+use std::sync::Arc;
+
 use loom::{cell::UnsafeCell, model::Builder, thread};
 
-use super::{Id, IdTable, pin, sync::Arc};
+use super::{Id, IdTable, pin};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Key(u64);
@@ -25,7 +29,7 @@ const B: Key = Key(2);
 /// In the second half of every array.
 const C: Key = Key(1 << 63);
 
-type Drops = std::sync::Arc<std::sync::atomic::AtomicUsize>;
+type Drops = Arc<std::sync::atomic::AtomicUsize>;
 
 /// A value that loom watches.
 struct Value {
@@ -67,12 +71,22 @@ impl Drop for Value {
 
 type Table = IdTable<Key, Value>;
 
+/// How often a thread is interrupted at most where it need not be. Two show what takes a thread that comes back late.
+const PREEMPTIONS: usize = 2;
+/// The same for large scenes.
+const PREEMPTIONS_FEW: usize = 1;
+
 /// Explores all schedules of a scene: a table of two slots with the entries `before`, in which `parts` run at once, and
 /// `after` that alone. In the end every value that was made has been dropped.
-fn explore<const N: usize>(before: &'static [Key], parts: [fn(&Table, &Drops); N], after: fn(&Table, &Drops)) {
+fn explore<const N: usize>(
+    preemptions: usize,
+    before: &'static [Key],
+    parts: [fn(&Table, &Drops); N],
+    after: fn(&Table, &Drops),
+) {
     let mut builder = Builder::new();
     builder.max_branches = 20_000;
-    builder.preemption_bound.get_or_insert(2);
+    builder.preemption_bound.get_or_insert(preemptions);
     builder.check(move || {
         let drops = Drops::default();
         let table = Arc::new(Table::with_slots(2));
@@ -89,7 +103,7 @@ fn explore<const N: usize>(before: &'static [Key], parts: [fn(&Table, &Drops); N
         assert_eq!(table.iter(&pin()).count(), table.len());
         drop(table);
         // What is left is what the ledger of `drops` and the clones of it say: one for each value, and ours.
-        assert_eq!(std::sync::Arc::strong_count(&drops), 1, "every value is dropped");
+        assert_eq!(Arc::strong_count(&drops), 1, "every value is dropped");
     });
 }
 
@@ -116,6 +130,7 @@ fn remove(table: &Table, key: Key) -> bool {
 #[test]
 fn a_reader_finds_a_key_while_it_moves() {
     explore(
+        PREEMPTIONS,
         &[A],
         [|table, drops| assert!(insert(table, B, drops)), |table, _| assert!(get(table, A), "absent while it moved")],
         |table, _| assert!(get(table, A) && get(table, B)),
@@ -125,6 +140,7 @@ fn a_reader_finds_a_key_while_it_moves() {
 #[test]
 fn a_reader_finds_a_key_while_two_threads_move_it() {
     explore(
+        PREEMPTIONS,
         &[A],
         [
             |table, drops| assert!(insert(table, B, drops)),
@@ -149,13 +165,14 @@ fn one_of_two_inserts_of_a_key_wins() {
         assert_eq!(table.iter(&pin()).filter(|(key, _)| **key == B).count(), 1);
     }
     // In an empty array; and in one that has to grow first.
-    explore(&[], [part, part], after);
-    explore(&[A], [part, part], after);
+    explore(PREEMPTIONS, &[], [part, part], after);
+    explore(PREEMPTIONS, &[A], [part, part], after);
 }
 
 #[test]
 fn inserts_of_different_keys_through_growth() {
     explore(
+        PREEMPTIONS,
         &[A],
         [
             |table, drops| {
@@ -174,6 +191,7 @@ fn inserts_of_different_keys_through_growth() {
 #[test]
 fn a_value_is_not_dropped_under_a_reader() {
     explore(
+        PREEMPTIONS,
         &[A],
         [
             |table, _| assert!(remove(table, A)),
@@ -193,7 +211,7 @@ fn an_entry_is_removed_once() {
             WON.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         }
     }
-    explore(&[A], [part, part], |table, _| {
+    explore(PREEMPTIONS, &[A], [part, part], |table, _| {
         assert_eq!(WON.swap(0, std::sync::atomic::Ordering::Relaxed), 1);
         assert!(!get(table, A));
     });
@@ -202,6 +220,7 @@ fn an_entry_is_removed_once() {
 #[test]
 fn a_removal_meets_a_key_that_moves() {
     explore(
+        PREEMPTIONS,
         &[A],
         [
             |table, drops| assert!(insert(table, B, drops)),
@@ -217,6 +236,7 @@ fn a_removal_meets_a_key_that_moves() {
 #[test]
 fn a_removal_and_a_helper_move_a_key_at_once() {
     explore(
+        PREEMPTIONS_FEW,
         &[A],
         [
             |table, drops| assert!(insert(table, B, drops)),
@@ -233,6 +253,7 @@ fn a_removal_and_a_helper_move_a_key_at_once() {
 #[test]
 fn a_key_comes_back_while_others_move_it() {
     explore(
+        PREEMPTIONS_FEW,
         &[A],
         [
             |table, drops| assert!(insert(table, B, drops)),
@@ -249,6 +270,7 @@ fn a_key_comes_back_while_others_move_it() {
 #[test]
 fn a_place_is_used_again_only_after_its_readers() {
     explore(
+        PREEMPTIONS,
         &[A],
         [
             |table, drops| {
@@ -267,6 +289,7 @@ fn a_place_is_used_again_only_after_its_readers() {
 #[test]
 fn iteration_comes_to_a_key_once_while_it_moves() {
     explore(
+        PREEMPTIONS,
         &[A],
         [
             |table, drops| assert!(insert(table, B, drops)),

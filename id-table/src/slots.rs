@@ -12,7 +12,7 @@ use super::{
     arena::Fresh,
     epoch::Guard,
     room::Room,
-    sync::{Arc, AtomicPtr, AtomicU64, AtomicUsize, Ordering, Padded},
+    sync::{AtomicPtr, AtomicU64, AtomicUsize, Memory, Ordering, Padded},
     word::Word,
 };
 
@@ -50,8 +50,7 @@ pub(super) struct Slots {
     pub(super) room: Room,
     successor: Link,
     pub(super) progress: Padded<Progress>,
-    /// Bytes that the table takes.
-    memory: Arc<AtomicUsize>,
+    memory: Memory,
 }
 
 /// How far the copying into the successor has come, in blocks.
@@ -65,7 +64,11 @@ pub(super) struct Progress {
 
 impl Slots {
     /// An array of empty slots, which will get `inherited_max` entries at most from a predecessor.
-    pub(super) fn new(len: usize, inherited_max: usize, memory: &Arc<AtomicUsize>) -> Box<Self> {
+    ///
+    /// # Panics
+    /// If there are 2^32 slots or more, several times what a full arena needs.
+    pub(super) fn new(len: usize, inherited_max: usize, memory: &Memory) -> Box<Self> {
+        assert!(len < 1 << 32, "a table holds half a billion entries at most");
         let slots = Box::new(Self {
             words: empty_words(len),
             room: Room::new(len, inherited_max),
@@ -89,7 +92,8 @@ impl Slots {
     #[inline]
     fn home(&self, tag: u32) -> usize {
         let home = ((u64::from(tag) * self.words.len() as u64) >> 32) as usize;
-        // SAFETY: a tag is less than 2^32, so the product is less than 2^32 times the length, which does not overflow.
+        // SAFETY: a tag is less than 2^32, and so is the length (see `new`), so the product does not overflow and is less
+        // than 2^32 times the length.
         unsafe { hint::assert_unchecked(home < self.words.len()) };
         home
     }
@@ -314,8 +318,6 @@ impl Root {
         // SAFETY: nobody finds the array from now on, it is retired by the one call that won, and the guards of those who
         // found it before are gone when this runs.
         guard.defer(move || unsafe { retired.free() });
-        // Much memory: not to wait for as much garbage as makes a full bag.
-        guard.flush();
         true
     }
 

@@ -1,19 +1,17 @@
-//! What a model checker has to see: atomics, cells and reference counts, of the standard library or of loom.
+//! What a model checker has to see: atomics and cells, of the standard library or of loom.
 
 #[cfg(not(loom))]
-pub(super) use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering},
-};
+pub(super) use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 #[cfg(loom)]
 pub(super) use loom::{
     cell::UnsafeCell,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering},
 };
+
+/// Bytes that a table takes; shared with what outlives it until guards are gone. A statistic that decides nothing, so
+/// loom need not see it.
+pub(super) type Memory = std::sync::Arc<std::sync::atomic::AtomicUsize>;
 
 /// The standard cell behind the interface of loom's.
 #[cfg(not(loom))]
@@ -22,10 +20,6 @@ pub(super) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
 
 #[cfg(not(loom))]
 impl<T> UnsafeCell<T> {
-    pub(super) fn new(value: T) -> Self {
-        Self(std::cell::UnsafeCell::new(value))
-    }
-
     #[inline]
     pub(super) fn with<R>(&self, read: impl FnOnce(*const T) -> R) -> R {
         read(self.0.get())

@@ -282,8 +282,17 @@ fn iteration_outlives_growth() {
 }
 
 #[test]
-fn a_new_table_is_small() {
-    assert!(IdTable::<Key, [u64; 8]>::new().memory_bytes() <= 4096);
+fn a_small_table_is_small() {
+    let table = IdTable::<Key, [u64; 10]>::new();
+    assert!(table.memory_bytes() < 4096, "{} bytes", table.memory_bytes());
+    (0..8).for_each(|number| assert!(table.get_or_insert_with(key(number), || [number; 10], &pin()).1));
+    assert!(table.memory_bytes() < 5000, "{} bytes", table.memory_bytes());
+}
+
+#[test]
+#[should_panic(expected = "half a billion")]
+fn more_slots_than_tags_are_refused() {
+    let _ = IdTable::<Key, u64>::with_capacity(usize::MAX);
 }
 
 #[test]
@@ -307,23 +316,99 @@ fn assert_comes_down(table: &IdTable<Key, u64>, bytes: usize) {
     }
 }
 
+/// `GOVC_STRESS_ENTRIES` says of how many.
 #[test]
 fn gives_its_memory_back_after_mass_removal() {
+    let count = std::env::var("GOVC_STRESS_ENTRIES").ok().and_then(|count| count.parse().ok()).unwrap_or(100_000);
     let table = IdTable::new();
-    for number in 0..100_000 {
-        insert(&table, key(number), number, &pin());
+    for from in (0..count).step_by(100) {
+        let guard = pin();
+        (from..count.min(from + 100)).for_each(|number| assert!(insert(&table, key(number), number, &guard)));
     }
     let full = table.memory_bytes();
-    for number in 0..100_000 {
-        assert!(table.remove_if(&key(mix(number) % 100_000), |_| true, &pin()) || number > 0);
-    }
-    for number in 0..100_000 {
-        table.remove_if(&key(number), |_| true, &pin());
+    assert!(full as u64 > 20 * count);
+    // First some at random, then the rest.
+    let mut random = Random(1);
+    (0..count).for_each(|_| {
+        table.remove_if(&key(random.below(count)), |_| true, &pin());
+    });
+    for from in (0..count).step_by(100) {
+        let guard = pin();
+        (from..count.min(from + 100)).for_each(|number| {
+            table.remove_if(&key(number), |_| true, &guard);
+        });
     }
     assert_eq!(table.len(), 0);
-    assert!(full > 2_000_000);
     assert_comes_down(&table, 20_000);
+    println!("{count} entries: {full} bytes, then {}", table.memory_bytes());
     assert!((0..1000).all(|number| insert(&table, key(number), number, &pin())));
+}
+
+#[test]
+fn a_thread_that_pins_no_more_holds_no_garbage() {
+    let ledger = Arc::new(Ledger::default());
+    let table = IdTable::new();
+    table.get_or_insert_with(key(1), || Value::new(key(1), 1, &ledger), &pin());
+    let barrier = Barrier::new(2);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            assert!(table.remove_if(&key(1), |_| true, &pin()));
+            barrier.wait();
+            // Lives on and does nothing.
+            barrier.wait();
+        });
+        barrier.wait();
+        ledger.assert_settled();
+        barrier.wait();
+    });
+}
+
+/// A value that uses its table when it is dropped.
+struct Heir {
+    table: Arc<IdTable<Key, Heir>>,
+    next: u64,
+}
+
+impl Drop for Heir {
+    fn drop(&mut self) {
+        if self.next > 0 {
+            self.table.remove_if(&key(self.next), |_| true, &pin());
+        }
+    }
+}
+
+#[test]
+fn dropping_a_value_may_use_the_table() {
+    const COUNT: u64 = 10_000;
+    let table = Arc::new(IdTable::new());
+    for number in 1..=COUNT {
+        let make = || Heir { table: table.clone(), next: number - 1 };
+        assert!(table.get_or_insert_with(key(number), make, &pin()).1);
+    }
+    // Each removal drops a value that removes the next.
+    assert!(table.remove_if(&key(COUNT), |_| true, &pin()));
+    let begin = Instant::now();
+    while !table.is_empty() {
+        assert!(begin.elapsed() < Duration::from_secs(60), "{} left", table.len());
+        pin().flush();
+    }
+}
+
+#[test]
+fn lookups_complete_growth() {
+    let table = IdTable::new();
+    let guard = pin();
+    let growing = |table: &IdTable<Key, u64>| table.root.load(&guard).successor(&guard).is_some();
+    let mut count = 0;
+    while count < 10_000 || !growing(&table) {
+        assert!(insert(&table, key(count), count, &guard));
+        count += 1;
+    }
+    for number in 0..count {
+        assert_eq!(table.get(&key(number), &guard), Some(&number));
+    }
+    assert!(!growing(&table));
+    assert_eq!(table.iter(&guard).count() as u64, count);
 }
 
 #[test]
@@ -511,6 +596,33 @@ fn one_of_several_removals_of_an_entry_wins() {
     });
     assert_eq!(removed.iter().sum::<u64>(), COUNT);
     assert_eq!(table.len() as u64, 2 * COUNT);
+    drop(table);
+    ledger.assert_settled();
+}
+
+#[test]
+fn a_predicate_removes_nothing_that_others_inserted() {
+    let ledger = Arc::new(Ledger::default());
+    let table = IdTable::new();
+    let left: i64 = threads(4, |thread| {
+        let mut balance = 0;
+        for round in 0..40_000 {
+            let (key, number) = (key(round % 8), thread << 32 | round);
+            let guard = pin();
+            let (value, inserted) = table.get_or_insert_with(key, || Value::new(key, number, &ledger), &guard);
+            value.check(key);
+            assert_eq!(inserted, value.number == number);
+            let removed = table.remove_if(&key, |value| value.number == number, &guard);
+            // Nobody else removes it.
+            assert_eq!(removed, inserted);
+            value.check(key);
+            balance += i64::from(inserted) - i64::from(removed);
+        }
+        balance
+    })
+    .into_iter()
+    .sum();
+    assert_eq!((left, table.len()), (0, 0));
     drop(table);
     ledger.assert_settled();
 }
