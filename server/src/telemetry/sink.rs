@@ -1,9 +1,10 @@
 //! The way of log lines to the outside: a buffer that request threads append to, and one thread that
 //! writes it in large pieces.
 //!
-//! Lines keep their order. Nobody ever waits for the reader of the log: while it is [`BUFFER_BYTES_MAX`] behind,
-//! lines are dropped and counted, and the count is logged as soon as there is room. When the output is closed, the
-//! log ends.
+//! Lines keep their order and are written at most [`LINGER`] after they were said: waking the writing thread for each
+//! would cost more than the request that a line is about. Nobody ever waits for the reader of the log: while it is
+//! [`BUFFER_BYTES_MAX`] behind, lines are dropped and counted, and the count is logged as soon as there is room. When
+//! the output is closed, the log ends.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -14,6 +15,12 @@ use tracing_subscriber::fmt::MakeWriter;
 
 /// How much may wait to be written, in bytes.
 const BUFFER_BYTES_MAX: usize = 1 << 20;
+
+/// How long a line may wait for others to be written with.
+const LINGER: Duration = Duration::from_millis(10);
+
+/// What waits is written at once when it is this much, in bytes.
+const PIECE_BYTES: usize = BUFFER_BYTES_MAX / 4;
 
 /// How long the end waits for a reader that does not take the last lines.
 const END_WAIT: Duration = Duration::from_secs(1);
@@ -32,7 +39,7 @@ pub(crate) struct SinkGuard {
 #[derive(Default)]
 struct Shared {
     state: Mutex<State>,
-    /// Signals the writing thread that there are bytes, or that it is to end.
+    /// Signals the writing thread that there are bytes, or a piece of them, or that it is to end.
     filled: Condvar,
     /// Signals the guard that the writing thread has ended.
     ended: Condvar,
@@ -79,10 +86,11 @@ impl Write for Appender<'_> {
         if state.buffer.len() >= BUFFER_BYTES_MAX {
             state.lost += 1;
         } else if !state.ended {
-            let was_empty = state.buffer.is_empty();
+            let before = state.buffer.len();
             state.buffer.extend_from_slice(bytes);
+            let after = state.buffer.len();
             drop(state);
-            if was_empty {
+            if before == 0 || (before < PIECE_BYTES && after >= PIECE_BYTES) {
                 self.0.filled.notify_one();
             }
         }
@@ -105,6 +113,12 @@ impl Shared {
                 }
                 self.filled.wait(&mut state);
                 continue;
+            }
+            let until = Instant::now() + LINGER;
+            while state.buffer.len() < PIECE_BYTES && !state.ending {
+                if self.filled.wait_until(&mut state, until).timed_out() {
+                    break;
+                }
             }
             // Two buffers change places, so that neither is allocated again.
             std::mem::swap(&mut state.buffer, &mut piece);
