@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::frame;
 use crate::{
     Error, Result,
     backend::key::{Reader, check_version, put_varint, seal, unseal},
@@ -16,6 +17,9 @@ const TARGET_BYTES: usize = 64 << 10;
 const PART_BYTES: usize = 4 << 20;
 /// Most records in a block, so that slots stay small.
 const RECORDS_MAX: usize = 4096;
+
+/// What stands around a block's frame, at most, in bytes: version, number and length, checksum.
+const AROUND_BYTES_MAX: usize = 1 + 5 + 5 + 4;
 
 /// Where a record is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -118,21 +122,22 @@ impl BlockBuilder {
     /// # Errors
     /// [`crate::ErrorKind::TooLarge`] if the payload is 4 GiB or more, or zstd fails.
     pub fn finish(&mut self, block: u32, level: i32) -> Result<Vec<u8>> {
-        let mut payload = Vec::with_capacity(self.directory.len() + self.bodies.len() + 10);
-        put_varint(&mut payload, self.count as u64);
-        payload.append(&mut self.directory);
-        payload.append(&mut self.bodies);
-        self.count = 0;
-        let raw_len = u32::try_from(payload.len()).map_err(|_| Error::too_large("a block exceeds 4 GiB"))?;
-        let frame = zstd::bulk::compress(&payload, level)
-            .map_err(|error| Error::too_large("a block could not be compressed").with_source(error))?;
-        let mut out = Vec::with_capacity(frame.len() + 16);
-        out.push(VERSION);
-        put_varint(&mut out, u64::from(block));
-        put_varint(&mut out, u64::from(raw_len));
-        out.extend_from_slice(&frame);
-        seal(&mut out);
-        Ok(out)
+        let fill = |payload: &mut Vec<u8>| {
+            put_varint(payload, self.count as u64);
+            payload.append(&mut self.directory);
+            payload.append(&mut self.bodies);
+            self.count = 0;
+        };
+        frame::compress(level, fill, |raw_len, frame| {
+            let raw_len = u32::try_from(raw_len).map_err(|_| Error::too_large("a block exceeds 4 GiB"))?;
+            let mut out = Vec::with_capacity(frame.len() + AROUND_BYTES_MAX);
+            out.push(VERSION);
+            put_varint(&mut out, u64::from(block));
+            put_varint(&mut out, u64::from(raw_len));
+            out.extend_from_slice(frame);
+            seal(&mut out);
+            Ok(out)
+        })
     }
 }
 
@@ -160,8 +165,7 @@ impl DecodedBlock {
         if framed != Some(raw_len as u64) {
             return Err(Error::corrupt("a block's frame has another size than its header"));
         }
-        let payload = zstd::bulk::decompress(frame, raw_len)
-            .map_err(|error| Error::corrupt("a block does not decompress").with_source(error))?;
+        let payload = frame::decompress(frame, raw_len)?;
         if payload.len() != raw_len {
             return Err(Error::corrupt("a block has another size than its header says"));
         }
@@ -193,8 +197,13 @@ impl DecodedBlock {
 
     /// Bytes that the block takes in memory.
     pub fn resident_bytes(&self) -> usize {
-        self.payload.len() + self.records.len() * size_of::<RecordHeader>() + size_of::<Self>()
+        allocated(self.payload.len()) + self.records.len() * size_of::<RecordHeader>() + size_of::<Self>()
     }
+}
+
+/// What an allocator takes for a block's bytes, about: it rounds such sizes up by an eighth and more.
+pub(crate) fn allocated(len: usize) -> usize {
+    len + len / 8
 }
 
 fn read_directory(payload: &[u8], number: u32) -> Result<Vec<RecordHeader>> {

@@ -4,9 +4,10 @@
 
 mod codec;
 mod delta;
+mod frame;
 
 pub use codec::{Base, BlockBuilder, DecodedBlock, Location, RecordHeader};
-pub(crate) use codec::{join_parts, split_parts};
+pub(crate) use codec::{allocated, join_parts, split_parts};
 pub use delta::{DeltaIndex, apply_delta, apply_delta_limited, delta_sizes, make_delta};
 
 #[cfg(test)]

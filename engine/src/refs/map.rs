@@ -53,7 +53,13 @@ pub(crate) struct RefMap {
     /// How many of them are branches.
     branches: usize,
     realities: OrdMap<RefName, Reality>,
+    /// Bytes of all names, of either map.
+    name_bytes: usize,
+    reality_name_bytes: usize,
 }
+
+/// Memory that a reference takes beside the bytes of its name: what counts the name, and its share of the map's nodes.
+const REFERENCE_BYTES: usize = 164;
 
 impl RefMap {
     /// What any reference points at.
@@ -97,9 +103,10 @@ impl RefMap {
     /// [`crate::ErrorKind::Invalid`] for a new reality: it needs an origin.
     pub(crate) fn set(&mut self, name: RefName, oid: Oid) -> Result<()> {
         if !name.is_reality() {
-            let is_branch = name.is_branch();
-            if self.ordinary.insert(name, oid).is_none() && is_branch {
-                self.branches += 1;
+            let (is_branch, len) = (name.is_branch(), name.as_bytes().len());
+            if self.ordinary.insert(name, oid).is_none() {
+                self.branches += usize::from(is_branch);
+                self.name_bytes += len;
             }
             return Ok(());
         }
@@ -121,6 +128,7 @@ impl RefMap {
     pub(crate) fn set_from(&mut self, name: RefName, oid: Oid, origin: Option<&Arc<Origin>>) -> Result<()> {
         match origin {
             Some(origin) if name.is_reality() && !self.realities.contains_key(&name) => {
+                self.reality_name_bytes += name.as_bytes().len();
                 self.realities.insert(name, Reality { head: oid, origin: origin.clone() });
                 Ok(())
             }
@@ -129,13 +137,21 @@ impl RefMap {
     }
 
     pub(crate) fn remove(&mut self, name: &RefName) {
+        let len = name.as_bytes().len();
         if name.is_reality() {
-            self.realities.remove(name);
-        } else {
-            if self.ordinary.remove(name).is_some() && name.is_branch() {
-                self.branches -= 1;
+            if self.realities.remove(name).is_some() {
+                self.reality_name_bytes -= len;
             }
+        } else if self.ordinary.remove(name).is_some() {
+            self.branches -= usize::from(name.is_branch());
+            self.name_bytes -= len;
         }
+    }
+
+    /// Memory that the map takes, about, in bytes, as if it shared nothing with others.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        ((self.ordinary.len() + self.realities.len()) * REFERENCE_BYTES + self.name_bytes + self.reality_name_bytes)
+            as u64
     }
 
     /// Checks a new reference that has just been set.
@@ -159,7 +175,8 @@ impl RefMap {
     /// The same references without realities.
     #[must_use]
     pub(crate) fn without_realities(&self) -> Self {
-        Self { ordinary: self.ordinary.clone(), branches: self.branches, realities: OrdMap::new() }
+        let Self { ordinary, branches, name_bytes, .. } = self;
+        Self { ordinary: ordinary.clone(), branches: *branches, name_bytes: *name_bytes, ..Self::default() }
     }
 }
 

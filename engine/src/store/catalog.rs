@@ -270,6 +270,7 @@ impl Store {
         }
         // By the name that it has now: a renaming may have come between.
         core.catalog.remove(&repo.state.record.load().name.clone());
+        core.forget_references(&repo.state);
         if !repo.state.is_journaled() {
             core.free_memory_history(&repo.state);
             if repo.state.pool.retire() {

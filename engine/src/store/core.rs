@@ -107,7 +107,7 @@ impl Core {
         let (blocks, bases, links, rebuilt) = (budget / 4, budget / 16, budget / 64, budget / 64);
         Self {
             backend,
-            table: ObjectTable::new(budget - blocks - bases - links - rebuilt),
+            table: ObjectTable::new(budget - blocks - bases - links - rebuilt - Feed::share_of(budget)),
             blocks: ClockCache::new(blocks),
             bases: ClockCache::new(bases),
             links: LinkCache::new(links),
@@ -144,58 +144,10 @@ impl Core {
         }
     }
 
-    /// Bytes of memory that the caches and the table hold.
+    /// Bytes of memory that the caches, the table, what it makes room for, and the feed hold.
     pub(crate) fn resident_bytes(&self) -> u64 {
         let caches = self.blocks.used_bytes() + self.bases.used_bytes() + self.rebuilt.used_bytes();
-        self.table.used_bytes() + caches + self.links.used_bytes()
-    }
-
-    /// Reserves memory for a memory repository.
-    ///
-    /// # Errors
-    /// [`crate::ErrorKind::OutOfBudget`] if memory repositories alone would exceed the budget.
-    pub(crate) fn hold_memory(&self, pool: &Pool, bytes: u64) -> Result<()> {
-        let Some(memory) = &pool.memory else { return Ok(()) };
-        let limit = self.options.memory_budget_bytes / 2;
-        let grow = |held: u64| held.checked_add(bytes).filter(|held| *held <= limit);
-        if self.memory_held_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grow).is_err() {
-            let message = format!("memory repositories may hold {limit} bytes in all; {bytes} more do not fit");
-            return Err(Error::new(crate::ErrorKind::OutOfBudget, message));
-        }
-        memory.held_bytes.fetch_add(bytes, Ordering::Relaxed);
-        Ok(())
-    }
-
-    /// Gives memory of a memory repository back.
-    pub(crate) fn free_memory(&self, pool: &Pool, bytes: u64) {
-        let Some(memory) = &pool.memory else { return };
-        // Deletion frees everything at once, so what a writer gives back afterwards counts for nothing.
-        let shrink = |held: u64| Some(held.saturating_sub(bytes));
-        let held = memory.held_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, shrink).unwrap_or(0);
-        self.memory_held_bytes.fetch_sub(held.min(bytes), Ordering::Relaxed);
-    }
-
-    /// Reserves memory for blocks or the history of a memory repository, which the object table makes room for.
-    ///
-    /// # Errors
-    /// As [`Core::hold_memory`].
-    pub(crate) fn hold_blocks(&self, pool: &Pool, bytes: u64) -> Result<()> {
-        self.hold_memory(pool, bytes)?;
-        if let Some(memory) = &pool.memory {
-            memory.block_bytes.fetch_add(bytes, Ordering::Relaxed);
-            self.table.reserve(bytes);
-        }
-        Ok(())
-    }
-
-    /// Gives back what [`Core::hold_blocks`] took.
-    pub(crate) fn free_blocks(&self, pool: &Pool, bytes: u64) {
-        self.free_memory(pool, bytes);
-        if let Some(memory) = &pool.memory {
-            let shrink = |held: u64| Some(held.saturating_sub(bytes));
-            let held = memory.block_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, shrink).unwrap_or(0);
-            self.table.unreserve(held.min(bytes));
-        }
+        self.table.used_bytes() + caches + self.links.used_bytes() + self.feed.resident_bytes()
     }
 
     /// An object of a pool or those under it.

@@ -20,9 +20,10 @@ use crate::{
     backend::{Batch, Family, Scan, key},
 };
 
-/// Publications kept in memory, and the bytes that they may take, unless the newest alone takes more.
+/// Publications kept in memory.
 const RECENT_MAX: usize = 4096;
-const RECENT_BYTES_MAX: usize = 16 << 20;
+/// The bytes that they may take whatever the budget, unless the newest alone takes more.
+const RECENT_BYTES_MAX: u64 = 16 << 20;
 /// Positions that one settling forgets at most.
 const TRIM_MAX: usize = 64 << 10;
 
@@ -64,6 +65,7 @@ struct State {
     first: u64,
     /// Bytes of the publications in `recent`.
     recent_bytes: usize,
+    recent_bytes_max: usize,
     /// The greatest position with nothing open at or before it.
     complete: u64,
     /// Positions up to this one are forgotten.
@@ -104,7 +106,7 @@ impl State {
         while is_closed(self) {
             self.complete += 1;
         }
-        while self.recent.len() > RECENT_MAX || (self.recent_bytes > RECENT_BYTES_MAX && self.recent.len() > 1) {
+        while self.recent.len() > RECENT_MAX || (self.recent_bytes > self.recent_bytes_max && self.recent.len() > 1) {
             if self.first > self.complete {
                 break;
             }
@@ -117,9 +119,21 @@ impl State {
 }
 
 impl Feed {
+    /// What the newest publications may take of a memory budget, in bytes.
+    pub(crate) fn share_of(budget: u64) -> u64 {
+        (budget / 64).min(RECENT_BYTES_MAX)
+    }
+
+    /// Memory that the newest publications take, in bytes.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        self.state.lock().recent_bytes as u64
+    }
+
     /// A feed whose next position is `next`; earlier ones, beyond `floor`, are in the backend.
-    pub(crate) fn new(next: u64, floor: u64) -> Self {
-        let state = State { next, recent: VecDeque::new(), first: next, recent_bytes: 0, complete: next - 1, floor };
+    pub(crate) fn new(next: u64, floor: u64, recent_bytes_max: u64) -> Self {
+        let recent_bytes_max = usize::try_from(recent_bytes_max).unwrap_or(usize::MAX);
+        let (recent, first, complete) = (VecDeque::new(), next, next - 1);
+        let state = State { next, recent, first, recent_bytes: 0, recent_bytes_max, complete, floor };
         Self { state: Mutex::new(state), grown: Condvar::new() }
     }
 

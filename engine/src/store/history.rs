@@ -124,17 +124,11 @@ impl Core {
     /// Keeps a row after those of earlier versions. Where the budget has no room for it, the oldest rows make some.
     fn keep_row(&self, repo: &RepoState, rows: &mut Rows, number: u64, row: Bytes) {
         let surplus = (rows.rows.len() as u64).saturating_sub(self.options.retention.count_max);
-        let drop_oldest = |rows: &mut Rows| {
-            let dropped = rows.rows.pop_front()?;
-            rows.first += 1;
-            self.free_blocks(&repo.pool, held_bytes(&dropped));
-            Some(())
-        };
         for _ in 0..surplus {
-            drop_oldest(rows);
+            self.drop_oldest(repo, rows);
         }
         while self.hold_blocks(&repo.pool, held_bytes(&row)).is_err() {
-            if drop_oldest(rows).is_none() {
+            if self.drop_oldest(repo, rows).is_none() {
                 return;
             }
         }
@@ -142,6 +136,29 @@ impl Core {
             rows.first = number;
         }
         rows.rows.push_back(row);
+    }
+
+    fn drop_oldest(&self, repo: &RepoState, rows: &mut Rows) -> Option<()> {
+        let dropped = rows.rows.pop_front()?;
+        rows.first += 1;
+        self.free_blocks(&repo.pool, held_bytes(&dropped));
+        Some(())
+    }
+
+    /// Makes room for so much more of a memory repository: where the budget has none, its oldest versions go.
+    ///
+    /// # Errors
+    /// [`ErrorKind::OutOfBudget`] if they were not enough.
+    pub(crate) fn make_memory_room(&self, repo: &RepoState, bytes: u64) -> Result<()> {
+        let Some(history) = repo.memory_history.as_ref().filter(|_| bytes > 0) else { return Ok(()) };
+        while let Err(error) = self.check_memory(&repo.pool, bytes) {
+            let mut rows = history.0.lock();
+            if rows.rows.len() < 2 {
+                return Err(error);
+            }
+            self.drop_oldest(repo, &mut rows);
+        }
+        Ok(())
     }
 
     /// At most `limit` rows up to version `highest`, greatest first, without gaps.

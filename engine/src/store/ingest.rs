@@ -21,7 +21,7 @@ use crate::{
         Backend, Batch, Family, Sync,
         key::{self, Reader, after_prefix, put_varint},
     },
-    block::{Base, BlockBuilder, Location, split_parts},
+    block::{Base, BlockBuilder, Location, allocated, split_parts},
     object::{Kind, Oid},
 };
 
@@ -29,6 +29,10 @@ use crate::{
 const LEVEL: i32 = 3;
 /// Bytes of finished blocks that are collected for one unsynced write.
 const WRITE_BYTES: usize = 4 << 20;
+
+/// What the row of an object, and a block beside its bytes, take in a memory repository's maps, in bytes.
+const MEMORY_ROW_BYTES: u64 = 160;
+const MEMORY_BLOCK_BYTES: u64 = 128;
 
 /// Where an object is, and what it is: a value of the family `ids`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -159,7 +163,7 @@ impl Ingest {
         let segment = target.segment()?;
         target.kept.store(false, Ordering::Release);
         if let Some(memory) = &target.repo.pool.memory {
-            let bytes = encoded.len() as u64 + 64 * rows.len() as u64 + 128;
+            let bytes = allocated(encoded.len()) as u64 + MEMORY_ROW_BYTES * rows.len() as u64 + MEMORY_BLOCK_BYTES;
             target.core.hold_blocks(&target.repo.pool, bytes)?;
             target.held_bytes.fetch_add(bytes, Ordering::Relaxed);
             memory.make_segments().blocks.pin().insert((segment, number), Bytes::from(encoded));

@@ -124,7 +124,7 @@ impl Carried {
     /// # Errors
     /// [`ErrorKind::OutOfBudget`] in a memory repository.
     pub(crate) fn claim(core: &Core, pool: &Pool, fresh: Vec<Fresh>) -> Result<Self> {
-        core.hold_memory(pool, fresh.iter().map(Claim::held_bytes).sum())?;
+        core.hold_memory(pool, Self::held_bytes(&fresh))?;
         let mut used = 0;
         let claim = |fresh: Fresh| {
             let was_live = core.table.claim(pool.id, fresh.oid, fresh.kind, &fresh.data, &mut used);
@@ -133,6 +133,11 @@ impl Carried {
         let claims = fresh.into_iter().map(claim).collect();
         core.table.count(used);
         Ok(Self(claims))
+    }
+
+    /// What objects will take of a memory repository's share.
+    pub(crate) fn held_bytes(fresh: &[Fresh]) -> u64 {
+        fresh.iter().map(Claim::held_bytes).sum()
     }
 
     pub(crate) fn set_accepted(&self, core: &Core, pool: &Pool) {
@@ -453,7 +458,7 @@ impl Journal {
                     pending.repo.pool.leave_flight(&pending.staged);
                     self.core.journal.waiting_bytes.fetch_sub(pending.bytes() as u64, Ordering::Relaxed);
                     pending.repo.written.store(pending.version.clone());
-                    pending.repo.publish(&pending.version);
+                    self.core.publish(&pending.repo, &pending.version);
                     let publication = publication(seq, pending.repo.id, &pending.version, pending.changes);
                     seq.0 += 1;
                     promises.extend(pending.promise);

@@ -16,6 +16,7 @@ mod links;
 mod pool;
 mod record;
 mod recovery;
+mod residency;
 mod settle;
 mod snapshot;
 mod state;

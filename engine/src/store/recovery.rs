@@ -47,7 +47,8 @@ pub(crate) fn open(backend: Arc<dyn Backend>, options: StoreOptions) -> Result<(
         None => 0,
     };
     let (handle, queue) = JournalHandle::new();
-    let core = Arc::new(Core::new(backend, options, handle, Feed::new(next_seq, feed_floor), next_segment));
+    let feed = Feed::new(next_seq, feed_floor, Feed::share_of(options.memory_budget_bytes));
+    let core = Arc::new(Core::new(backend, options, handle, feed, next_segment));
     let mut repos = read_catalog(&core)?;
     read_references(&core, &repos)?;
     replay(&core, &mut repos, journal)?;
@@ -55,6 +56,7 @@ pub(crate) fn open(backend: Arc<dyn Backend>, options: StoreOptions) -> Result<(
     let next_repo = next_repo(&*core.backend, repos.ids_seen)?;
     core.catalog.next_repo.store(next_repo, Ordering::Relaxed);
     for state in repos.by_id.into_values() {
+        core.count_references(&state, &state.published.load());
         core.catalog.insert(state);
     }
     Ok((core, queue))
@@ -240,6 +242,7 @@ fn read_references(core: &Core, repos: &Repos) -> Result<()> {
             let base = bases.get(&fork.source).and_then(|versions| versions.get(&fork.version)).cloned().flatten();
             refs = base.ok_or_else(|| Error::corrupt(format!("fork {id} is older than its source")))?;
             fork_of.set_shared(refs.clone());
+            state.reference_bytes.set_shared(refs.resident_bytes());
         }
         // Realities of one call share their origin again.
         let mut last_origin: Option<Arc<Origin>> = None;

@@ -14,6 +14,7 @@ use super::{
     history::MemoryHistory,
     ids::{Cause, Durability, PoolId, RepoId, RepoName, RepoSettings},
     pool::Pool,
+    residency::ReferenceBytes,
     snapshot::Snapshot,
     transaction::Transaction,
     version::Version,
@@ -57,6 +58,7 @@ pub(crate) struct RepoState {
     pub(crate) deleted: AtomicBool,
     /// Set by the journal thread when the deletion is durable: nothing more is written.
     pub(crate) gone: AtomicBool,
+    pub(crate) reference_bytes: ReferenceBytes,
     /// Held while the record changes, so that changes do not overwrite one another.
     pub(crate) changing: Mutex<()>,
 }
@@ -68,6 +70,7 @@ impl RepoState {
         let memory_history = is_memory.then(MemoryHistory::default);
         let version = Arc::new(version);
         let base = fork_of.as_ref().map(ForkOf::base);
+        let shared = fork_of.as_ref().map_or(0, |_| version.refs.resident_bytes());
         Self {
             id,
             pool: Arc::new(Pool::new(PoolId::of(id), base, is_memory)),
@@ -83,6 +86,7 @@ impl RepoState {
             memory_history,
             deleted: AtomicBool::new(false),
             gone: AtomicBool::new(false),
+            reference_bytes: ReferenceBytes::new(shared),
             changing: Mutex::new(()),
         }
     }

@@ -376,6 +376,7 @@ impl Prepared {
             // Who is faster than the disk waits for it.
             is_acknowledged = core.journal.waiting_bytes() < core.options.settle_bytes as u64;
         }
+        core.make_memory_room(state, transaction.new_bytes())?;
         let carried = Carried::claim(core, &state.pool, std::mem::take(&mut transaction.fresh))?;
         state.pool.enter_flight(&transaction.staged);
         let (version, changes) = match transaction.swap_tip(is_acknowledged && durability == Durability::Relaxed) {
@@ -396,7 +397,7 @@ impl Prepared {
             carried.set_live(core, &state.pool, number);
             carried.keep(core, &state.pool);
             transaction.staged.iter().for_each(|staged| staged.insert_in_memory(version.number));
-            state.publish(&version);
+            core.publish(state, &version);
             state.pool.leave_flight(&transaction.staged);
             core.append_in_memory(state, &version, changes);
             return Ok(Published { version: number, ticket: Ticket::ready(Ok(())) });
@@ -414,12 +415,18 @@ impl Prepared {
         if !is_acknowledged {
             return Ok(Published { version: number, ticket });
         }
-        state.publish(&version);
+        core.publish(state, &version);
         Ok(Published { version: number, ticket: Ticket::ready(Ok(())) })
     }
 }
 
 impl Transaction {
+    /// What it adds to the memory of references and objects, as it was prepared.
+    fn new_bytes(&self) -> u64 {
+        let more = |edited: &Edited| edited.refs.resident_bytes().saturating_sub(edited.base.refs.resident_bytes());
+        self.edited.as_ref().map_or(0, more) + Carried::held_bytes(&self.fresh)
+    }
+
     /// Advances the newest version by the edits, whoever else advances it at the same time.
     fn swap_tip(&mut self, is_acknowledged: bool) -> Result<(Arc<Version>, Changes)> {
         let (core, state) = (self.repo.core.clone(), self.repo.state.clone());

@@ -308,3 +308,74 @@ fn a_repository_ten_times_larger_than_memory_stays_within_the_budget() {
     }
     assert!(store.stats().evictions_total > 500, "{}", store.stats().evictions_total);
 }
+
+const MANY: usize = 1000;
+
+/// Sets or removes references `r/<from>` and so on, with one transaction.
+fn change_many(repo: &Repo, range: std::ops::Range<usize>, target: Option<Oid>) -> govc_engine::Result<()> {
+    let mut transaction = repo.begin("tester", Cause::Api);
+    for at in range {
+        let expected = if target.is_some() { Expected::Absent } else { Expected::Any };
+        transaction.edit(edit(&branch(&format!("r/{at:05}")), expected, target))?;
+    }
+    publish(transaction)?.ticket.wait()
+}
+
+/// References are memory too: counted once however many forks share them, and given back with what held them.
+#[test]
+fn references_are_counted_and_given_back() {
+    let backend = disk();
+    let store = open(&backend);
+    let resident = |store: &Store| {
+        store.settle();
+        // The feed remembers what references were, for a while.
+        store.stats().resident_bytes - store.stats().feed_bytes
+    };
+    let repo = create(&store, "source", Durability::Durable);
+    let target = set_durably(&repo, &branch("main"), "text").unwrap();
+    let before = resident(&store);
+    change_many(&repo, 0..MANY, Some(target)).unwrap();
+    let all = resident(&store) - before;
+    assert!(all >= (MANY * 100) as u64, "{all} bytes for {MANY} references");
+
+    let fork = store.fork(&repo_name("source"), &repo_name("fork"), "tester").unwrap();
+    assert_eq!(resident(&store), before + all, "a fork shares them");
+    change_many(&fork, MANY..2 * MANY, Some(target)).unwrap();
+    assert_eq!(resident(&store), before + 2 * all, "what it adds is its own");
+    store.close().unwrap();
+    drop((repo, fork, store));
+
+    let store = open(&crash(&backend, Survivors::All));
+    let (repo, fork) = (store.repo(&repo_name("source")).unwrap(), store.repo(&repo_name("fork")).unwrap());
+    let per_reference = all / MANY as u64;
+    let counted = resident(&store);
+    assert!(counted.abs_diff(2 * all) < 4 * per_reference, "{counted} after opening, {all} each before");
+    change_many(&repo, 0..MANY, None).unwrap();
+    assert!(resident(&store).abs_diff(all) < 4 * per_reference);
+    change_many(&fork, MANY..2 * MANY, None).unwrap();
+    store.delete(&repo_name("fork")).unwrap();
+    store.delete(&repo_name("source")).unwrap();
+    let left = resident(&store);
+    assert!(left < 4 * per_reference, "{left} bytes are left");
+}
+
+#[test]
+fn a_memory_repository_has_no_room_for_references_without_end() {
+    let store = small_store();
+    let repo = create(&store, "memory", Durability::Memory);
+    let target = set_durably(&repo, &branch("main"), "text").unwrap();
+    let mut made = 0;
+    let error = loop {
+        match change_many(&repo, made..made + MANY, Some(target)) {
+            Ok(()) => made += MANY,
+            Err(error) => break error,
+        }
+        assert!(made < 1000 * MANY, "the budget has no end");
+    };
+    assert_eq!(error.kind(), &ErrorKind::OutOfBudget);
+    assert_eq!(repo.snapshot().reference_count(), made + 1, "what was refused has changed nothing");
+    change_many(&repo, 0..made, None).unwrap();
+    change_many(&repo, 0..made / 2, Some(target)).unwrap();
+    store.delete(&repo_name("memory")).unwrap();
+    assert_eq!(store.stats().memory_repositories_bytes, 0);
+}

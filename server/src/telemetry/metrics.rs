@@ -154,6 +154,7 @@ impl Scrape {
         self.gauge("last_seq", "Position of the newest publication in the feed", stats.last_seq.0);
         self.gauge("objects_resident", "Objects in memory", stats.objects_resident);
         self.gauge("resident_bytes", "Memory held by repository data", stats.resident_bytes);
+        self.gauge("feed_bytes", "Memory held by the newest publications", stats.feed_bytes);
         self.gauge("memory_budget_bytes", "Memory that repository data may hold", stats.budget_bytes);
         self.gauge("unsettled_bytes", "Published data that are not in blocks yet", stats.unsettled_bytes);
         self.counter("journal_groups", "Group commits", stats.journal_groups_total);
