@@ -49,25 +49,37 @@ impl Client {
         Ok(Client { address, stream: BufReader::with_capacity(256 * 1024, stream) })
     }
 
+    /// Sends a GET; the answer's text.
+    pub(crate) fn get_text(&mut self, path: &str) -> Result<String> {
+        let mut text = String::new();
+        let mut body = self.request("GET", path, &[], &[])?;
+        body.read_to_string(&mut text).context(|| format!("GET {path} was answered in part"))?;
+        Ok(text)
+    }
+
     /// Sends a POST; the answer's body, or an error that quotes it when the status is not a success.
     pub(crate) fn post(&mut self, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Result<Body<'_>> {
+        self.request("POST", path, headers, body)
+    }
+
+    fn request(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Result<Body<'_>> {
         let mut request =
-            format!("POST {path} HTTP/1.1\r\nHost: {}\r\nContent-Length: {}\r\n", self.address, body.len());
+            format!("{method} {path} HTTP/1.1\r\nHost: {}\r\nContent-Length: {}\r\n", self.address, body.len());
         for (name, value) in headers {
             request += &format!("{name}: {value}\r\n");
         }
         request += "\r\n";
         let mut request = request.into_bytes();
         request.extend_from_slice(body);
-        let failed = || format!("POST {path} to {} failed", self.address);
+        let failed = || format!("{method} {path} to {} failed", self.address);
         self.stream.get_ref().write_all(&request).context(failed)?;
         let head = read_head(&mut self.stream).context(failed)?;
         let mut body = Body { stream: &mut self.stream, framing: head.framing };
         if !(200..300).contains(&head.status) {
             let mut text = Vec::new();
-            body.by_ref().take(2000).read_to_end(&mut text).context(|| format!("POST {path} failed"))?;
+            body.by_ref().take(2000).read_to_end(&mut text).context(|| format!("{method} {path} failed"))?;
             return Err(Error::new(format!(
-                "POST {path} was answered with {}: {}",
+                "{method} {path} was answered with {}: {}",
                 head.status,
                 String::from_utf8_lossy(&text).trim()
             )));

@@ -9,9 +9,9 @@
 //! | question | file |
 //! |---|---|
 //! | what is measured | `suite/` (one file a suite) |
-//! | who is measured | `subject`, `server` (govc), `peer` (nginx, fcgiwrap and git) |
+//! | who is measured | `subject`, `server` (govc), `nginx`, `peer` (nginx, fcgiwrap and git) |
 //! | on what data | `history`, `generate`, `random` |
-//! | who asks | `git` (the real client), `http` and `wire` (raw clones), `load` (commits) |
+//! | who asks | `git` (the real client), `http` and `wire` (raw clones), `load` (commits, reads) |
 //! | what comes out | `process` (CPU, memory), `report`, `machine` |
 //!
 //! ```no_run
@@ -31,6 +31,7 @@ mod history;
 mod http;
 mod load;
 mod machine;
+mod nginx;
 mod peer;
 mod process;
 mod random;

@@ -1,6 +1,4 @@
-//! The peer: nginx, fcgiwrap and `git http-backend`, the usual way to serve Git over HTTP, on a free
-//! loopback port with a generated configuration in a temporary folder. The system's configuration is
-//! neither read nor changed.
+//! The peer: nginx, fcgiwrap and `git http-backend`, the usual way to serve Git over HTTP.
 //!
 //! fcgiwrap ignores its children's end, so the kernel adds their CPU time to nobody. A small wrapper
 //! therefore times each `git http-backend` with everything that it waited for (upload-pack, pack-objects,
@@ -19,18 +17,17 @@ use tempfile::TempDir;
 
 use crate::error::{Context, Error, Result};
 use crate::git::Git;
+use crate::nginx::{Nginx, end, find_program, quotable};
 use crate::process;
-use crate::subject::{Cpu, Subject, free_address};
+use crate::subject::{Cpu, Subject};
 
 const WORKERS: usize = 8;
 const START_MAX: Duration = Duration::from_secs(20);
-const STOP_MAX: Duration = Duration::from_secs(10);
 
 /// A running nginx and fcgiwrap over a folder of bare repositories.
 pub(crate) struct GitHttp {
-    nginx: Child,
+    nginx: Nginx,
     fcgiwrap: Child,
-    address: SocketAddr,
     repositories: PathBuf,
     cpu_notes: PathBuf,
     /// Holds configuration and socket until both processes have ended. In the system's temporary folder
@@ -41,39 +38,30 @@ pub(crate) struct GitHttp {
 impl GitHttp {
     /// Starts both and waits until they listen. Repositories are those under `repositories`.
     pub(crate) fn start(git: &Git, repositories: &Path) -> Result<GitHttp> {
-        let nginx = find_program("nginx")?;
         let fcgiwrap = find_program("fcgiwrap")?;
         fs::create_dir_all(repositories).context(|| format!("cannot make {}", repositories.display()))?;
         let folder = tempfile::tempdir().context(|| "cannot make a temporary folder".into())?;
         let cpu_notes = folder.path().join("cpu");
         let wrapper = folder.path().join("http-backend");
         write_wrapper(&wrapper, &git.http_backend(), &cpu_notes)?;
-        let address = free_address()?;
-        let config = folder.path().join("nginx.conf");
-        let text = nginx_config(git, folder.path(), &wrapper, repositories, address)?;
-        fs::write(&config, text).context(|| "cannot write the peer's configuration".into())?;
+        let socket = folder.path().join("socket");
+        let (http, server) = settings(git, &socket, &wrapper, repositories)?;
 
         let log =
-            |name: &str| fs::File::create(folder.path().join(name)).context(|| "cannot write the peer's log".into());
-        let (nginx_log, fcgiwrap_log) = (log("nginx.log")?, log("fcgiwrap.log")?);
-        let socket = folder.path().join("socket");
+            fs::File::create(folder.path().join("fcgiwrap.log")).context(|| "cannot write the peer's log".into())?;
         let mut fcgiwrap = Command::new(fcgiwrap);
         fcgiwrap.args(["-c", &WORKERS.to_string(), "-s", &format!("unix:{}", socket.display())]);
-        fcgiwrap.envs(git.environment()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(fcgiwrap_log);
+        fcgiwrap.envs(git.environment()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         let mut fcgiwrap = fcgiwrap.spawn().context(|| "cannot start fcgiwrap".into())?;
-
-        let mut command = Command::new(nginx);
-        command.arg("-p").arg(folder.path()).arg("-e").arg(folder.path().join("error.log")).arg("-c").arg(&config);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(nginx_log);
-        let nginx = match command.spawn() {
+        let nginx = match Nginx::start(folder.path(), http, &server) {
             Ok(nginx) => nginx,
             Err(error) => {
                 end(&mut fcgiwrap);
-                return Err(Error::new(format!("cannot start nginx: {error}")));
+                return Err(error);
             }
         };
         let repositories = repositories.to_owned();
-        let mut peer = GitHttp { nginx, fcgiwrap, address, repositories, cpu_notes, folder };
+        let mut peer = GitHttp { nginx, fcgiwrap, repositories, cpu_notes, folder };
         peer.await_ready(&socket)?;
         Ok(peer)
     }
@@ -95,14 +83,13 @@ impl GitHttp {
     fn await_ready(&mut self, socket: &Path) -> Result<()> {
         let start = Instant::now();
         loop {
-            for (name, child) in [("nginx", &mut self.nginx), ("fcgiwrap", &mut self.fcgiwrap)] {
-                if let Some(status) = child.try_wait().context(|| format!("cannot watch {name}"))? {
-                    let log = fs::read_to_string(self.folder.path().join(format!("{name}.log"))).unwrap_or_default();
-                    return Err(Error::new(format!("{name} ended at its start ({status}): {}", log.trim())));
-                }
+            self.nginx.check_runs()?;
+            if let Some(status) = self.fcgiwrap.try_wait().context(|| "cannot watch fcgiwrap".into())? {
+                let log = fs::read_to_string(self.folder.path().join("fcgiwrap.log")).unwrap_or_default();
+                return Err(Error::new(format!("fcgiwrap ended at its start ({status}): {}", log.trim())));
             }
             let workers = process::descendants(self.fcgiwrap.id())?.len();
-            if socket.exists() && workers >= WORKERS && TcpStream::connect(self.address).is_ok() {
+            if socket.exists() && workers >= WORKERS && TcpStream::connect(self.address()).is_ok() {
                 return Ok(());
             }
             if start.elapsed() > START_MAX {
@@ -115,7 +102,7 @@ impl GitHttp {
 
 impl Subject for GitHttp {
     fn address(&self) -> SocketAddr {
-        self.address
+        self.nginx.address()
     }
 
     fn cpu(&self) -> Result<Cpu> {
@@ -138,30 +125,8 @@ impl Subject for GitHttp {
 
 impl Drop for GitHttp {
     fn drop(&mut self) {
-        end(&mut self.nginx);
         end(&mut self.fcgiwrap);
     }
-}
-
-/// Ends a child of ours and what it started, by id.
-fn end(child: &mut Child) {
-    let mut pids = process::descendants(child.id()).unwrap_or_default();
-    pids.push(child.id());
-    let _ = process::terminate(&pids);
-    if process::wait(child, STOP_MAX).is_err() {
-        let _ = child.kill();
-        let _ = child.wait();
-    }
-}
-
-fn find_program(name: &str) -> Result<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let system = ["/usr/sbin", "/usr/local/sbin", "/sbin"].map(PathBuf::from);
-    std::env::split_paths(&path)
-        .chain(system)
-        .map(|folder| folder.join(name))
-        .find(|candidate| candidate.is_file())
-        .context(|| format!("the peer {name} is not installed: run `scripts/prerequisites bench`"))
 }
 
 /// bash's `time` reads getrusage(2), so a note is exact to the millisecond where shells otherwise give
@@ -182,38 +147,22 @@ fn noted_seconds(notes: &Path) -> Result<f64> {
     Ok(text.split_ascii_whitespace().filter_map(|number| number.parse::<f64>().ok()).sum())
 }
 
-fn nginx_config(git: &Git, folder: &Path, wrapper: &Path, repositories: &Path, address: SocketAddr) -> Result<String> {
-    let folder = quotable(folder)?;
-    // nginx started by root would drop to a user who may not enter the folders of a run.
-    let is_root = fs::metadata("/proc/self").is_ok_and(|metadata| std::os::unix::fs::MetadataExt::uid(&metadata) == 0);
-    let user = if is_root { "user root root;\n" } else { "" };
+/// nginx's settings beside those that it always has: of `http`, and of the server.
+fn settings(git: &Git, socket: &Path, wrapper: &Path, repositories: &Path) -> Result<(&'static str, String)> {
     let mut parameters = String::new();
     for (name, value) in git.environment() {
         parameters += &format!("      fastcgi_param {name} \"{}\";\n", quotable(Path::new(value))?);
     }
-    Ok(format!(
-        "daemon off;
-{user}worker_processes auto;
-pid \"{folder}/nginx.pid\";
-error_log \"{folder}/error.log\" warn;
-events {{ worker_connections 1024; }}
-http {{
-  access_log off;
-  client_body_temp_path \"{folder}/body\";
-  fastcgi_temp_path \"{folder}/fastcgi\";
-  proxy_temp_path \"{folder}/proxy\";
-  uwsgi_temp_path \"{folder}/uwsgi\";
-  scgi_temp_path \"{folder}/scgi\";
+    let http = "  access_log off;
   client_max_body_size 0;
   client_body_buffer_size 256k;
   client_body_timeout 3600s;
   send_timeout 3600s;
   keepalive_requests 1000000;
-  tcp_nodelay on;
-  server {{
-    listen {address};
-    location / {{
-      fastcgi_pass \"unix:{folder}/socket\";
+";
+    let server = format!(
+        "    location / {{
+      fastcgi_pass \"unix:{socket}\";
       fastcgi_request_buffering off;
       fastcgi_buffer_size 64k;
       fastcgi_buffers 16 64k;
@@ -231,19 +180,10 @@ http {{
       fastcgi_param CONTENT_LENGTH $content_length;
       fastcgi_param REMOTE_ADDR $remote_addr;
 {parameters}    }}
-  }}
-}}
 ",
+        socket = quotable(socket)?,
         wrapper = quotable(wrapper)?,
         repositories = quotable(repositories)?,
-    ))
-}
-
-/// A path that may stand between quotes in nginx's configuration and in a shell script.
-fn quotable(path: &Path) -> Result<&str> {
-    let text = path.to_str().context(|| format!("the path {} is not UTF-8", path.display()))?;
-    if text.contains(['"', '\'', '\\', '$', '\n', ';', '{', '}']) {
-        return Err(Error::new(format!("the path {text} cannot stand in a configuration file")));
-    }
-    Ok(text)
+    );
+    Ok((http, server))
 }

@@ -91,6 +91,17 @@ impl Govc {
         process::peak_bytes(self.child.id())
     }
 
+    /// What repository data take in memory by the server's own account, and what the whole process takes, in bytes.
+    pub(crate) fn resident_bytes(&self) -> Result<(f64, f64)> {
+        let metrics = Client::connect(self.address)?.get_text("/metrics")?;
+        let value = |name: &str| {
+            let mut lines = metrics.lines().filter_map(|line| line.split_once(' '));
+            let value = lines.find(|(key, _)| *key == name).and_then(|(_, value)| value.parse().ok());
+            value.context(|| format!("/metrics has no {name}"))
+        };
+        Ok((value("govc_resident_bytes")?, value("process_resident_memory_bytes")?))
+    }
+
     /// Creates an empty repository.
     pub(crate) fn create(&self, repository: &NewRepository<'_>) -> Result<()> {
         let body = serde_json::json!({

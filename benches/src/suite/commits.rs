@@ -3,9 +3,9 @@
 //! 64 keep-alive connections, a branch each, RocksDB. After the durable run the server is killed without
 //! a warning and started again before the comparison: every acknowledged commit must be in the history of
 //! a clone. No peer answers the same question (`git push` is two orders slower and syncs no reference),
-//! so two bounds stand beside it, measured in the same run and named for what they are:
+//! so three bounds stand beside it, measured in the same run and named for what they are:
 //! a plain log that is synced (`fdatasync`) after every 64 records of 1 KiB, which no group commit of 64 waiting
-//! clients can pass in syncs, and `git fast-import` making the same commits in one process with no
+//! clients can pass in syncs, RocksDB alone with a synced batch of 64 such records at a time, and `git fast-import` making the same commits in one process with no
 //! client, no HTTP and no sync between commits.
 
 use std::collections::HashSet;
@@ -14,11 +14,15 @@ use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use govc_backends::{RocksBackend, RocksOptions};
+use govc_engine::backend::{Backend, Batch, Family, Sync};
+
 use crate::bench::{Bench, progress};
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::generate;
 use crate::git::{Git, finish};
-use crate::load::{self, FILES, Load, Outcome};
+use crate::load::commits::{self as load, FILES, Load, Outcome};
 use crate::random::Random;
 use crate::report::{Row, median};
 use crate::server::{Govc, NewRepository};
@@ -27,33 +31,44 @@ use crate::subject::{Cost, Subject, measure};
 const SUITE: &str = "commits";
 const CONNECTIONS: usize = 64;
 const IMPORTED_COMMITS: usize = 50_000;
+const MEBIBYTE: f64 = 1024.0 * 1024.0;
 const LOG_RECORD_BYTES: usize = 1024;
 const REPOSITORY: &str = "commits";
 
 pub(crate) fn run(bench: &Bench) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
-    let (mut log_rates, mut import_rates) = (Vec::new(), Vec::new());
+    let (mut log_rates, mut backend_rates, mut import_rates) = (Vec::new(), Vec::new(), Vec::new());
     for number in 1..=bench.runs {
         progress(&format!("commits, bounds, run {number} of {}", bench.runs));
         let folder = bench.fresh_folder()?;
         log_rates.push(append_log_rate(folder.path(), Duration::from_secs(bench.seconds))?);
+        backend_rates.push(backend_rate(folder.path(), Duration::from_secs(bench.seconds))?);
         import_rates.push(fast_import_rate(&bench.git, folder.path())?);
     }
-    let (log, import) = (median(log_rates), median(import_rates));
+    let synced = [
+        ("bound: raw log, fdatasync per 64 records", median(log_rates)),
+        ("bound: RocksDB alone, a synced batch per 64 records", median(backend_rates)),
+    ];
+    let import = ("bound: git fast-import, in process, no syncs", median(import_rates));
     for durability in ["durable", "memory"] {
-        rows.extend(with_durability(bench, durability, log, import)?);
+        rows.extend(with_durability(bench, durability, synced, import)?);
     }
     Ok(rows)
 }
 
-fn with_durability(bench: &Bench, durability: &'static str, log: f64, import: f64) -> Result<Vec<Row>> {
-    let [mut rates, mut p50, mut p99, mut cpu_micros] = [(); 4].map(|()| Vec::new());
+/// A bound's name and its rate.
+type Bound = (&'static str, f64);
+
+fn with_durability(bench: &Bench, durability: &'static str, synced: [Bound; 2], import: Bound) -> Result<Vec<Row>> {
+    let [mut rates, mut p50, mut p99, mut cpu_micros, mut counted, mut grown] = [(); 6].map(|()| Vec::new());
     let mut verified = true;
     for number in 1..=bench.runs {
         progress(&format!("commits, {durability}, run {number} of {}", bench.runs));
-        let (cost, complete) = one_run(bench, durability)?;
+        let Run { cost, memory, complete } = one_run(bench, durability)?;
         let outcome = &cost.output;
         verified &= complete;
+        counted.push(memory.0 / MEBIBYTE);
+        grown.push(memory.1 / MEBIBYTE);
         rates.push(outcome.rate());
         p50.push(outcome.quantile_millis(0.5));
         p99.push(outcome.quantile_millis(0.99));
@@ -65,24 +80,39 @@ fn with_durability(bench: &Bench, durability: &'static str, log: f64, import: f6
     };
     let mut rows = vec![];
     if durability == "durable" {
-        rows.push(row("rate", "1/s", rates.clone()).beside("bound: raw log, fdatasync per 64 records", log));
+        rows.extend(synced.map(|(bound, rate)| row("rate", "1/s", rates.clone()).beside(bound, rate)));
     }
-    rows.push(row("rate", "1/s", rates).beside("bound: git fast-import, in process, no syncs", import));
+    rows.push(row("rate", "1/s", rates).beside(import.0, import.1));
     rows.push(row("p50", "ms", p50));
     rows.push(row("p99", "ms", p99));
     rows.push(row("server CPU per commit", "us", cpu_micros));
+    if durability == "memory" {
+        // With a durable repository the process grows by the buffers of the backend, too.
+        rows.push(row("memory that the server counts", "MiB", counted).beside("growth of the process", median(grown)));
+    }
     Ok(rows)
 }
 
-/// One load on a fresh server; its cost, and whether every acknowledged commit was found afterwards.
-fn one_run(bench: &Bench, durability: &'static str) -> Result<(Cost<Outcome>, bool)> {
+/// What one load on a fresh server gave.
+struct Run {
+    cost: Cost<Outcome>,
+    /// Bytes that the server counts more than before, and that its process takes more.
+    memory: (f64, f64),
+    /// Whether every acknowledged commit was found afterwards.
+    complete: bool,
+}
+
+fn one_run(bench: &Bench, durability: &'static str) -> Result<Run> {
     let folder = bench.fresh_folder()?;
     let data = folder.path().join("data");
     let mut server = Govc::start(&bench.govc, &data)?;
     server.create(&NewRepository { name: REPOSITORY, default_branch: "main", durability })?;
     let time = Duration::from_secs(bench.seconds);
     let load = Load { address: server.address(), repository: REPOSITORY, connections: CONNECTIONS, time };
+    let before = server.resident_bytes()?;
     let cost = measure(&server, || load::run(&load))?;
+    let after = server.resident_bytes()?;
+    let memory = (after.0 - before.0, after.1 - before.1);
     if durability == "durable" {
         server.kill()?;
         server = Govc::start(&bench.govc, &data)?;
@@ -90,7 +120,7 @@ fn one_run(bench: &Bench, durability: &'static str) -> Result<(Cost<Outcome>, bo
     let url = server.url(REPOSITORY);
     let complete = holds_all(&bench.git, &url, &cost.output.acknowledged, folder.path())?;
     server.stop()?;
-    Ok((cost, complete))
+    Ok(Run { cost, memory, complete })
 }
 
 /// Whether a clone's history contains all these commits. The clone checks by itself that everything that
@@ -126,6 +156,30 @@ fn append_log_rate(folder: &Path, time: Duration) -> Result<f64> {
     Ok(rate)
 }
 
+/// Records a second that the backend takes from one writer, in synced batches.
+fn backend_rate(folder: &Path, time: Duration) -> Result<f64> {
+    let path = folder.join("rocksdb");
+    let failed = || "RocksDB failed".into();
+    let backend = RocksBackend::open(&path, RocksOptions::default()).context(failed)?;
+    let mut random = Random::new(4);
+    let record: Bytes = (0..LOG_RECORD_BYTES).map(|_| random.below(256) as u8).collect();
+    let start = Instant::now();
+    let mut records = 0u64;
+    while start.elapsed() < time {
+        let mut batch = Batch::new();
+        for _ in 0..CONNECTIONS {
+            batch.put(Family::Journal, records.to_be_bytes().to_vec(), record.clone());
+            records += 1;
+        }
+        backend.write(batch, Sync::Yes).context(failed)?;
+    }
+    let rate = records as f64 / start.elapsed().as_secs_f64();
+    let last = backend.get(Family::Journal, &(records - 1).to_be_bytes()).context(failed)?;
+    drop(backend);
+    std::fs::remove_dir_all(&path).context(|| "cannot remove RocksDB's folder".into())?;
+    if last.as_deref() == Some(&*record) { Ok(rate) } else { Err(Error::new("RocksDB lost a record")) }
+}
+
 /// Commits a second of `git fast-import`, its start and its end included.
 fn fast_import_rate(git: &Git, folder: &Path) -> Result<f64> {
     git.run(folder, ["init", "--quiet", "--bare", "import.git"])?;
@@ -137,7 +191,7 @@ fn fast_import_rate(git: &Git, folder: &Path) -> Result<f64> {
     let rate = IMPORTED_COMMITS as f64 / start.elapsed().as_secs_f64();
     let count = git.lines(&path, ["rev-list", "--all", "--count"])?.concat();
     if count.trim() != (IMPORTED_COMMITS + 1).to_string() {
-        return Err(crate::error::Error::new(format!("git fast-import made {count} commits")));
+        return Err(Error::new(format!("git fast-import made {count} commits")));
     }
     Ok(rate)
 }

@@ -5,6 +5,7 @@ mod commits;
 mod engine;
 mod open;
 mod push;
+mod reads;
 
 use crate::bench::Bench;
 use crate::error::Result;
@@ -22,6 +23,7 @@ pub(crate) const SUITES: &[Suite] = &[
     Suite { name: "push", run: push::run },
     Suite { name: "clone", run: clone::run },
     Suite { name: "commits", run: commits::run },
+    Suite { name: "reads", run: reads::run },
     Suite { name: "open", run: open::run },
     Suite { name: "engine", run: engine::run },
 ];

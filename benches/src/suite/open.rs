@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::bench::{Bench, progress};
 use crate::error::Result;
-use crate::load::{self, Load};
+use crate::load::commits::{self, Load};
 use crate::report::{Row, median};
 use crate::server::{Govc, NewRepository};
 use crate::subject::Subject;
@@ -33,7 +33,7 @@ pub(crate) fn run(bench: &Bench) -> Result<Vec<Row>> {
         server.create(&NewRepository { name: repository, default_branch: "main", durability: "durable" })?;
         let time = Duration::from_secs(1);
         let load = Load { address: server.address(), repository, connections: CONNECTIONS, time };
-        let acknowledged = load::run(&load)?.acknowledged;
+        let acknowledged = commits::run(&load)?.acknowledged;
         commits.push(acknowledged.len() as f64);
         server.kill()?;
 

@@ -19,7 +19,7 @@ pub(super) fn run(bench: &Bench) -> Result<Vec<Row>> {
     for shape in &SHAPES {
         rows.push(commits(bench, shape)?);
     }
-    rows.push(two_threads(bench)?);
+    rows.extend(two_threads(bench)?);
     Ok(rows)
 }
 
@@ -53,7 +53,7 @@ impl Shape {
     }
 
     /// The changes of one commit: so many different files, each with a new line.
-    fn changes(&self, random: &mut Random) -> Vec<(String, String)> {
+    pub(super) fn changes(&self, random: &mut Random) -> Vec<(String, String)> {
         let first = random.below(self.files);
         // A stride without a common factor visits different files.
         (0..self.changed).map(|at| (self.path((first + at * 7) % self.files), random.line())).collect()
@@ -193,43 +193,64 @@ fn peer_tree(
     }
 }
 
-/// Two threads, each on a branch of its own, against one thread.
-fn two_threads(bench: &Bench) -> Result<Row> {
+/// Two threads, each on a branch of its own, against one thread; and how much two threads get done that share nothing
+/// but the process, each with a store of its own: what the machine and the allocator leave to be had.
+fn two_threads(bench: &Bench) -> Result<Vec<Row>> {
     let shape = &SHAPES[0];
-    let (mut both, mut alone) = (Vec::new(), Vec::new());
+    let (mut both, mut apart, mut alone) = (Vec::new(), Vec::new(), Vec::new());
     let mut verified = true;
     for number in 1..=bench.runs {
         progress(&format!("engine, two threads, run {number} of {}", bench.runs));
         let store = open()?;
         alone.push(our_commits(&create(&store, "alone")?, &branch("main")?, shape, 1)?.0);
         let repo = create(&store, "both")?;
-        // The first commits exist before the clock starts, so each thread makes its own start.
-        let mut random = Random::new(1);
-        let root = repo.commit(request(&branch("main")?, shape.all(&mut random), None)?).context(|| "commit".into())?;
-        let prepared = (0..2u64).map(|thread| {
-            let name = branch(&format!("b{thread}"))?;
-            let mut random = Random::new(10 + thread);
-            let first = request(&name, shape.changes(&mut random), Some(root.oid))?;
-            repo.commit(first).context(|| "commit".into())?;
-            (0..shape.commits).map(|_| request(&name, shape.changes(&mut random), None)).collect::<Result<Vec<_>>>()
-        });
-        let prepared = prepared.collect::<Result<Vec<_>>>()?;
+        let root = first_commit(&repo, shape)?;
+        let lines = [line(&repo, shape, root, 0)?, line(&repo, shape, root, 1)?];
         let before = repo.stats().version;
-        let start = Instant::now();
-        std::thread::scope(|scope| {
-            let commit_all = |requests: Vec<CommitRequest>| -> Result<()> {
-                for request in requests {
-                    repo.commit(request).context(|| "commit".into())?;
-                }
-                Ok(())
-            };
-            let threads: Vec<_> =
-                prepared.into_iter().map(|requests| scope.spawn(move || commit_all(requests))).collect();
-            threads.into_iter().try_for_each(|thread| thread.join().map_err(|_| Error::new("a thread panicked"))?)
-        })?;
-        both.push(2.0 * shape.commits as f64 / start.elapsed().as_secs_f64());
+        both.push(at_once(lines.map(|requests| (&repo, requests)))?);
         verified &= repo.stats().version - before == 2 * shape.commits as u64;
+
+        let stores = [open()?, open()?];
+        let repos = [create(&stores[0], "apart")?, create(&stores[1], "apart")?];
+        let roots = [first_commit(&repos[0], shape)?, first_commit(&repos[1], shape)?];
+        let lines = [line(&repos[0], shape, roots[0], 0)?, line(&repos[1], shape, roots[1], 1)?];
+        let [first, second] = lines;
+        apart.push(at_once([(&repos[0], first), (&repos[1], second)])?);
     }
-    let row = Row::new(SUITE, format!("commits of {}, two threads, a branch each", shape.name), "1/s", median(both));
-    Ok(row.beside("govc, one thread", median(alone)).durability("memory").verified(verified))
+    let (both, alone) = (median(both), median(alone));
+    let row = Row::new(SUITE, format!("commits of {}, two threads, a branch each", shape.name), "1/s", both);
+    let row = row.durability("memory").verified(verified);
+    let bound = "bound: two threads, a store each";
+    Ok(vec![row.clone().beside("govc, one thread", alone), row.beside(bound, median(apart))])
+}
+
+fn first_commit(repo: &Repo, shape: &Shape) -> Result<Oid> {
+    let first = request(&branch("main")?, shape.all(&mut Random::new(1)), None)?;
+    Ok(repo.commit(first).context(|| "commit".into())?.oid)
+}
+
+/// Makes a branch at `root` and gives the commits that it will get.
+fn line(repo: &Repo, shape: &Shape, root: Oid, number: u64) -> Result<Vec<CommitRequest>> {
+    let name = branch(&format!("b{number}"))?;
+    let mut random = Random::new(10 + number);
+    let first = request(&name, shape.changes(&mut random), Some(root))?;
+    repo.commit(first).context(|| "commit".into())?;
+    (0..shape.commits).map(|_| request(&name, shape.changes(&mut random), None)).collect()
+}
+
+/// Commits a second of two threads together.
+fn at_once(lines: [(&Repo, Vec<CommitRequest>); 2]) -> Result<f64> {
+    let count: usize = lines.iter().map(|(_, requests)| requests.len()).sum();
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        let commit_all = |repo: &Repo, requests: Vec<CommitRequest>| -> Result<()> {
+            for request in requests {
+                repo.commit(request).context(|| "commit".into())?;
+            }
+            Ok(())
+        };
+        let threads = lines.map(|(repo, requests)| scope.spawn(move || commit_all(repo, requests)));
+        threads.into_iter().try_for_each(|thread| thread.join().map_err(|_| Error::new("a thread panicked"))?)
+    })?;
+    Ok(count as f64 / start.elapsed().as_secs_f64())
 }

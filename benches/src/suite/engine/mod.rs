@@ -5,6 +5,7 @@ mod load;
 mod memory;
 mod objects;
 mod references;
+mod scale;
 mod table;
 mod walk;
 
@@ -28,7 +29,7 @@ const MEMORY_BYTES: u64 = 12 << 30;
 
 pub(crate) fn run(bench: &Bench) -> Result<Vec<Row>> {
     // Memory first: what others leave behind would be used again, and not be seen.
-    let suites = [memory::run, table::run, commits::run, references::run, objects::run, walk::run];
+    let suites = [memory::run, table::run, commits::run, references::run, objects::run, walk::run, scale::run];
     suites.iter().map(|run| run(bench)).collect::<Result<Vec<_>>>().map(|rows| rows.concat())
 }
 
