@@ -132,6 +132,7 @@ pub mod object;
 pub mod refs;
 pub mod repo;
 pub mod store;
+mod sync;
 
 pub use backend::{Backend, BackendError, BackendErrorKind, BackendResult, Batch, Family, Scan};
 pub use error::{Error, ErrorKind, RefConflict, Result};

@@ -3,18 +3,9 @@
 //! A name is reserved while its creation or renaming is on its way to the disk, so that two creators never both
 //! succeed and nobody sees a repository that a crash could take back.
 
-use std::{
-    collections::BTreeSet,
-    ops::Bound,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+use std::{collections::BTreeSet, ops::Bound, sync::Arc};
 
-use arc_swap::ArcSwap;
 use imbl::OrdMap;
-use parking_lot::Mutex;
 
 use super::{
     Store,
@@ -23,7 +14,14 @@ use super::{
     state::{Repo, RepoRecord, RepoState},
     version::{Previous, Version},
 };
-use crate::{Error, ErrorKind, Result, refs::RefMap};
+use crate::{
+    Error, ErrorKind, Result,
+    refs::RefMap,
+    sync::{
+        ArcSwap, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 /// Repositories by name.
 pub(crate) struct Catalog {

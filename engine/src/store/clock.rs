@@ -1,15 +1,11 @@
 //! A bounded cache with CLOCK eviction over a concurrent map: blocks, and bases of deltas.
 
-use std::{
-    collections::VecDeque,
-    hash::Hash,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-};
+use std::{collections::VecDeque, hash::Hash, sync::Arc};
 
-use parking_lot::Mutex;
+use crate::sync::{
+    Mutex,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
 
 struct Slot<V> {
     value: V,

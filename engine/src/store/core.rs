@@ -4,17 +4,9 @@
 //! which lead to a record in a block; each in the repository's own pool before those that it was forked from. A record's chain of deltas is followed to a whole object or a cached base and
 //! applied from there up.
 
-use std::{
-    collections::HashSet,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 
 use super::{
     StoreOptions,
@@ -38,6 +30,11 @@ use crate::{
     backend::{Backend, Batch, Family, key},
     block::{Base, DecodedBlock, Location, apply_delta, join_parts},
     object::{Kind, Oid},
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+        thread,
+    },
 };
 
 /// Longest chain of deltas that a reader follows; longer ones are damage or an attack.
@@ -140,7 +137,7 @@ impl Core {
     /// Waits for the writers that began before the store was marked as closed.
     pub(crate) fn wait_for_publishing(&self) {
         while self.publishing.load(Ordering::SeqCst) > 0 {
-            std::thread::sleep(Duration::from_millis(1));
+            thread::sleep(Duration::from_millis(1));
         }
     }
 

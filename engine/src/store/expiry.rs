@@ -3,12 +3,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError};
-
 use super::{core::Core, ids::Cause, state::Repo};
 use crate::{
     Error, ErrorKind, Result,
     refs::{Expected, RefEdit},
+    sync::channel::{Receiver, RecvTimeoutError},
 };
 
 /// How often realities are looked through.

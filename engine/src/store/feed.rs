@@ -7,8 +7,6 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use parking_lot::{Condvar, Mutex};
-
 use super::{
     core::Core,
     ids::{RepoId, Seq},
@@ -18,6 +16,7 @@ use super::{
 use crate::{
     Error, ErrorKind, Result,
     backend::{Batch, Family, Scan, key},
+    sync::{Condvar, Mutex},
 };
 
 /// Publications kept in memory.

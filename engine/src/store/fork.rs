@@ -8,14 +8,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{
-        Arc, Weak,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Weak},
 };
-
-use arc_swap::ArcSwapOption;
-use parking_lot::Mutex;
 
 use super::{
     Store,
@@ -30,6 +24,11 @@ use crate::{
     Error, Result,
     backend::{Batch, Family, Scan, Sync, key},
     refs::{RefMap, RefName},
+    sync::{
+        ArcSwapOption, Mutex,
+        atomic::{AtomicBool, Ordering},
+        thread,
+    },
 };
 
 /// Layers that lie over each other at most: a lookup goes down all of them.
@@ -267,7 +266,7 @@ impl<'a> Draft<'a> {
             }
             match source.is_journaled() {
                 true => core.journal.barrier().wait()?,
-                false => std::thread::yield_now(),
+                false => thread::yield_now(),
             }
         }
         Ok(())

@@ -1,10 +1,12 @@
 //! Whether the store can be written.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-
-use parking_lot::Mutex;
-
-use crate::{Error, ErrorKind, Result};
+use crate::{
+    Error, ErrorKind, Result,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicU8, Ordering},
+    },
+};
 
 /// Whether a store can be written, and if not, why.
 #[derive(Debug, Clone, PartialEq, Eq)]

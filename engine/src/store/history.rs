@@ -7,12 +7,11 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     ops::Bound,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 
 use super::{
     core::Core,
@@ -29,6 +28,7 @@ use crate::{
     backend::{Batch, Family, Scan, key},
     refs::{Expected, RefEdit},
     repo::check_deadline,
+    sync::{Mutex, atomic::Ordering},
 };
 
 /// Rows that are read at once.

@@ -6,13 +6,9 @@
 //! segment that is dropped removes its blocks itself.
 
 use std::ops::Range;
-use std::sync::{
-    Arc, OnceLock,
-    atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
-};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 
 use super::{core::Core, pool::Pool, snapshot::Object, state::RepoState};
 use crate::{
@@ -23,6 +19,11 @@ use crate::{
     },
     block::{Base, BlockBuilder, Location, allocated, split_parts},
     object::{Kind, Oid},
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+        thread,
+    },
 };
 
 /// zstd level of blocks at ingest; compaction does better later.
@@ -363,7 +364,7 @@ impl Drop for Target {
             return;
         }
         // After a failed write nobody knows whether the segment is published; the next opening finds out.
-        if std::thread::panicking() || self.core.health.check_not_poisoned().is_err() {
+        if thread::panicking() || self.core.health.check_not_poisoned().is_err() {
             return;
         }
         let batch = removal(self.repo.pool.id, segment);

@@ -14,14 +14,9 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
-
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use super::{
     core::Core,
@@ -39,10 +34,17 @@ use super::{
 use crate::{
     Error, ErrorKind, Result,
     backend::{BackendError, BackendErrorKind, Batch, Family, Sync, key},
+    sync::{
+        Guard,
+        atomic::{AtomicU64, Ordering},
+        channel::{self, Receiver, RecvTimeoutError, Sender},
+        thread,
+    },
 };
 
-/// Messages that may wait; a writer beyond that blocks until the journal has caught up.
-const QUEUE_MAX: usize = 16 << 10;
+/// Messages that may wait; a writer beyond that blocks until the journal has caught up. Few enough in models for that to
+/// happen.
+const QUEUE_MAX: usize = if cfg!(shuttle) { 2 } else { 16 << 10 };
 /// A group is closed at this many entries or bytes of objects.
 const GROUP_ENTRIES_MAX: usize = 1024;
 const GROUP_BYTES_MAX: usize = 8 << 20;
@@ -184,7 +186,7 @@ impl Claim {
 
 impl JournalHandle {
     pub(crate) fn new() -> (Self, JournalQueue) {
-        let (sender, receiver) = crossbeam_channel::bounded(QUEUE_MAX);
+        let (sender, receiver) = channel::bounded(QUEUE_MAX);
         (Self { queue: sender, waiting_bytes: AtomicU64::new(0) }, receiver)
     }
 
@@ -545,7 +547,7 @@ impl Journal {
         let since = std::mem::replace(&mut self.group, waiting);
         self.group.extend(since);
         if !self.group.is_empty() {
-            std::thread::sleep(Duration::from_millis(20));
+            thread::sleep(Duration::from_millis(20));
         }
     }
 
@@ -644,7 +646,7 @@ fn fall_back(repo: &RepoState) -> bool {
             repo.journaled.store(written.number, Ordering::Relaxed);
             return true;
         }
-        tip = arc_swap::Guard::into_inner(found);
+        tip = Guard::into_inner(found);
     }
 }
 

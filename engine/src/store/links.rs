@@ -1,9 +1,6 @@
 //! What commits point at, parsed once: walks through a history would else parse each commit again.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-
 use govc_id_table::{IdTable, pin};
-use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 use super::{
@@ -13,6 +10,10 @@ use super::{
 use crate::{
     Error, Result,
     object::{Kind, Oid, links},
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 
 /// Memory that an entry takes, in bytes: key, value, slot, and what a merge of many has beside.

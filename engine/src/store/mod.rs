@@ -26,10 +26,7 @@ mod ticket;
 mod transaction;
 mod version;
 
-use std::{sync::Arc, thread::JoinHandle, time::Duration};
-
-use crossbeam_channel::Sender;
-use parking_lot::Mutex;
+use std::{sync::Arc, time::Duration};
 
 pub use feed::Publication;
 pub use health::Health;
@@ -45,7 +42,15 @@ pub use transaction::{Prepared, Published, Transaction};
 pub use version::{Changes, HeadChange, Version};
 
 use self::core::Core;
-use crate::{Error, ErrorKind, Result, backend::Backend};
+use crate::{
+    Error, ErrorKind, Result,
+    backend::Backend,
+    sync::{
+        Mutex,
+        channel::{self, Sender},
+        thread::{self, JoinHandle},
+    },
+};
 
 /// What a store is opened with.
 #[derive(Clone)]
@@ -137,7 +142,7 @@ impl Store {
         let share = usize::try_from(options.memory_budget_bytes / 16).unwrap_or(usize::MAX);
         options.settle_bytes = options.settle_bytes.min(share);
         let (core, queue) = recovery::open(backend, options)?;
-        let (expiry, stop) = crossbeam_channel::bounded(0);
+        let (expiry, stop) = channel::bounded(0);
         let running = Running { core: core.clone(), expiry: Mutex::new(Some(expiry)), threads: Mutex::new(Vec::new()) };
         let journal = core.clone();
         running.start("govc-journal", move || journal::run(journal, queue))?;
@@ -211,7 +216,7 @@ impl Store {
 
 impl Running {
     fn start(&self, name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
-        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(work);
+        let thread = thread::Builder::new().name(name.to_owned()).spawn(work);
         let thread = thread
             .map_err(|error| Error::new(ErrorKind::Backend, format!("cannot start {name}")).with_source(error))?;
         self.threads.lock().push(thread);

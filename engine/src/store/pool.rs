@@ -5,13 +5,9 @@
 //! its source holds, and neither reads what only the other has. For that, a pool that was forked notes with each object
 //! since which version it has it. A pool stays as long as there is a layer over it, also when its repository is gone.
 
-use std::sync::{
-    Arc, OnceLock,
-    atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
-};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use parking_lot::{Mutex, RwLock};
 
 use super::{
     core::Core,
@@ -19,7 +15,15 @@ use super::{
     ingest::{IdRow, Staged},
     table::Scope,
 };
-use crate::{Error, Result, object::Oid};
+use crate::{
+    Error, Result,
+    object::Oid,
+    sync::{
+        Mutex, RwLock,
+        atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
+        thread,
+    },
+};
 
 /// The objects of a repository.
 pub(crate) struct Pool {
@@ -208,7 +212,7 @@ impl Pool {
                 return Some(found);
             }
             // Between its claims and its success or failure: see `Scope::Accepted`.
-            std::thread::yield_now();
+            thread::yield_now();
         }
     }
 

@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
 };
 
 use bytes::Bytes;
@@ -27,6 +27,7 @@ use crate::{
     Error, Result,
     backend::{Backend, BackendErrorKind, Batch, Family, Scan, Sync, key},
     refs::{Origin, RefMap, RefName},
+    sync::atomic::Ordering,
 };
 
 /// The version of the whole layout.

@@ -6,14 +6,9 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
-
-use parking_lot::{Condvar, Mutex};
 
 use super::{
     core::Core,
@@ -32,6 +27,10 @@ use crate::{
     block::Base,
     object::Oid,
     refs::RefName,
+    sync::{
+        Condvar, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 /// What one settling takes at most, in bytes of journal records.

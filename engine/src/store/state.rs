@@ -1,12 +1,6 @@
 //! What the store holds of one repository, and the handle that users have of it.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU64, Ordering},
-};
-
-use arc_swap::ArcSwap;
-use parking_lot::Mutex;
+use std::sync::Arc;
 
 use super::{
     core::Core,
@@ -18,6 +12,10 @@ use super::{
     snapshot::Snapshot,
     transaction::Transaction,
     version::Version,
+};
+use crate::sync::{
+    ArcSwap, Mutex,
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 /// What the catalog records of a repository.

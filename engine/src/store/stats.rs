@@ -1,8 +1,7 @@
 //! Figures of a store, as plain values.
 
-use std::sync::atomic::Ordering;
-
 use super::{Health, Seq, Store};
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// Figures of a store. Totals count since it was opened.
 #[derive(Debug, Clone)]
@@ -55,7 +54,7 @@ impl Store {
     pub fn stats(&self) -> StoreStats {
         let core = &self.0.core;
         let counters = &core.counters;
-        let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         StoreStats {
             repositories: core.catalog.len(),
             published_total: counters.published.total(),

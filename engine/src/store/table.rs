@@ -5,20 +5,23 @@
 //! for they are in the backend; entries that are neither live nor claimed belong to transactions that failed, and go
 //! at once. Entries of memory repositories keep their claim until the repository is deleted.
 
-use std::{
-    collections::{BTreeSet, VecDeque},
-    sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
-};
+use std::collections::{BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use govc_id_table::{Guard, IdTable, pin};
-use parking_lot::Mutex;
 
 use super::{
     ids::{PoolId, PooledId},
     snapshot::Object,
 };
-use crate::object::{Kind, Oid};
+use crate::{
+    object::{Kind, Oid},
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+        thread,
+    },
+};
 
 /// Bytes that an entry takes beside its object's: entry, slot, ring and allocator.
 const ENTRY_OVERHEAD_BYTES: u64 = 200;
@@ -118,7 +121,7 @@ impl ObjectTable {
             Scope::Live => return None,
             Scope::Accepted => {
                 while entry.state.load(Ordering::Acquire) == CLAIMED {
-                    std::thread::yield_now();
+                    thread::yield_now();
                     entry = self.entries.get(&key, &guard)?;
                 }
             }

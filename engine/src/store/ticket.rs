@@ -7,9 +7,10 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use parking_lot::{Condvar, Mutex};
-
-use crate::{Error, ErrorKind, Result};
+use crate::{
+    Error, ErrorKind, Result,
+    sync::{Condvar, Mutex},
+};
 
 #[derive(Default)]
 struct State {

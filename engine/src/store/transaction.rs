@@ -5,7 +5,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -25,6 +25,7 @@ use crate::{
     block::Base,
     object::{Kind, Oid, hash_object},
     refs::{Origin, RefChange, RefEdit, RefMap, RefName},
+    sync::{atomic::Ordering, thread},
 };
 
 /// Fresh objects beyond this ride in blocks instead of in the journal's record.
@@ -332,8 +333,8 @@ impl Repo {
                 return error;
             }
             match attempt {
-                0..100 => std::thread::yield_now(),
-                _ => std::thread::sleep(CONFIRM_INTERVAL),
+                0..100 => thread::yield_now(),
+                _ => thread::sleep(CONFIRM_INTERVAL),
             }
         }
         error

@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use super::ids::Cause;
 use crate::{
     Error, Result,
     refs::{NameCheck, Origin, RefChange, RefEdit, RefMap, RefName},
+    sync::Mutex,
 };
 
 /// All references of a repository at one moment; shares all but what changed with its neighbours.
