@@ -171,7 +171,8 @@ impl Repo {
     /// escape, name `.git`, or run through files, and for commits that change nothing, [`ErrorKind::Cancelled`] after
     /// the deadline. Nothing was changed then.
     pub fn commit(&self, request: CommitRequest) -> Result<Committed> {
-        self.attempt(&request, Ready::publish).map_err(|error| self.confirm(error))
+        let lineage = self.lineage();
+        self.attempt(&request, Ready::publish).map_err(|error| self.confirm_since(error, lineage))
     }
 
     /// Does everything that [`Repo::commit`] does but publish; gives the tree that the commit would have.
@@ -179,8 +180,9 @@ impl Repo {
     /// # Errors
     /// As [`Repo::commit`].
     pub(super) fn check_commit(&self, request: CommitRequest) -> Result<Oid> {
+        let lineage = self.lineage();
         let checked = self.attempt(&request, |ready| ready.transaction.prepare().map(|_| ready.tree));
-        checked.map_err(|error| self.confirm(error))
+        checked.map_err(|error| self.confirm_since(error, lineage))
     }
 
     /// Prepares a commit and does with it what `finish` does, again when another writer was faster.

@@ -249,13 +249,14 @@ impl Repo {
     /// Does it again when somebody else publishes meanwhile. What conflicts by itself, with paths or without, is found
     /// before anything is published, so only a reference that has moved since is worth another attempt.
     fn retried<T>(&self, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
+        let lineage = self.lineage();
         for _ in 1..ATTEMPTS_MAX {
             let before = self.tip_number();
             match attempt() {
                 Err(error) if matches!(error.kind(), ErrorKind::Conflict(_)) && self.tip_number() != before => {}
-                outcome => return outcome.map_err(|error| self.confirm(error)),
+                outcome => return outcome.map_err(|error| self.confirm_since(error, lineage)),
             }
         }
-        attempt().map_err(|error| self.confirm(error))
+        attempt().map_err(|error| self.confirm_since(error, lineage))
     }
 }

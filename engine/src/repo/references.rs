@@ -26,11 +26,12 @@ impl Repo {
     /// [`ErrorKind::NotFound`] if it is absent, [`ErrorKind::Conflict`] if it is not as expected,
     /// [`ErrorKind::Invalid`] for the branch that `HEAD` names.
     pub fn delete_ref(&self, name: RefName, expected: Expected, actor: &str) -> Result<Published> {
+        let lineage = self.lineage();
         let mut transaction = self.begin(actor, Cause::Api);
         let tip = transaction.tip();
         let target = tip.reference(&name).ok_or_else(|| {
             // It may be there for readers until a deletion is durable.
-            self.confirm(Error::not_found(format!("reference {name} does not exist")))
+            self.confirm_since(Error::not_found(format!("reference {name} does not exist")), lineage)
         })?;
         if *tip.head() == name {
             return Err(Error::invalid(format!("{name} is the default branch and cannot be deleted")));

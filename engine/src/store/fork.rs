@@ -264,10 +264,11 @@ impl<'a> Draft<'a> {
             if source.deleted.load(Ordering::SeqCst) {
                 return Err(Error::not_found(format!("repository {} has been deleted", source.record.load().name)));
             }
-            match source.is_journaled() {
-                true => core.journal.barrier().wait()?,
-                false => thread::yield_now(),
+            if source.is_journaled() {
+                core.journal.barrier().wait()?;
             }
+            // A writer may still be about to send an earlier version.
+            thread::yield_now();
         }
         Ok(())
     }

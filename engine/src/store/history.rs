@@ -73,6 +73,8 @@ struct Rows {
     rows: VecDeque<Bytes>,
     /// Versions that came before their predecessors, with their rows.
     early: BTreeMap<u64, (Publication, Arc<Version>, Bytes)>,
+    /// Whether the repository has been deleted: what a writer still brings is not kept.
+    ended: bool,
 }
 
 impl MemoryHistory {
@@ -123,6 +125,9 @@ impl Core {
 
     /// Keeps a row after those of earlier versions. Where the budget has no room for it, the oldest rows make some.
     fn keep_row(&self, repo: &RepoState, rows: &mut Rows, number: u64, row: Bytes) {
+        if rows.ended {
+            return;
+        }
         let surplus = (rows.rows.len() as u64).saturating_sub(self.options.retention.count_max);
         for _ in 0..surplus {
             self.drop_oldest(repo, rows);
@@ -238,7 +243,11 @@ impl Core {
     /// Forgets the versions of a memory repository that has been deleted.
     pub(crate) fn free_memory_history(&self, repo: &RepoState) {
         let Some(history) = &repo.memory_history else { return };
-        let rows = std::mem::take(&mut history.0.lock().rows);
+        let rows = {
+            let mut rows = history.0.lock();
+            rows.ended = true;
+            std::mem::take(&mut rows.rows)
+        };
         self.free_blocks(&repo.pool, rows.iter().map(held_bytes).sum());
     }
 
@@ -478,6 +487,7 @@ impl Repo {
     /// # Errors
     /// As [`Repo::at`] and [`super::Prepared::publish`].
     pub fn restore(&self, number: u64, actor: &str, deadline: Option<Instant>) -> Result<Published> {
+        let lineage = self.lineage();
         let wanted = self.version_at(self.state.published.load_full(), number, deadline)?;
         let mut attempts = 0;
         loop {
@@ -492,7 +502,7 @@ impl Repo {
             transaction.set_head(wanted.head.clone());
             match transaction.prepare().and_then(|prepared| prepared.publish()) {
                 Err(error) if matches!(error.kind(), ErrorKind::Conflict(_)) && attempts < ATTEMPTS_MAX => {}
-                outcome => return outcome.map_err(|error| self.confirm(error)),
+                outcome => return outcome.map_err(|error| self.confirm_since(error, lineage)),
             }
         }
     }

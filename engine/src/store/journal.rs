@@ -296,11 +296,10 @@ impl Journal {
     }
 
     fn patience(&self) -> Duration {
+        let retries = self.core.health.is_full() || !self.group.is_empty();
+        let patience = if retries { RETRY_DELAY } else { Duration::from_secs(3600) };
         let delay = self.core.options.relaxed_delay_max;
-        if let Some(since) = self.unsynced_since {
-            return delay.saturating_sub(since.elapsed());
-        }
-        if self.core.health.is_full() || !self.group.is_empty() { RETRY_DELAY } else { Duration::from_secs(3600) }
+        self.unsynced_since.map_or(patience, |since| patience.min(delay.saturating_sub(since.elapsed())))
     }
 
     fn gather(&mut self) {
@@ -571,15 +570,13 @@ impl Journal {
     fn fail_transaction(&self, pending: Pending, error: &Error) {
         self.core.journal.waiting_bytes.fetch_sub(pending.bytes() as u64, Ordering::Relaxed);
         if self.core.health.check_not_poisoned().is_err() {
-            // The record may be on disk; blocks that it may name must stay.
+            // The record may be on disk; blocks that it may name must stay. So must its objects, for readers may be shown
+            // a version that is built on this one and acknowledged, though this one waited.
             pending.staged.iter().for_each(Staged::keep);
-            if pending.promise.is_none() {
-                // Readers have been shown it and go on reading it.
-                return;
-            }
+        } else {
+            pending.repo.pool.leave_flight(&pending.staged);
+            pending.carried.release(&self.core, &pending.repo.pool);
         }
-        pending.repo.pool.leave_flight(&pending.staged);
-        pending.carried.release(&self.core, &pending.repo.pool);
         if let Some(promise) = pending.promise {
             promise.answer(Err(error.clone()));
         }

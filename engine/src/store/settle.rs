@@ -204,10 +204,8 @@ fn settle_until_stopped(core: &Arc<Core>) {
             }
             Err(error) if *error.kind() == ErrorKind::StorageFull => {
                 core.health.set_full(error.message());
-                if !retrying {
-                    // The journal finds out when there is room again; it may be asleep.
-                    drop(core.journal.barrier());
-                }
+                // The journal finds out when there is room again; it may be asleep, also if it found some before.
+                drop(core.journal.barrier());
                 retrying = true;
                 let mut queue = settle.state.lock();
                 if !settle.stop.load(Ordering::Acquire) {

@@ -162,6 +162,11 @@ impl Repo {
         self.core.options.limits
     }
 
+    /// Grows when unpublished versions are given up.
+    pub(crate) fn lineage(&self) -> u64 {
+        self.state.tip.load().lineage
+    }
+
     pub(crate) fn tip_number(&self) -> u64 {
         self.state.tip.load().number
     }

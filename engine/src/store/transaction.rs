@@ -95,7 +95,7 @@ impl std::fmt::Debug for Ticket {
 impl Transaction {
     pub(super) fn new(repo: Repo, actor: &str, cause: Cause) -> Self {
         repo.core.counters.open_transactions.add(1);
-        let lineage = repo.state.tip.load().lineage;
+        let lineage = repo.lineage();
         Self {
             lineage,
             repo,
@@ -300,7 +300,7 @@ impl Transaction {
         if matches!(error.kind(), ErrorKind::Conflict(_)) {
             self.repo.core.counters.conflicts.add(1);
         }
-        if self.races { error } else { self.repo.confirm(error) }
+        if self.races { error } else { self.repo.confirm_since(error, self.lineage) }
     }
 }
 
@@ -318,16 +318,24 @@ impl Repo {
     /// this may wait for a sync. If that version is given up, for the storage is full, so is the conflict, and the
     /// error says that instead.
     pub fn confirm(&self, error: Error) -> Error {
+        self.confirm_since(error, self.lineage())
+    }
+
+    /// [`Repo::confirm`] for who began when this was the lineage. If it is another by now, nobody knows whether what
+    /// caused the error was given up, so it is taken to be.
+    pub(crate) fn confirm_since(&self, error: Error, lineage: u64) -> Error {
         if !matches!(error.kind(), ErrorKind::Conflict(_) | ErrorKind::Exists | ErrorKind::NotFound) {
             return error;
         }
         let (state, seen) = (&self.state, self.state.tip.load_full());
         for attempt in 0_u32.. {
-            if state.published.load().number >= seen.number || self.is_deleted() {
-                break;
-            }
-            if state.tip.load().lineage != seen.lineage {
+            // Before the look at the lineage: in another one the number may be another's.
+            let is_visible = state.published.load().number >= seen.number;
+            if self.lineage() != lineage {
                 return Error::new(ErrorKind::StorageFull, "a write that was in the way of this one has failed");
+            }
+            if is_visible || self.is_deleted() {
+                break;
             }
             if let Err(error) = self.core.health.check_writable() {
                 return error;
