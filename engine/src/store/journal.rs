@@ -323,7 +323,7 @@ impl Journal {
                 break;
             }
             // Asleep rather than woken by each that comes.
-            std::thread::sleep(wait / COMPANY_LOOKS);
+            thread::sleep(wait / COMPANY_LOOKS);
             self.gather();
         }
     }

@@ -3,13 +3,13 @@
 //! References are counted with what their map takes, for each repository what it does not share with the one that it was
 //! forked from.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::Arc;
 
 use super::{core::Core, pool::Pool, state::RepoState, version::Version};
-use crate::{Error, ErrorKind, Result};
+use crate::{
+    Error, ErrorKind, Result,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 /// The memory of a repository's references.
 pub(crate) struct ReferenceBytes {
