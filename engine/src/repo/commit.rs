@@ -172,7 +172,7 @@ impl Repo {
     /// the deadline. Nothing was changed then.
     pub fn commit(&self, request: CommitRequest) -> Result<Committed> {
         let lineage = self.lineage();
-        self.attempt(&request, Ready::publish).map_err(|error| self.confirm_since(error, lineage))
+        self.attempt(&request, Ready::publish).map_err(|error| self.confirm(error, lineage))
     }
 
     /// Does everything that [`Repo::commit`] does but publish; gives the tree that the commit would have.
@@ -182,7 +182,7 @@ impl Repo {
     pub(super) fn check_commit(&self, request: CommitRequest) -> Result<Oid> {
         let lineage = self.lineage();
         let checked = self.attempt(&request, |ready| ready.transaction.prepare().map(|_| ready.tree));
-        checked.map_err(|error| self.confirm_since(error, lineage))
+        checked.map_err(|error| self.confirm(error, lineage))
     }
 
     /// Prepares a commit and does with it what `finish` does, again when another writer was faster.

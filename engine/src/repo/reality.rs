@@ -254,9 +254,9 @@ impl Repo {
             let before = self.tip_number();
             match attempt() {
                 Err(error) if matches!(error.kind(), ErrorKind::Conflict(_)) && self.tip_number() != before => {}
-                outcome => return outcome.map_err(|error| self.confirm_since(error, lineage)),
+                outcome => return outcome.map_err(|error| self.confirm(error, lineage)),
             }
         }
-        attempt().map_err(|error| self.confirm_since(error, lineage))
+        attempt().map_err(|error| self.confirm(error, lineage))
     }
 }

@@ -31,7 +31,7 @@ impl Repo {
         let tip = transaction.tip();
         let target = tip.reference(&name).ok_or_else(|| {
             // It may be there for readers until a deletion is durable.
-            self.confirm_since(Error::not_found(format!("reference {name} does not exist")), lineage)
+            self.confirm(Error::not_found(format!("reference {name} does not exist")), lineage)
         })?;
         if *tip.head() == name {
             return Err(Error::invalid(format!("{name} is the default branch and cannot be deleted")));

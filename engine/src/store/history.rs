@@ -502,7 +502,7 @@ impl Repo {
             transaction.set_head(wanted.head.clone());
             match transaction.prepare().and_then(|prepared| prepared.publish()) {
                 Err(error) if matches!(error.kind(), ErrorKind::Conflict(_)) && attempts < ATTEMPTS_MAX => {}
-                outcome => return outcome.map_err(|error| self.confirm_since(error, lineage)),
+                outcome => return outcome.map_err(|error| self.confirm(error, lineage)),
             }
         }
     }

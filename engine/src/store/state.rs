@@ -162,8 +162,8 @@ impl Repo {
         self.core.options.limits
     }
 
-    /// Grows when unpublished versions are given up.
-    pub(crate) fn lineage(&self) -> u64 {
+    /// A number that grows when versions that were not published are given up.
+    pub fn lineage(&self) -> u64 {
         self.state.tip.load().lineage
     }
 

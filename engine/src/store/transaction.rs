@@ -300,7 +300,7 @@ impl Transaction {
         if matches!(error.kind(), ErrorKind::Conflict(_)) {
             self.repo.core.counters.conflicts.add(1);
         }
-        if self.races { error } else { self.repo.confirm_since(error, self.lineage) }
+        if self.races { error } else { self.repo.confirm(error, self.lineage) }
     }
 }
 
@@ -315,15 +315,9 @@ impl Repo {
     /// then looks finds what it named.
     ///
     /// Writers build on the newest version, which in a durable repository is not visible before it is on the disk; so
-    /// this may wait for a sync. If that version is given up, for the storage is full, so is the conflict, and the
-    /// error says that instead.
-    pub fn confirm(&self, error: Error) -> Error {
-        self.confirm_since(error, self.lineage())
-    }
-
-    /// [`Repo::confirm`] for who began when this was the lineage. If it is another by now, nobody knows whether what
-    /// caused the error was given up, so it is taken to be.
-    pub(crate) fn confirm_since(&self, error: Error, lineage: u64) -> Error {
+    /// this may wait for a sync. `lineage` is [`Repo::lineage`] from before the operation: if it is another by now, what
+    /// caused the error may have been given up, for the storage is full, and the error says that instead.
+    pub fn confirm(&self, error: Error, lineage: u64) -> Error {
         if !matches!(error.kind(), ErrorKind::Conflict(_) | ErrorKind::Exists | ErrorKind::NotFound) {
             return error;
         }

@@ -402,6 +402,7 @@ impl Publisher<'_> {
     /// Publishes `edits` as one transaction and waits until it is durable; what is brought to branches that move
     /// meanwhile is brought to them again.
     fn publish(&mut self, edits: &[Edit]) -> Result<(), Refusal> {
+        let lineage = self.repo.lineage();
         let mut outcome = self.try_publish(edits);
         for _ in 1..ATTEMPTS_MAX {
             if !outcome.as_ref().is_err_and(|refusal| refusal.raced) {
@@ -409,7 +410,7 @@ impl Publisher<'_> {
             }
             outcome = self.try_publish(edits);
         }
-        outcome.map_err(|refusal| Refusal { error: self.repo.confirm(refusal.error), ..refusal })
+        outcome.map_err(|refusal| Refusal { error: self.repo.confirm(refusal.error, lineage), ..refusal })
     }
 
     fn try_publish(&mut self, edits: &[Edit]) -> Result<(), Refusal> {
