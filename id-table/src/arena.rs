@@ -35,7 +35,7 @@ const CHUNK_ENTRIES_MIN: usize = if cfg!(loom) { 2 } else { 8 };
 /// Bits of a handle that tell the entry in its chunk.
 const ENTRY_BITS: u32 = 22;
 /// Numbers of chunks; there is none with number 0, so that no handle is 0.
-const CHUNKS: usize = if cfg!(loom) { 4 } else { (HANDLES >> ENTRY_BITS) as usize };
+const CHUNKS: usize = if cfg!(loom) { 8 } else { (HANDLES >> ENTRY_BITS) as usize };
 /// Words of a bit map that a thread looks through before it goes elsewhere: a cache line.
 const STRETCH: usize = 8;
 
@@ -210,6 +210,16 @@ impl<T: Send + Sync + 'static> Arena<T> {
         // SAFETY: clearing the bit made the entry ours alone, and what was there before has been dropped.
         unsafe { (*self.cell(handle)).with_mut(|place| (*place).write(entry)) };
         Fresh { arena: self, handle, guard }
+    }
+
+    /// What holds while nobody is at it: free entries are found.
+    #[cfg(all(test, loom))]
+    pub(super) fn check(&self, guard: &Guard) {
+        for (number, chunk) in (1..CHUNKS).filter_map(|number| Some((number, self.chunk(number, guard)?))) {
+            let free = chunk.words.iter().any(|word| word.load(Ordering::Relaxed) != 0);
+            let open = self.open[number / 64].load(Ordering::Relaxed) & 1 << (number % 64) != 0;
+            assert!(open || !free, "a chunk has free entries that nobody will find");
+        }
     }
 
     fn chunk<'g>(&'g self, chunk: usize, _guard: &'g Guard) -> Option<&'g Chunk<T>> {

@@ -73,7 +73,7 @@ pub trait Id: Copy + Eq {
 /// Slots of the smallest array.
 const SLOTS_MIN: usize = if cfg!(loom) { 2 } else { 32 };
 /// A table shrinks when it has more than this many slots to an entry.
-const SLOTS_PER_ENTRY_MAX: usize = 8;
+const SLOTS_PER_ENTRY_MAX: usize = if cfg!(loom) { 2 } else { 8 };
 /// Removals of a stripe between two looks at the table's size.
 const REMOVALS_PER_CHECK: usize = if cfg!(loom) { 2 } else { 64 };
 /// Keys whose loads [`IdTable::get_many`] overlaps.

@@ -13,7 +13,14 @@ use std::sync::Arc;
 
 use loom::{cell::UnsafeCell, model::Builder, thread};
 
-use super::{Id, IdTable, pin};
+use super::{
+    Guard, Id, IdTable,
+    arena::{Arena, Fresh},
+    pin,
+    slots::Present,
+    sync::Memory,
+    word::Word,
+};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Key(u64);
@@ -28,6 +35,7 @@ const A: Key = Key(1);
 const B: Key = Key(2);
 /// In the second half of every array.
 const C: Key = Key(1 << 63);
+const D: Key = Key(3);
 
 type Drops = Arc<std::sync::atomic::AtomicUsize>;
 
@@ -84,10 +92,7 @@ fn explore<const N: usize>(
     parts: [fn(&Table, &Drops); N],
     after: fn(&Table, &Drops),
 ) {
-    let mut builder = Builder::new();
-    builder.max_branches = 20_000;
-    builder.preemption_bound.get_or_insert(preemptions);
-    builder.check(move || {
+    explore_with(preemptions, move || {
         let drops = Drops::default();
         let table = Arc::new(Table::with_slots(2));
         before.iter().for_each(|key| assert!(insert(&table, *key, &drops)));
@@ -105,6 +110,20 @@ fn explore<const N: usize>(
         // What is left is what the ledger of `drops` and the clones of it say: one for each value, and ours.
         assert_eq!(Arc::strong_count(&drops), 1, "every value is dropped");
     });
+}
+
+/// Explores all schedules of a scene, and says how many there were.
+fn explore_with(preemptions: usize, scene: impl Fn() + Send + Sync + 'static) {
+    let mut builder = Builder::new();
+    builder.max_branches = 20_000;
+    builder.preemption_bound.get_or_insert(preemptions);
+    let executions = Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let counted = executions.clone();
+    builder.check(move || {
+        counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        scene();
+    });
+    println!("{executions:?} executions, {:?} preemptions at most", builder.preemption_bound);
 }
 
 fn insert(table: &Table, key: Key, drops: &Drops) -> bool {
@@ -302,4 +321,65 @@ fn iteration_comes_to_a_key_once_while_it_moves() {
         ],
         |table, _| assert!(get(table, A) && get(table, B)),
     );
+}
+
+#[test]
+fn a_reader_finds_a_key_while_the_table_shrinks() {
+    explore(
+        PREEMPTIONS,
+        &[A, B, C],
+        [
+            |table, _| assert!(remove(table, A) && remove(table, B)),
+            |table, _| assert!(get(table, C), "absent while it moved"),
+        ],
+        |table, _| assert!(!get(table, A) && !get(table, B) && get(table, C)),
+    );
+}
+
+#[test]
+fn an_insert_and_a_removal_meet_a_table_that_shrinks() {
+    explore(
+        PREEMPTIONS,
+        &[A, B],
+        [
+            |table, _| {
+                assert!(remove(table, A) && remove(table, B));
+                assert!(!get(table, A), "back after its removal");
+            },
+            |table, drops| {
+                assert!(insert(table, C, drops));
+                assert!(get(table, C));
+            },
+        ],
+        |table, _| assert!(!get(table, A) && !get(table, B) && get(table, C)),
+    );
+}
+
+#[test]
+fn a_chunk_is_freed_while_others_take_from_it() {
+    fn add<'g>(arena: &'g Arena<Value>, key: Key, drops: &Drops, guard: &'g Guard) -> Fresh<'g, Value> {
+        let fresh = arena.add(Value::new(key, drops), guard);
+        arena.get(Present::of(Word::live(0, fresh.handle()))).check(key);
+        fresh
+    }
+    explore_with(PREEMPTIONS, || {
+        let memory = Memory::default();
+        let drops = Drops::default();
+        let arena = Arc::new(Arena::new(&memory));
+        let guard = pin();
+        let [first, second, third] = [A, B, C].map(|key| add(&arena, key, &drops, &guard));
+        drop((first, second));
+        let other = thread::spawn({
+            let (arena, drops) = (arena.clone(), drops.clone());
+            move || drop(add(&arena, D, &drops, &pin()))
+        });
+        // The second chunk is free now, unless the other thread has taken from it.
+        drop(third);
+        drop(guard);
+        other.join().expect("a thread panicked");
+        arena.check(&pin());
+        assert_eq!(Arc::strong_count(&drops), 1, "every value is dropped");
+        drop(arena);
+        assert_eq!(memory.load(std::sync::atomic::Ordering::Relaxed), 0, "every chunk is freed, once");
+    });
 }
