@@ -202,7 +202,8 @@ where
         self.root.load(guard).prefetch(tag(key));
     }
 
-    /// The values of many keys: calls `f` for each, in order, with its index.
+    /// The values of many keys: calls `f` for each, in order, with its index. Some have been looked up before `f` is called
+    /// for others, so a key that `f` removes may come all the same.
     ///
     /// Loads of 16 keys overlap, which makes a lookup that misses the caches several times faster than
     /// [`IdTable::get`].
@@ -339,7 +340,8 @@ where
         }
     }
 
-    /// How many entries there are; accurate while nobody writes.
+    /// How many entries there are; accurate while nobody else is in the table, which may be at moving entries with a lookup
+    /// too.
     pub fn len(&self) -> usize {
         let guard = &pin();
         let root = self.root.load(guard);
@@ -347,7 +349,7 @@ where
         (root.room.copied() as isize + root.room.balance() + inserted_there).max(0) as usize
     }
 
-    /// Whether there are no entries; accurate while nobody writes.
+    /// Whether there are no entries; as accurate as [`IdTable::len`].
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

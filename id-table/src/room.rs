@@ -36,6 +36,20 @@ struct Stripe {
     dead: AtomicUsize,
 }
 
+impl Stripe {
+    #[inline]
+    fn take(&self) -> bool {
+        let mut left = self.left.load(Ordering::Relaxed);
+        while left > 0 {
+            match self.left.compare_exchange_weak(left, left - 1, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return true,
+                Err(now) => left = now,
+            }
+        }
+        false
+    }
+}
+
 impl Room {
     pub(super) fn new(slots: usize, inherited_max: usize) -> Self {
         let stripes = if slots < STRIPED_SLOTS { 1 } else { STRIPES };
@@ -58,14 +72,7 @@ impl Room {
     #[inline]
     pub(super) fn reserve(&self) -> bool {
         let stripe = self.stripe();
-        let mut left = stripe.left.load(Ordering::Relaxed);
-        while left > 0 {
-            match stripe.left.compare_exchange_weak(left, left - 1, Ordering::Relaxed, Ordering::Relaxed) {
-                Ok(_) => return true,
-                Err(now) => left = now,
-            }
-        }
-        self.refill(stripe)
+        stripe.take() || self.refill(stripe)
     }
 
     #[cold]
@@ -77,7 +84,8 @@ impl Room {
             }
             let room = self.limit.saturating_sub(self.inherited() + reserved);
             if room == 0 {
-                return false;
+                // What other stripes have been handed and not used is room too.
+                return self.stripes.iter().any(|stripe| stripe.0.take());
             }
             let batch = room.min(self.batch as usize);
             let raised = reserved + batch;

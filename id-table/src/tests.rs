@@ -306,6 +306,19 @@ fn a_table_with_capacity_does_not_grow() {
     assert!(table.root.load(&guard).successor(&guard).is_none());
 }
 
+#[test]
+fn a_table_with_capacity_does_not_grow_for_several_threads() {
+    const COUNT: u64 = 300_000;
+    let table = IdTable::with_capacity(COUNT as usize);
+    let slots = table.root.load(&pin()).len();
+    // Threads that have been handed more room than they use.
+    threads(8, |thread| assert!(insert(&table, key(thread), thread, &pin())));
+    (8..COUNT).for_each(|number| assert!(insert(&table, key(number), number, &pin())));
+    let guard = pin();
+    assert_eq!((table.len() as u64, table.root.load(&guard).len()), (COUNT, slots));
+    assert!(table.root.load(&guard).successor(&guard).is_none());
+}
+
 /// Waits until the memory of a table has come down, for other tests hold guards.
 fn assert_comes_down(table: &IdTable<Key, u64>, bytes: usize) {
     let begin = Instant::now();
