@@ -311,11 +311,11 @@ impl Journal {
         }
     }
 
-    /// Lets a busy store share its syncs among more: the writers that the last one answered come back soon. One that is
-    /// alone, or has most of them already, is not kept waiting.
+    /// Lets a busy store share its syncs among more: the writers that the last one answered come back soon. Half of all is
+    /// waited for, so that the other half is at work while this one syncs; who is alone is not kept waiting.
     fn wait_for_company(&mut self) {
         let wait = (2 * self.last_sync.took).min(COMPANY_WAIT_MAX);
-        let expected = (self.last_sync.answered + self.group.len()) * 3 / 4;
+        let expected = (self.last_sync.answered + self.group.len()) / 2;
         for _ in 0..COMPANY_LOOKS {
             let is_urgent = self.stopping || !self.barriers.is_empty() || !self.group.iter().any(Item::is_waited_for);
             let is_full = self.group_bytes >= GROUP_BYTES_MAX;

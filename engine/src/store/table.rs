@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Bytes that an entry takes beside its object's: entry, slot, ring and allocator.
-const ENTRY_OVERHEAD_BYTES: u64 = 200;
+const ENTRY_OVERHEAD_BYTES: u64 = 216;
 const RINGS: usize = 16;
 /// Entries that one flush of a guard frees, at least.
 const FREED_AT_ONCE: usize = 128;

@@ -193,6 +193,16 @@ mod tests {
     }
 
     #[test]
+    fn lines_do_not_wait_for_more_than_a_moment() {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let (sink, _guard) = LogSink::start(Sent(sender), no_loss).unwrap();
+        for line in ["one\n", "another\n"] {
+            sink.make_writer().write_all(line.as_bytes()).unwrap();
+            assert_eq!(receiver.recv_timeout(Duration::from_secs(60)).unwrap(), line.as_bytes());
+        }
+    }
+
+    #[test]
     fn a_closed_output_does_not_block_the_server() {
         let (sender, receiver) = std::sync::mpsc::channel();
         drop(receiver);
