@@ -48,9 +48,6 @@ const QUEUE_MAX: usize = if cfg!(shuttle) { 2 } else { 16 << 10 };
 /// A group is closed at this many entries or bytes of objects.
 const GROUP_ENTRIES_MAX: usize = 1024;
 const GROUP_BYTES_MAX: usize = 8 << 20;
-/// How long a busy store's group waits for others at most, and how often it looks whether they have come.
-const COMPANY_WAIT_MAX: Duration = Duration::from_millis(2);
-const COMPANY_LOOKS: u32 = 4;
 /// Memory that the row of an object in a segment takes on its way to the backend.
 const ROW_BYTES: usize = 128;
 /// How often a full backend is tried when nobody writes.
@@ -233,7 +230,6 @@ pub(crate) fn run(core: Arc<Core>, queue: JournalQueue) {
         group_bytes: 0,
         barriers: Vec::new(),
         unsynced_since: None,
-        last_sync: LastSync::default(),
         stopping: false,
     };
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| journal.run()));
@@ -258,16 +254,7 @@ struct Journal {
     barriers: Vec<Promise>,
     /// Since when relaxed writes wait for a sync.
     unsynced_since: Option<Instant>,
-    last_sync: LastSync,
     stopping: bool,
-}
-
-/// The last synced group.
-#[derive(Default)]
-struct LastSync {
-    /// Writers that it answered.
-    answered: usize,
-    took: Duration,
 }
 
 impl Journal {
@@ -279,7 +266,6 @@ impl Journal {
                 Err(RecvTimeoutError::Disconnected) => self.stopping = true,
             }
             self.gather();
-            self.wait_for_company();
             self.write_group();
             self.sync_if_due();
         }
@@ -308,23 +294,6 @@ impl Journal {
                 Ok(message) => self.take(message),
                 Err(_) => break,
             }
-        }
-    }
-
-    /// Lets a busy store share its syncs among more: the writers that the last one answered come back soon. Half of all is
-    /// waited for, so that the other half is at work while this one syncs; who is alone is not kept waiting.
-    fn wait_for_company(&mut self) {
-        let wait = (2 * self.last_sync.took).min(COMPANY_WAIT_MAX);
-        let expected = (self.last_sync.answered + self.group.len()) / 2;
-        for _ in 0..COMPANY_LOOKS {
-            let is_urgent = self.stopping || !self.barriers.is_empty() || !self.group.iter().any(Item::is_waited_for);
-            let is_full = self.group_bytes >= GROUP_BYTES_MAX;
-            if is_urgent || is_full || self.group.len() >= expected.min(GROUP_ENTRIES_MAX) {
-                break;
-            }
-            // Asleep rather than woken by each that comes.
-            thread::sleep(wait / COMPANY_LOOKS);
-            self.gather();
         }
     }
 
@@ -411,10 +380,7 @@ impl Journal {
                 match sync {
                     Sync::Yes => {
                         counters.syncs.fetch_add(1, Ordering::Relaxed);
-                        let took = started.elapsed();
-                        counters.sync_nanos.fetch_add(took.as_nanos() as u64, Ordering::Relaxed);
-                        let answered = items.iter().filter(|item| item.is_waited_for()).count();
-                        self.last_sync = LastSync { answered, took };
+                        counters.sync_nanos.fetch_add(started.elapsed().as_nanos() as u64, Ordering::Relaxed);
                         self.unsynced_since = None;
                     }
                     Sync::No => {
@@ -653,14 +619,6 @@ impl Item {
         match self {
             Item::Transaction(pending) => Some(&pending.repo),
             Item::Catalog(_) => None,
-        }
-    }
-
-    /// Whether its writer is answered only after a sync.
-    fn is_waited_for(&self) -> bool {
-        match self {
-            Item::Transaction(pending) => pending.promise.is_some(),
-            Item::Catalog(_) => true,
         }
     }
 
