@@ -4,7 +4,7 @@
 //! RUSTFLAGS="--cfg loom" cargo test --release -p govc-id-table --lib loom
 //! ```
 //!
-//! Where three preemptions would take hours and two take minutes there is one; `LOOM_MAX_PREEMPTIONS` sets it for all.
+//! Two preemptions at most; four where that takes a second, one where two take long. `LOOM_MAX_PREEMPTIONS` sets it for all.
 //!
 //! Reclamation is the model in `epoch.rs`, not crossbeam's. It frees as soon as it may, and a value's cell tells loom of
 //! every use, so a value that is dropped under a reader is found, as is a use that is not ordered before the drop.
@@ -36,6 +36,7 @@ const B: Key = Key(2);
 /// In the second half of every array.
 const C: Key = Key(1 << 63);
 const D: Key = Key(3);
+const E: Key = Key(1 << 63 | 1);
 
 type Drops = Arc<std::sync::atomic::AtomicUsize>;
 
@@ -81,6 +82,8 @@ type Table = IdTable<Key, Value>;
 
 /// How often a thread is interrupted at most where it need not be. Two show what takes a thread that comes back late.
 const PREEMPTIONS: usize = 2;
+/// The same for scenes that need more and are small.
+const PREEMPTIONS_MANY: usize = 4;
 /// The same for large scenes.
 const PREEMPTIONS_FEW: usize = 1;
 
@@ -149,7 +152,7 @@ fn remove(table: &Table, key: Key) -> bool {
 #[test]
 fn a_reader_finds_a_key_while_it_moves() {
     explore(
-        PREEMPTIONS,
+        PREEMPTIONS_MANY,
         &[A],
         [|table, drops| assert!(insert(table, B, drops)), |table, _| assert!(get(table, A), "absent while it moved")],
         |table, _| assert!(get(table, A) && get(table, B)),
@@ -210,7 +213,7 @@ fn inserts_of_different_keys_through_growth() {
 #[test]
 fn a_value_is_not_dropped_under_a_reader() {
     explore(
-        PREEMPTIONS,
+        PREEMPTIONS_MANY,
         &[A],
         [
             |table, _| assert!(remove(table, A)),
@@ -230,7 +233,7 @@ fn an_entry_is_removed_once() {
             WON.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         }
     }
-    explore(PREEMPTIONS, &[A], [part, part], |table, _| {
+    explore(PREEMPTIONS_MANY, &[A], [part, part], |table, _| {
         assert_eq!(WON.swap(0, std::sync::atomic::Ordering::Relaxed), 1);
         assert!(!get(table, A));
     });
@@ -289,7 +292,7 @@ fn a_key_comes_back_while_others_move_it() {
 #[test]
 fn a_place_is_used_again_only_after_its_readers() {
     explore(
-        PREEMPTIONS,
+        PREEMPTIONS_MANY,
         &[A],
         [
             |table, drops| {
@@ -326,7 +329,7 @@ fn iteration_comes_to_a_key_once_while_it_moves() {
 #[test]
 fn a_reader_finds_a_key_while_the_table_shrinks() {
     explore(
-        PREEMPTIONS,
+        PREEMPTIONS_MANY,
         &[A, B, C],
         [
             |table, _| assert!(remove(table, A) && remove(table, B)),
@@ -356,13 +359,95 @@ fn an_insert_and_a_removal_meet_a_table_that_shrinks() {
 }
 
 #[test]
+fn a_reader_finds_a_key_that_another_moved() {
+    // Four slots, so two blocks: whichever thread moves the last, sees what the other has moved.
+    fn part(table: &Table, key: Key, drops: &Drops) {
+        assert!(insert(table, key, drops));
+        assert!([A, B, C].iter().all(|key| get(table, *key)), "absent after it was moved");
+    }
+    explore(
+        PREEMPTIONS_FEW,
+        &[A, B, C],
+        [|table, drops| part(table, D, drops), |table, drops| part(table, E, drops)],
+        |table, _| assert!([A, B, C, D, E].iter().all(|key| get(table, *key))),
+    );
+}
+
+#[test]
+fn who_moves_the_last_block_has_seen_the_others_moved() {
+    explore_with(PREEMPTIONS, || {
+        let drops = Drops::default();
+        let table = Arc::new(Table::with_slots(2));
+        // Eight slots that are to be moved, of which the entries are in two blocks.
+        [A, B, C, D].iter().for_each(|key| assert!(insert(&table, *key, &drops)));
+        assert!(remove(&table, A) && remove(&table, B));
+        let other = thread::spawn({
+            let (table, drops) = (table.clone(), drops.clone());
+            move || {
+                (0..2).for_each(|_| assert!(!insert(&table, C, &drops)));
+                assert!(get(&table, D), "absent after it was moved");
+            }
+        });
+        (0..2).for_each(|_| assert!(!insert(&table, D, &drops)));
+        other.join().expect("a thread panicked");
+        assert_eq!(table.len(), 2);
+        drop(table);
+        assert_eq!(Arc::strong_count(&drops), 1, "every value is dropped");
+    });
+}
+
+#[test]
+fn an_insert_with_room_left_meets_its_key_moved() {
+    explore_with(PREEMPTIONS_MANY, || {
+        let drops = Drops::default();
+        let table = Arc::new(Table::with_slots(2));
+        // Eight slots: three copies, and one more insert that leaves a reservation.
+        [A, B, C, D].iter().for_each(|key| assert!(insert(&table, *key, &drops)));
+        assert!(remove(&table, A));
+        let other = thread::spawn({
+            let (table, drops) = (table.clone(), drops.clone());
+            move || {
+                // Makes the table shrink, then moves two blocks; after the entry of D is an empty slot.
+                assert!(remove(&table, B));
+                (0..2).for_each(|_| assert!(!insert(&table, D, &drops), "a key twice"));
+            }
+        });
+        assert!(!insert(&table, D, &drops), "a key twice");
+        other.join().expect("a thread panicked");
+        assert_eq!(table.iter(&pin()).count(), 2);
+        assert_eq!(table.len(), 2);
+        drop(table);
+        assert_eq!(Arc::strong_count(&drops), 1, "every value is dropped");
+    });
+}
+
+#[test]
+fn a_place_becomes_free_in_a_chunk_that_was_found_full() {
+    explore_with(PREEMPTIONS_MANY, || {
+        let drops = Drops::default();
+        let arena = Arc::new(Arena::new(&Memory::default()));
+        let guard = pin();
+        let [first, second] = [A, B].map(|key| arena.add(Value::new(key, &drops), &guard));
+        let other = thread::spawn({
+            let (arena, drops) = (arena.clone(), drops.clone());
+            move || drop(arena.add(Value::new(C, &drops), &pin()))
+        });
+        drop(first);
+        other.join().expect("a thread panicked");
+        arena.check(&guard);
+        drop(second);
+        assert_eq!(Arc::strong_count(&drops), 1, "every value is dropped");
+    });
+}
+
+#[test]
 fn a_chunk_is_freed_while_others_take_from_it() {
     fn add<'g>(arena: &'g Arena<Value>, key: Key, drops: &Drops, guard: &'g Guard) -> Fresh<'g, Value> {
         let fresh = arena.add(Value::new(key, drops), guard);
         arena.get(Present::of(Word::live(0, fresh.handle()))).check(key);
         fresh
     }
-    explore_with(PREEMPTIONS, || {
+    explore_with(PREEMPTIONS_MANY, || {
         let memory = Memory::default();
         let drops = Drops::default();
         let arena = Arc::new(Arena::new(&memory));

@@ -10,8 +10,8 @@ use super::sync::{AtomicBool, AtomicU32, AtomicUsize, Ordering, Padded, STRIPES,
 
 /// Marks in [`Room::reserved`] that no more is given out.
 const CLOSED: usize = 1 << (usize::BITS - 1);
-/// Smaller arrays have one stripe.
-const STRIPED_SLOTS: usize = 4096;
+/// Smaller arrays have one stripe. Under loom arrays of eight slots hand out two reservations at once.
+const STRIPED_SLOTS: usize = if cfg!(loom) { 4 } else { 4096 };
 
 pub(super) struct Room {
     /// Reservations and inherited entries together stay within this.
