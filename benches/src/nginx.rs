@@ -2,15 +2,17 @@
 //! system's configuration is neither read nor changed.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::error::{Context, Error, Result};
 use crate::process;
 use crate::subject::free_address;
 
+const START_MAX: Duration = Duration::from_secs(20);
 const STOP_MAX: Duration = Duration::from_secs(10);
 
 /// A running nginx. Dropping it ends it.
@@ -21,8 +23,8 @@ pub(crate) struct Nginx {
 }
 
 impl Nginx {
-    /// Starts it over `folder`, which must outlive it, with one server of these `http` and `server` settings. It may not
-    /// listen yet.
+    /// Starts it over `folder`, which must outlive it, with one server of these `http` and `server` settings, and waits
+    /// until it listens.
     pub(crate) fn start(folder: &Path, http: &str, server: &str) -> Result<Nginx> {
         let program = find_program("nginx")?;
         let address = free_address()?;
@@ -35,7 +37,9 @@ impl Nginx {
         command.arg("-p").arg(folder).arg("-e").arg(folder.join("error.log")).arg("-c").arg(&config);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(output);
         let child = command.spawn().context(|| "cannot start nginx".into())?;
-        Ok(Nginx { child, address, log })
+        let mut nginx = Nginx { child, address, log };
+        nginx.await_ready()?;
+        Ok(nginx)
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -46,8 +50,20 @@ impl Nginx {
         self.child.id()
     }
 
+    fn await_ready(&mut self) -> Result<()> {
+        let start = Instant::now();
+        while TcpStream::connect(self.address).is_err() {
+            self.check_runs()?;
+            if start.elapsed() > START_MAX {
+                return Err(Error::new("nginx did not listen in time"));
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
     /// An error with its last words if it has ended.
-    pub(crate) fn check_runs(&mut self) -> Result<()> {
+    fn check_runs(&mut self) -> Result<()> {
         match self.child.try_wait().context(|| "cannot watch nginx".into())? {
             None => Ok(()),
             Some(status) => {

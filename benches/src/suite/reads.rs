@@ -5,10 +5,9 @@
 //! steady rate, first alone and then while a writer commits to the same repository without a pause.
 
 use std::fs;
-use std::net::TcpStream;
 use std::process::Command;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -30,7 +29,6 @@ const FILE_BYTES: usize = 1024;
 const HOT_CONNECTIONS: u32 = 64;
 const STEADY_CONNECTIONS: u32 = 16;
 const STEADY_RATE: u32 = 2000;
-const START_MAX: Duration = Duration::from_secs(20);
 
 pub(crate) fn run(bench: &Bench) -> Result<Vec<Row>> {
     let mut random = Random::new(1);
@@ -147,15 +145,7 @@ impl StaticFiles {
             "  access_log \"{}\";\n  sendfile on;\n  open_file_cache max=100;\n  keepalive_requests 1000000000;\n",
             crate::nginx::quotable(&log)?
         );
-        let mut nginx = Nginx::start(folder.path(), &http, &format!("    root \"{root}\";\n"))?;
-        let start = Instant::now();
-        while TcpStream::connect(nginx.address()).is_err() {
-            nginx.check_runs()?;
-            if start.elapsed() > START_MAX {
-                return Err(Error::new("nginx did not listen in time"));
-            }
-            thread::sleep(Duration::from_millis(20));
-        }
+        let nginx = Nginx::start(folder.path(), &http, &format!("    root \"{root}\";\n"))?;
         Ok(StaticFiles { nginx, _folder: folder })
     }
 }

@@ -71,6 +71,8 @@ struct Rows {
     /// The number of the first row.
     first: u64,
     rows: VecDeque<Bytes>,
+    /// Memory that the rows take.
+    bytes: u64,
     /// Versions that came before their predecessors, with their rows.
     early: BTreeMap<u64, (Publication, Arc<Version>, Bytes)>,
     /// Whether the repository has been deleted: what a writer still brings is not kept.
@@ -140,27 +142,35 @@ impl Core {
         if rows.rows.is_empty() {
             rows.first = number;
         }
+        rows.bytes += held_bytes(&row);
         rows.rows.push_back(row);
     }
 
     fn drop_oldest(&self, repo: &RepoState, rows: &mut Rows) -> Option<()> {
         let dropped = rows.rows.pop_front()?;
         rows.first += 1;
+        rows.bytes -= held_bytes(&dropped);
         self.free_blocks(&repo.pool, held_bytes(&dropped));
         Some(())
     }
 
-    /// Makes room for so much more of a memory repository: where the budget has none, its oldest versions go.
+    /// Makes room for so much more of a memory repository: where the budget has none, its oldest versions go, as many as
+    /// it takes.
     ///
     /// # Errors
-    /// [`ErrorKind::OutOfBudget`] if they were not enough.
+    /// [`ErrorKind::OutOfBudget`] if all of them were not enough; none has gone then.
     pub(crate) fn make_memory_room(&self, repo: &RepoState, bytes: u64) -> Result<()> {
-        let Some(history) = repo.memory_history.as_ref().filter(|_| bytes > 0) else { return Ok(()) };
-        while let Err(error) = self.check_memory(&repo.pool, bytes) {
-            let mut rows = history.0.lock();
-            if rows.rows.len() < 2 {
-                return Err(error);
-            }
+        let Some(history) = &repo.memory_history else { return Ok(()) };
+        if self.memory_shortage(bytes) == 0 {
+            return Ok(());
+        }
+        let mut rows = history.0.lock();
+        // The newest row stays.
+        let newest_bytes = rows.rows.back().map_or(0, held_bytes);
+        if rows.bytes - newest_bytes < self.memory_shortage(bytes) {
+            return Err(self.over_memory_limit(bytes));
+        }
+        while self.memory_shortage(bytes) > 0 && rows.rows.len() > 1 {
             self.drop_oldest(repo, &mut rows);
         }
         Ok(())
@@ -243,12 +253,12 @@ impl Core {
     /// Forgets the versions of a memory repository that has been deleted.
     pub(crate) fn free_memory_history(&self, repo: &RepoState) {
         let Some(history) = &repo.memory_history else { return };
-        let rows = {
+        let (_dropped_unlocked, bytes) = {
             let mut rows = history.0.lock();
             rows.ended = true;
-            std::mem::take(&mut rows.rows)
+            (std::mem::take(&mut rows.rows), std::mem::take(&mut rows.bytes))
         };
-        self.free_blocks(&repo.pool, rows.iter().map(held_bytes).sum());
+        self.free_blocks(&repo.pool, bytes);
     }
 
     /// Version `number` as it was, without realities, made from a later one by undoing what its successors changed, and

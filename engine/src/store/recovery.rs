@@ -57,7 +57,7 @@ pub(crate) fn open(backend: Arc<dyn Backend>, options: StoreOptions) -> Result<(
     let next_repo = next_repo(&*core.backend, repos.ids_seen)?;
     core.catalog.next_repo.store(next_repo, Ordering::Relaxed);
     for state in repos.by_id.into_values() {
-        core.count_references(&state, &state.published.load());
+        core.count_references(&state);
         core.catalog.insert(state);
     }
     Ok((core, queue))

@@ -36,20 +36,28 @@ impl Core {
     /// Makes a version visible to readers, unless a later one is, and counts its references.
     pub(crate) fn publish(&self, repo: &RepoState, version: &Arc<Version>) {
         repo.publish(version);
-        self.count_references(repo, version);
+        self.count_references(repo);
     }
 
-    /// Counts the references of a repository as a version has them.
-    pub(crate) fn count_references(&self, repo: &RepoState, version: &Version) {
+    /// Counts the references of a repository as readers see them now.
+    pub(crate) fn count_references(&self, repo: &RepoState) {
         let ReferenceBytes { shared, counted } = &repo.reference_bytes;
-        let now = version.refs.resident_bytes().saturating_sub(shared.load(Ordering::Relaxed));
+        let visible = || repo.published.load().refs.resident_bytes().saturating_sub(shared.load(Ordering::Relaxed));
         let mut before = counted.load(Ordering::Relaxed);
-        while before != now && before != FORGOTTEN {
+        loop {
+            // Anew each time: who was overtaken must not count what is no longer there.
+            let now = visible();
+            if before == now || before == FORGOTTEN {
+                return;
+            }
             // Taken before it is counted: what a deletion gives back has been taken.
             let more = now.saturating_sub(before);
             self.take_references(&repo.pool, more);
             match counted.compare_exchange_weak(before, now, Ordering::Relaxed, Ordering::Relaxed) {
-                Ok(_) => return self.free_references(&repo.pool, before.saturating_sub(now)),
+                Ok(_) => {
+                    self.free_references(&repo.pool, before.saturating_sub(now));
+                    before = now;
+                }
                 Err(found) => {
                     self.free_references(&repo.pool, more);
                     before = found;
@@ -88,14 +96,16 @@ impl Core {
         self.options.memory_budget_bytes / 2
     }
 
-    /// Whether a memory repository may take so much more.
-    ///
-    /// # Errors
-    /// As [`Core::hold_memory`].
-    pub(crate) fn check_memory(&self, pool: &Pool, bytes: u64) -> Result<()> {
+    /// How many bytes memory repositories must give up before one of them may take so much more.
+    pub(crate) fn memory_shortage(&self, bytes: u64) -> u64 {
+        self.memory_held_bytes.load(Ordering::Relaxed).saturating_add(bytes).saturating_sub(self.memory_limit())
+    }
+
+    /// Says that memory repositories may not take so much more.
+    pub(crate) fn over_memory_limit(&self, bytes: u64) -> Error {
         let limit = self.memory_limit();
-        let fits = self.memory_held_bytes.load(Ordering::Relaxed).checked_add(bytes).is_some_and(|held| held <= limit);
-        if fits || pool.memory.is_none() { Ok(()) } else { Err(over_limit(limit, bytes)) }
+        let message = format!("memory repositories may hold {limit} bytes in all; {bytes} more do not fit");
+        Error::new(ErrorKind::OutOfBudget, message)
     }
 
     /// Reserves memory for a memory repository.
@@ -107,7 +117,7 @@ impl Core {
         let limit = self.memory_limit();
         let grow = |held: u64| held.checked_add(bytes).filter(|held| *held <= limit);
         if self.memory_held_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grow).is_err() {
-            return Err(over_limit(limit, bytes));
+            return Err(self.over_memory_limit(bytes));
         }
         memory.held_bytes.fetch_add(bytes, Ordering::Relaxed);
         Ok(())
@@ -144,9 +154,4 @@ impl Core {
             self.table.unreserve(held.min(bytes));
         }
     }
-}
-
-fn over_limit(limit: u64, bytes: u64) -> Error {
-    let message = format!("memory repositories may hold {limit} bytes in all; {bytes} more do not fit");
-    Error::new(ErrorKind::OutOfBudget, message)
 }

@@ -253,10 +253,16 @@ impl ObjectTable {
             return;
         }
         let mut steps = 2 * self.entries.len() + RINGS;
-        while self.is_over_limit() && steps > 0 {
+        // Where all that is left is claimed or counted elsewhere, one round of empty rings shows it.
+        let mut empty = 0;
+        while self.is_over_limit() && steps > 0 && empty < RINGS {
             steps -= 1;
             let ring = &self.rings[self.hand.fetch_add(1, Ordering::Relaxed) % RINGS];
-            let Some(key) = ring.lock().pop_front() else { continue };
+            let Some(key) = ring.lock().pop_front() else {
+                empty += 1;
+                continue;
+            };
+            empty = 0;
             // One guard a step, so that what is taken out is freed on the way.
             let guard = pin();
             let Some(entry) = self.entries.get(&key, &guard) else { continue };

@@ -379,7 +379,9 @@ impl Prepared {
             // Who is faster than the disk waits for it.
             is_acknowledged = core.journal.waiting_bytes() < core.options.settle_bytes as u64;
         }
-        core.make_memory_room(state, transaction.new_bytes())?;
+        if durability == Durability::Memory {
+            core.make_memory_room(state, transaction.new_bytes())?;
+        }
         let carried = Carried::claim(core, &state.pool, std::mem::take(&mut transaction.fresh))?;
         state.pool.enter_flight(&transaction.staged);
         let (version, changes) = match transaction.swap_tip(is_acknowledged && durability == Durability::Relaxed) {

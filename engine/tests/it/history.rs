@@ -11,11 +11,13 @@ use std::{
 
 use govc_backends::{FaultBackend, Survivors};
 use govc_engine::{
-    At, Cause, Durability, ErrorKind, Expected, Family, Oid, Publication, RefName, Repo, Retention, Seq, Snapshot,
-    Store, StoreOptions,
+    At, Cause, Durability, ErrorKind, Expected, Family, Kind, Oid, Publication, RefName, Repo, Retention, Seq,
+    Snapshot, Store, StoreOptions,
 };
 
-use crate::helper::{branch, crash, create, disk, edit, entries, kind, options, publish, repo_name, set, set_durably};
+use crate::helper::{
+    branch, crash, create, disk, edit, entries, kind, noise, options, publish, repo_name, set, set_durably,
+};
 
 type Refs = BTreeMap<RefName, Oid>;
 
@@ -326,4 +328,29 @@ fn the_history_of_a_memory_repository_makes_room() {
     assert!(store.stats().memory_repositories_bytes <= 8 << 20);
     store.delete(&repo_name("a")).unwrap();
     assert_eq!(store.stats().memory_repositories_bytes, 0);
+}
+
+/// What can never fit takes nothing with it.
+#[test]
+fn a_write_that_cannot_fit_leaves_the_history_of_a_memory_repository_alone() {
+    const MIB: usize = 1 << 20;
+    let store = Store::open(disk(), StoreOptions { memory_budget_bytes: 16 * MIB as u64, ..options() }).unwrap();
+    let repo = create(&store, "a", Durability::Memory);
+    for at in 0..100 {
+        set_durably(&repo, &branch("main"), &format!("version {at}")).unwrap();
+    }
+    let put = |seed: u64, len: usize| {
+        let mut transaction = repo.begin("tester", Cause::Api);
+        transaction.put(Kind::Blob, noise(seed, len).into()).unwrap();
+        publish(transaction).map(drop)
+    };
+    for seed in 0..5 {
+        put(seed, 3 * MIB / 2).unwrap();
+    }
+    let held = store.stats().memory_repositories_bytes;
+    assert_eq!(kind(put(5, 3 * MIB / 2)), ErrorKind::OutOfBudget);
+    assert_eq!(store.stats().memory_repositories_bytes, held);
+    for version in 1..=106 {
+        assert!(repo.at(At::Version(version), None).is_ok(), "version {version}");
+    }
 }
