@@ -5,12 +5,17 @@
 //! [`FaultBackend::crash`] can hand out exactly what some disk could hold afterwards: all that was synced, and
 //! the first few of the later writes, each whole.
 //!
+//! It can also be slow, and it can tear a write: fail it after the first few of its operations, as a store without atomic
+//! batches would. That breaks the contract, on purpose: what stands on it must notice, not trust.
+//!
 //! A failed sync freezes the durable moment for good, also if later syncs succeed: that is how file systems
 //! behave (the failed pages count as written), and it exposes an engine that tries again and believes the answer.
 //!
 //! Lock order: `state`, then the inner backend's own lock.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::thread;
+use std::time::Duration;
 
 use bytes::Bytes;
 use govc_engine::backend::{
@@ -24,8 +29,11 @@ use crate::memory::MemoryBackend;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FaultPlan {
     writes: BTreeSet<u64>,
+    tears: BTreeSet<u64>,
     syncs: BTreeSet<u64>,
     chance: Option<Chance>,
+    tear_chance: Option<Chance>,
+    delay: Option<(Chance, Duration)>,
 }
 
 /// Failures drawn by a seed: the same seed fails the same ordinals.
@@ -61,16 +69,52 @@ impl FaultPlan {
         self
     }
 
+    /// The same plan, in which the `nth` write is torn: some of its operations are there, the rest are not, and it fails.
+    #[must_use]
+    pub fn tear_write(mut self, nth: u64) -> Self {
+        self.tears.insert(nth);
+        self
+    }
+
+    /// The same plan, in which each write is torn with a chance of `per_1000` in 1000, drawn by `seed`.
+    #[must_use]
+    pub fn tear_seeded(mut self, seed: u64, per_1000: u32) -> Self {
+        self.tear_chance = Some(Chance { seed, per_1000 });
+        self
+    }
+
+    /// The same plan, in which each write and each sync takes so much longer with a chance of `per_1000` in 1000, drawn by
+    /// `seed`. Those behind it wait, as they would for a slow disk.
+    #[must_use]
+    pub fn delay_seeded(mut self, seed: u64, per_1000: u32, delay: Duration) -> Self {
+        self.delay = Some((Chance { seed, per_1000 }, delay));
+        self
+    }
+
     fn fails_write(&self, nth: u64) -> bool {
-        self.writes.contains(&nth) || self.drawn(nth.wrapping_mul(2))
+        self.writes.contains(&nth) || Chance::draws(self.chance, nth.wrapping_mul(2))
     }
 
     fn fails_sync(&self, nth: u64) -> bool {
-        self.syncs.contains(&nth) || self.drawn(nth.wrapping_mul(2).wrapping_add(1))
+        self.syncs.contains(&nth) || Chance::draws(self.chance, nth.wrapping_mul(2).wrapping_add(1))
     }
 
-    fn drawn(&self, ordinal: u64) -> bool {
-        self.chance.is_some_and(|chance| mix(chance.seed ^ mix(ordinal)) % 1000 < u64::from(chance.per_1000))
+    fn tears_write(&self, nth: u64) -> bool {
+        self.tears.contains(&nth) || Chance::draws(self.tear_chance, nth)
+    }
+
+    fn wait(&self, ordinal: u64) {
+        if let Some((chance, delay)) = self.delay
+            && Chance::draws(Some(chance), ordinal)
+        {
+            thread::sleep(delay);
+        }
+    }
+}
+
+impl Chance {
+    fn draws(chance: Option<Self>, ordinal: u64) -> bool {
+        chance.is_some_and(|chance| mix(chance.seed ^ mix(ordinal)) % 1000 < u64::from(chance.per_1000))
     }
 }
 
@@ -98,7 +142,8 @@ struct State {
     /// Writes that reached the disk or were failed there; those refused as `Full` do not count.
     writes: u64,
     syncs: u64,
-    full: bool,
+    /// With what every write is refused.
+    refusal: Option<BackendError>,
     /// What the last successful sync made durable.
     durable: MemoryBackend,
     /// The content after each write since, oldest first.
@@ -127,7 +172,7 @@ impl FaultBackend {
             plan,
             writes: 0,
             syncs: 0,
-            full: false,
+            refusal: None,
             durable,
             unsynced: VecDeque::new(),
             frozen: false,
@@ -138,7 +183,14 @@ impl FaultBackend {
 
     /// While `full`, every write answers [`BackendErrorKind::Full`]. Reads and syncs go on.
     pub fn set_full(&self, full: bool) {
-        self.state.lock().full = full;
+        let refusal = || BackendError::new(BackendErrorKind::Full, "the disk is full, by the test's wish");
+        self.state.lock().refusal = full.then(refusal);
+    }
+
+    /// While `away`, every write and sync answers [`BackendErrorKind::Unavailable`]. Reads go on.
+    pub fn set_away(&self, away: bool) {
+        let refusal = || BackendError::new(BackendErrorKind::Unavailable, "the storage is away, by the test's wish");
+        self.state.lock().refusal = away.then(refusal);
     }
 
     /// Lets the next write fail.
@@ -197,6 +249,7 @@ impl State {
     /// Syncs; on success what is visible is durable, unless a sync failed before.
     fn sync(&mut self) -> BackendResult<()> {
         self.syncs += 1;
+        self.plan.wait(self.syncs.wrapping_mul(2).wrapping_add(1));
         if self.plan.fails_sync(self.syncs) {
             self.frozen = true;
             return Err(planned(&format!("sync {}", self.syncs)));
@@ -229,18 +282,27 @@ impl Backend for FaultBackend {
         if state.closed {
             return Err(closed());
         }
-        if state.full {
-            return Err(BackendError::new(BackendErrorKind::Full, "the disk is full, by the test's wish"));
+        if let Some(refusal) = &state.refusal {
+            return Err(refusal.clone());
         }
         let nth = state.writes + 1;
+        state.plan.wait(nth.wrapping_mul(2));
         if state.plan.fails_write(nth) {
             state.writes = nth;
             return Err(planned(&format!("write {nth}")));
+        }
+        let torn = state.plan.tears_write(nth);
+        let mut batch = batch;
+        if torn {
+            batch.ops.truncate((mix(nth) % (batch.ops.len() as u64 + 1)) as usize);
         }
         self.visible.write(batch, Sync::No)?;
         state.writes = nth;
         let written = self.visible.fork()?;
         state.unsynced.push_back(written);
+        if torn {
+            return Err(planned(&format!("write {nth} was torn and")));
+        }
         match sync {
             Sync::Yes => state.sync(),
             Sync::No => Ok(()),
@@ -251,6 +313,9 @@ impl Backend for FaultBackend {
         let mut state = self.state.lock();
         if state.closed {
             return Err(closed());
+        }
+        if let Some(refusal) = state.refusal.as_ref().filter(|refusal| refusal.kind == BackendErrorKind::Unavailable) {
+            return Err(refusal.clone());
         }
         state.sync()
     }

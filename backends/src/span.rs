@@ -39,6 +39,12 @@ impl Span {
         Self::new(from, to)
     }
 
+    /// An ascending scan of these keys.
+    pub(crate) fn into_scan(self) -> Scan {
+        let to = self.to.map_or(Bound::Unbounded, Bound::Excluded);
+        Scan { from: Bound::Included(self.from), to, reverse: false }
+    }
+
     /// What is left after an ascending visit of the keys up to `key`.
     pub(crate) fn after(self, key: &[u8]) -> Option<Self> {
         Self::new(successor(key.to_vec()), self.to)

@@ -24,6 +24,8 @@ pub enum ErrorKind {
     LimitExceeded,
     /// The storage is full; nothing was stored, reads go on.
     StorageFull,
+    /// The storage cannot be reached for now; nothing was stored, what is in memory can be read.
+    Unavailable,
     /// The memory budget cannot hold the data of memory repositories.
     OutOfBudget,
     /// Stored or received bytes are not what they must be.
@@ -64,6 +66,11 @@ impl Error {
     /// An error of `kind` with a message: lower case, naming the object, no full stop.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into(), source: None }
+    }
+
+    /// Whether the storage took nothing of a write, and may take a later one.
+    pub(crate) fn is_passing(&self) -> bool {
+        matches!(self.kind, ErrorKind::StorageFull | ErrorKind::Unavailable)
     }
 
     /// [`ErrorKind::Invalid`] with a message.

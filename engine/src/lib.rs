@@ -129,6 +129,7 @@ pub mod backend;
 pub mod block;
 mod error;
 pub mod object;
+mod progress;
 pub mod refs;
 pub mod repo;
 pub mod store;
@@ -138,6 +139,7 @@ pub use backend::{Backend, BackendError, BackendErrorKind, BackendResult, Batch,
 pub use error::{Error, ErrorKind, RefConflict, Result};
 pub use object::{Commit, EntryMode, Kind, Oid, OidPrefix, Signature, Tag, TreeEntry, hash_object, tree_entries};
 pub use object::{ObjectHasher, PackHasher};
+pub use progress::{Progress, Silent};
 pub use refs::{Expected, Origin, Reality, RefChange, RefEdit, RefName};
 pub use repo::*;
 pub use store::*;

@@ -32,18 +32,22 @@ use parking_lot::RwLock;
 pub use options::RocksOptions;
 
 use crate::memory::precondition_failed;
+use crate::room::Room;
 use crate::span::Span;
 
 /// RocksDB keeps the lengths of keys and values in 32 bits, and its batch drops a longer one without an error
 /// that its C interface would show. So the whole batch stays below.
 const BATCH_BYTES_MAX: usize = u32::MAX as usize;
 
+/// How often a store that another process writes is tried to be opened.
+const READ_ATTEMPTS: u32 = 5;
+
 /// A [`Backend`] in a folder of RocksDB files. The folder stays locked until the value is dropped, also after
 /// [`Backend::close`], because scans may still borrow from it.
 pub struct RocksBackend {
     db: DB,
     folder: PathBuf,
-    reserve_bytes: u64,
+    room: Room,
     /// Counts the bytes of writes not yet sorted into files.
     buffers: WriteBufferManager,
     /// Held shared by batches without preconditions, alone by batches with; guards no data of its own.
@@ -53,6 +57,8 @@ pub struct RocksBackend {
     /// Set once by `close` (release), read by every call (acquire). A call that runs beside `close` may still
     /// succeed; a write may not, because `close` holds `gate`.
     closed: AtomicBool,
+    /// Whether it shows one moment and is never written.
+    is_read_only: bool,
 }
 
 impl RocksBackend {
@@ -69,18 +75,52 @@ impl RocksBackend {
         let families = Family::ALL.map(|family| ColumnFamilyDescriptor::new(family.name(), options.family(&cache)));
         let db = DB::open_cf_descriptors(&options.database(&buffers), &folder, families)
             .map_err(|error| failure::of_open(&folder, &error))?;
-        let backend = Self {
+        let room = Room::of(folder.clone(), options.reserve_bytes)?;
+        Ok(Self {
             db,
             folder,
-            reserve_bytes: options.reserve_bytes,
+            room,
             buffers,
             gate: RwLock::new(()),
             failed: OnceLock::new(),
             closed: AtomicBool::new(false),
+            is_read_only: false,
+        })
+    }
+
+    /// Opens the store in `folder` as it is now, also while another process has it open and writes it: later writes of
+    /// that process are not seen, and every write here fails. Changes nothing in the folder.
+    ///
+    /// # Errors
+    /// As [`RocksBackend::open`], but never [`BackendErrorKind::Locked`].
+    pub fn open_to_read(folder: impl AsRef<Path>) -> BackendResult<Self> {
+        let folder = folder.as_ref().to_path_buf();
+        // RocksDB would make the folder.
+        if !folder.join("CURRENT").exists() {
+            let message = format!("there is no store in {}", folder.display());
+            return Err(BackendError::new(BackendErrorKind::Failed, message));
+        }
+        let options = RocksOptions::default();
+        let cache = Cache::new_lru_cache(options.block_cache_bytes);
+        let buffers = WriteBufferManager::new_write_buffer_manager(0, false);
+        let database = options.database_to_read();
+        let open = || {
+            let families = Family::ALL.map(|family| ColumnFamilyDescriptor::new(family.name(), options.family(&cache)));
+            DB::open_cf_descriptors_read_only(&database, &folder, families, false)
         };
-        // A file system that cannot tell its free space is refused now, rather than at the first write.
-        backend.free_bytes()?;
-        Ok(backend)
+        // Who writes may replace files between a look at their list and the opening of the last one.
+        let mut attempts = 1;
+        let db = loop {
+            match open() {
+                Ok(db) => break db,
+                Err(error) if attempts == READ_ATTEMPTS => return Err(failure::of_open(&folder, &error)),
+                Err(_) => attempts += 1,
+            }
+        };
+        let (gate, failed) = (RwLock::new(()), OnceLock::new());
+        let closed = AtomicBool::new(false);
+        let room = Room::of(folder.clone(), 0)?;
+        Ok(Self { db, folder, room, buffers, gate, failed, closed, is_read_only: true })
     }
 
     fn family(&self, family: Family) -> BackendResult<&ColumnFamily> {
@@ -100,34 +140,20 @@ impl RocksBackend {
 
     fn check_writable(&self) -> BackendResult<()> {
         self.check_open()?;
+        if self.is_read_only {
+            let message = format!("the store in {} was opened only to be read", self.folder.display());
+            return Err(BackendError::new(BackendErrorKind::Failed, message));
+        }
         self.failed.get().map_or(Ok(()), |first| {
             let message = format!("the store takes no writes since one failed: {first}");
             Err(BackendError::new(BackendErrorKind::Failed, message))
         })
     }
 
-    /// Checks that a batch of this size, and all that waits in write buffers, fits above a reserve.
-    fn check_room(&self, batch_bytes: usize, reserve_bytes: u64) -> BackendResult<()> {
-        let free = self.free_bytes()?;
+    /// Checks that a batch of this size, and all that waits in write buffers, fits.
+    fn check_room(&self, batch_bytes: usize, uses_reserve: bool) -> BackendResult<()> {
         let waiting = self.buffers.get_usage() as u64;
-        let needed = reserve_bytes.saturating_add(waiting).saturating_add(batch_bytes as u64);
-        if free < needed {
-            let message = format!(
-                "the disk of {} is full: {free} bytes are free, {needed} are needed to write {batch_bytes}",
-                self.folder.display()
-            );
-            return Err(BackendError::new(BackendErrorKind::Full, message));
-        }
-        Ok(())
-    }
-
-    /// Bytes that an ordinary user may still write to the folder's file system.
-    fn free_bytes(&self) -> BackendResult<u64> {
-        let status = rustix::fs::statvfs(self.folder.as_path()).map_err(|error| {
-            let message = format!("cannot tell the free space of {}: {error}", self.folder.display());
-            BackendError::new(BackendErrorKind::Failed, message)
-        })?;
-        Ok(status.f_bavail.saturating_mul(status.f_frsize))
+        self.room.check(batch_bytes, waiting.saturating_add(batch_bytes as u64), uses_reserve)
     }
 
     fn check_preconditions(&self, preconditions: &[Precondition]) -> BackendResult<()> {
@@ -164,7 +190,7 @@ impl RocksBackend {
     }
 
     /// Writes an encoded batch; the caller holds the gate.
-    fn commit(&self, encoded: WriteBatch, bytes: usize, reserve_bytes: u64, sync: Sync) -> BackendResult<()> {
+    fn commit(&self, encoded: WriteBatch, bytes: usize, uses_reserve: bool, sync: Sync) -> BackendResult<()> {
         self.check_writable()?;
         if encoded.is_empty() {
             return match sync {
@@ -172,7 +198,7 @@ impl RocksBackend {
                 Sync::No => Ok(()),
             };
         }
-        self.check_room(bytes, reserve_bytes)?;
+        self.check_room(bytes, uses_reserve)?;
         let mut options = WriteOptions::default();
         options.set_sync(sync == Sync::Yes);
         self.db.write_opt(encoded, &options).map_err(|error| self.fail(&error))
@@ -258,14 +284,13 @@ impl Backend for RocksBackend {
             return Err(BackendError::new(BackendErrorKind::Failed, message));
         }
         let encoded = self.encode(&batch.ops, bytes)?;
-        let reserve_bytes = if batch.uses_reserve { 0 } else { self.reserve_bytes };
         if batch.preconditions.is_empty() {
             let _shared = self.gate.read();
-            self.commit(encoded, bytes, reserve_bytes, sync)
+            self.commit(encoded, bytes, batch.uses_reserve, sync)
         } else {
             let _alone = self.gate.write();
             self.check_preconditions(&batch.preconditions)?;
-            self.commit(encoded, bytes, reserve_bytes, sync)
+            self.commit(encoded, bytes, batch.uses_reserve, sync)
         }
     }
 
@@ -299,9 +324,13 @@ impl Backend for RocksBackend {
         if self.closed.load(Ordering::Acquire) {
             return Ok(());
         }
+        if self.is_read_only {
+            self.closed.store(true, Ordering::Release);
+            return Ok(());
+        }
         let synced = self.sync();
         self.closed.store(true, Ordering::Release);
-        if synced.is_ok() && self.check_room(0, self.reserve_bytes).is_ok() {
+        if synced.is_ok() && self.check_room(0, false).is_ok() {
             for family in Family::ALL {
                 // Only to make the next open quick: the log, which is synced, holds everything already. So a
                 // failure here loses nothing.

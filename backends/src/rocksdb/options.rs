@@ -4,7 +4,9 @@
 //! already, most of them near 64 KiB), whole-key bloom filters and no prefix extractor (ids are looked up whole),
 //! 16 KiB blocks, recycled log files (a sync of a file whose size stays the same writes no metadata).
 
-use ::rocksdb::{BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, LogLevel, Options, WriteBufferManager};
+use ::rocksdb::{
+    BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, InfoLogger, LogLevel, Options, WriteBufferManager,
+};
 
 const BLOCK_BYTES: usize = 16 << 10;
 const BLOOM_BITS_PER_KEY: f64 = 10.0;
@@ -66,6 +68,17 @@ impl RocksOptions {
         options.set_keep_log_file_num(TEXT_LOGS);
         options.set_max_log_file_size(TEXT_LOG_BYTES);
         options.set_log_level(LogLevel::Warn);
+        options
+    }
+
+    /// The database-wide options for a look at one moment.
+    pub(super) fn database_to_read(&self) -> Options {
+        let mut options = Options::default();
+        options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+        // All files are opened at once and stay readable when who writes removes them.
+        options.set_max_open_files(-1);
+        // A text log would be a file in the folder.
+        options.set_info_logger(InfoLogger::new_callback_logger(LogLevel::Fatal, |_, _| ()));
         options
     }
 

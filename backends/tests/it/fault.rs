@@ -1,7 +1,9 @@
 //! The fault wrapper does what its script says: tests elsewhere rely on it.
 
+use std::time::{Duration, Instant};
+
 use govc_backends::{FaultBackend, FaultPlan, Survivors};
-use govc_engine::backend::{Backend, BackendErrorKind, Family, Sync};
+use govc_engine::backend::{Backend, BackendErrorKind, Batch, Family, Scan, Sync};
 
 use crate::{get, put};
 
@@ -101,4 +103,41 @@ fn a_seeded_plan_fails_the_same_writes_each_time() {
     assert_eq!(failures(7), failures(7));
     assert_ne!(failures(7), failures(8));
     assert!((5..50).contains(&failures(7).len()), "about a fifth: {:?}", failures(7));
+}
+
+#[test]
+fn a_torn_write_leaves_its_first_operations_and_fails() {
+    let left = |nth: u64| {
+        let backend = FaultBackend::new(FaultPlan::none().tear_write(nth));
+        for write in 1..=nth {
+            let mut batch = Batch::new();
+            (0..10_u8).for_each(|key| batch.put(Family::Refs, vec![key], write.to_be_bytes().to_vec()));
+            let result = backend.write(batch, Sync::Yes).map_err(|error| error.kind);
+            assert_eq!(result, if write == nth { Err(BackendErrorKind::Failed) } else { Ok(()) });
+        }
+        let disk = backend.crash(Survivors::All).expect("crash");
+        let entries = disk.scan(Family::Refs, Scan::all()).expect("scan").map(|entry| entry.expect("entry").1);
+        let own: Vec<bool> = entries.map(|value| value[..] == nth.to_be_bytes()).collect();
+        assert!(own.is_sorted_by(|a, b| a >= b), "the first operations, not others: {own:?}");
+        own.into_iter().filter(|own| *own).count()
+    };
+    let counts: Vec<usize> = (1..=20).map(left).collect();
+    assert!(counts.iter().any(|count| (1..10).contains(count)), "{counts:?}");
+    assert!(counts.iter().any(|count| *count != counts[0]), "{counts:?}");
+
+    let torn = |seed: u64| -> Vec<u64> {
+        let backend = FaultBackend::new(FaultPlan::none().tear_seeded(seed, 200));
+        (1..=100).filter(|_| write(&backend, b"a", Sync::No).is_err()).collect()
+    };
+    assert_eq!(torn(7), torn(7));
+    assert_ne!(torn(7), torn(8));
+}
+
+#[test]
+fn a_slow_disk_is_slow() {
+    let delay = Duration::from_millis(30);
+    let backend = FaultBackend::new(FaultPlan::none().delay_seeded(1, 1000, delay));
+    let begin = Instant::now();
+    assert_eq!(write(&backend, b"a", Sync::Yes), Ok(()));
+    assert!(begin.elapsed() >= 2 * delay, "a write and a sync");
 }

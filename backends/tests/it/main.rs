@@ -3,8 +3,13 @@
 
 mod broken;
 mod fault;
+#[cfg(feature = "postgres")]
+mod postgres;
 #[cfg(feature = "rocksdb")]
 mod rocks;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+mod wrappers;
 
 use std::sync::Arc;
 

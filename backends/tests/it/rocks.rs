@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use govc_backends::contract::{self, Subject};
 use govc_backends::{RocksBackend, RocksOptions};
-use govc_engine::backend::{Backend, BackendErrorKind, Scan, Sync};
+use govc_engine::backend::{Backend, BackendErrorKind, Family, Scan, Sync};
 use tempfile::TempDir;
 
 use crate::{get, put};
@@ -131,4 +131,49 @@ fn an_unclosed_store_replays_its_log() {
     }
     let usage = again.usage().expect("usage");
     assert!(usage.disk_bytes.is_some_and(|bytes| bytes > 100_000), "{usage:?}");
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).expect("a folder");
+    let mut names: Vec<_> =
+        entries.map(|entry| entry.expect("entry").file_name().into_string().expect("text")).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_moment_is_read_while_its_owner_writes_on() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let missing = folder.path().join("missing");
+    assert_eq!(RocksBackend::open_to_read(&missing).err().expect("nothing").kind, BackendErrorKind::Failed);
+    assert!(!missing.exists());
+
+    // Small buffers: files are flushed, merged and removed meanwhile.
+    let options = RocksOptions { write_buffer_bytes: 1 << 20, log_bytes_max: 1 << 20, ..RocksOptions::default() };
+    let owner = RocksBackend::open(folder.path(), options).expect("open");
+    let fill = |from: u32, to: u32| {
+        for number in from..to {
+            owner.write(put(&number.to_be_bytes(), &[7; 4000]), Sync::No).expect("write");
+        }
+    };
+    fill(0, 2000);
+    let moment = RocksBackend::open_to_read(folder.path()).expect("open to read");
+    fill(2000, 6000);
+    owner.write(put(&0_u32.to_be_bytes(), b"changed"), Sync::Yes).expect("write");
+    let found: Vec<_> = moment.scan(Family::Refs, Scan::all()).expect("scan").map(|row| row.expect("entry")).collect();
+    assert_eq!(found.len(), 2000);
+    assert!(found.iter().all(|(_, value)| value[..] == [7; 4000]));
+    let error = moment.write(put(b"x", b"y"), Sync::No).expect_err("only to be read");
+    assert!(error.kind == BackendErrorKind::Failed && error.message.contains("opened only to be read"), "{error}");
+    moment.close().expect("close");
+    assert_eq!(moment.get(Family::Refs, b"x").expect_err("closed").kind, BackendErrorKind::Closed);
+    drop(moment);
+    assert_eq!(get(&owner, &5999_u32.to_be_bytes()).map(|value| value.len()), Some(4000));
+    owner.close().expect("close");
+    drop(owner);
+    let before = names(folder.path());
+    let moment = RocksBackend::open_to_read(folder.path()).expect("open to read");
+    assert_eq!(moment.scan(Family::Refs, Scan::all()).expect("scan").count(), 6000);
+    drop(moment);
+    assert_eq!(names(folder.path()), before, "reading leaves no trace");
 }

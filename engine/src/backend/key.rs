@@ -16,6 +16,8 @@ pub(crate) fn after_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
 }
 
 pub(crate) const FORMAT: &[u8] = b"format";
+pub(crate) const STORE_ID: &[u8] = b"store_id";
+pub(crate) const UNFINISHED: &[u8] = b"unfinished";
 pub(crate) const INTENT: &[u8] = b"intent/";
 pub(crate) const NEXT_SEGMENT: &[u8] = b"next_segment";
 pub(crate) const NEXT_SEQ: &[u8] = b"next_seq";

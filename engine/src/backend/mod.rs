@@ -128,8 +128,19 @@ pub enum BackendErrorKind {
     Corrupt,
     /// The backend has been closed.
     Closed,
+    /// Another server has taken the store over; nothing was written, and no later write of this handle will be.
+    Fenced,
+    /// The storage cannot be reached for now; nothing of a write was written, and a later call may succeed.
+    Unavailable,
     /// Anything else; what became of a write is not known.
     Failed,
+}
+
+impl BackendErrorKind {
+    /// Whether nothing of a write is there, and a later one may succeed.
+    pub fn is_passing(self) -> bool {
+        matches!(self, Self::Full | Self::Unavailable)
+    }
 }
 
 /// An error of a backend.
@@ -161,11 +172,13 @@ impl From<BackendError> for crate::Error {
         use crate::ErrorKind;
         let kind = match error.kind {
             BackendErrorKind::Full => ErrorKind::StorageFull,
+            BackendErrorKind::Unavailable => ErrorKind::Unavailable,
             BackendErrorKind::Corrupt => ErrorKind::Corrupt,
             BackendErrorKind::Closed => ErrorKind::Closed,
-            BackendErrorKind::PreconditionFailed { .. } | BackendErrorKind::Locked | BackendErrorKind::Failed => {
-                ErrorKind::Backend
-            }
+            BackendErrorKind::PreconditionFailed { .. }
+            | BackendErrorKind::Locked
+            | BackendErrorKind::Fenced
+            | BackendErrorKind::Failed => ErrorKind::Backend,
         };
         crate::Error::new(kind, error.message.clone()).with_source(error)
     }
@@ -203,7 +216,8 @@ pub trait Backend: Send + std::marker::Sync + 'static {
     /// Operations apply in order, so the last one on a key wins.
     ///
     /// # Errors
-    /// [`BackendErrorKind::Full`] and [`BackendErrorKind::PreconditionFailed`]: nothing was written.
+    /// [`BackendErrorKind::Full`], [`BackendErrorKind::PreconditionFailed`], [`BackendErrorKind::Fenced`] and
+    /// [`BackendErrorKind::Unavailable`]: nothing was written.
     /// [`BackendErrorKind::Failed`]: it is unknown whether the batch is there, now or after a restart.
     fn write(&self, batch: Batch, sync: Sync) -> BackendResult<()>;
 

@@ -15,6 +15,7 @@ use super::{
     counter::Counter,
     feed::Feed,
     health::HealthCell,
+    identity::StoreId,
     ids::{PoolId, RepoId},
     ingest::{IdRow, Segments, Staged},
     journal::JournalHandle,
@@ -58,6 +59,7 @@ pub(crate) struct Counters {
 
 /// Everything that the parts of a store share.
 pub(crate) struct Core {
+    pub(crate) id: StoreId,
     pub(crate) backend: Arc<dyn Backend>,
     pub(crate) options: StoreOptions,
     pub(crate) table: ObjectTable,
@@ -94,6 +96,7 @@ impl Drop for Publishing<'_> {
 
 impl Core {
     pub(crate) fn new(
+        id: StoreId,
         backend: Arc<dyn Backend>,
         options: StoreOptions,
         journal: JournalHandle,
@@ -103,6 +106,7 @@ impl Core {
         let budget = options.memory_budget_bytes;
         let (blocks, bases, links, rebuilt) = (budget / 4, budget / 16, budget / 64, budget / 64);
         Self {
+            id,
             backend,
             table: ObjectTable::new(budget - blocks - bases - links - rebuilt - Feed::share_of(budget)),
             blocks: ClockCache::new(blocks),

@@ -15,6 +15,8 @@ pub enum Health {
     Ok,
     /// The storage is full; writes are tried and fail until there is room, reads go on.
     Full(String),
+    /// The storage cannot be reached; writes are tried and fail until it can, what is in memory can be read.
+    Unavailable(String),
     /// A write or sync failed and nobody knows what is on disk: read-only until the store is opened anew.
     Poisoned(String),
     /// Closing or closed.
@@ -23,8 +25,9 @@ pub enum Health {
 
 const OK: u8 = 0;
 const FULL: u8 = 1;
-const POISONED: u8 = 2;
-const CLOSED: u8 = 3;
+const UNAVAILABLE: u8 = 2;
+const POISONED: u8 = 3;
+const CLOSED: u8 = 4;
 
 /// The current health: one relaxed load for those who ask whether all is well.
 #[derive(Default)]
@@ -33,8 +36,9 @@ pub(crate) struct HealthCell {
     state: AtomicU8,
     /// Stays set when a poisoned store is closed.
     poisoned: AtomicBool,
-    /// Whether the last write found no room, whatever else is the matter.
-    full: AtomicBool,
+    /// Whether the last write was refused, for room or because the storage could not be reached, whatever else is the
+    /// matter.
+    refused: AtomicBool,
     reason: Mutex<String>,
 }
 
@@ -44,6 +48,7 @@ impl HealthCell {
         match self.state.load(Ordering::Acquire) {
             OK => Health::Ok,
             FULL => Health::Full(reason.clone()),
+            UNAVAILABLE => Health::Unavailable(reason.clone()),
             POISONED => Health::Poisoned(reason.clone()),
             _ => Health::Closed,
         }
@@ -59,15 +64,17 @@ impl HealthCell {
     }
 
     pub(crate) fn set_ok(&self) {
-        self.full.store(false, Ordering::Release);
-        if self.state.load(Ordering::Acquire) == FULL {
+        self.refused.store(false, Ordering::Release);
+        if matches!(self.state.load(Ordering::Acquire), FULL | UNAVAILABLE) {
             self.set(OK, "");
         }
     }
 
-    pub(crate) fn set_full(&self, why: &str) {
-        self.full.store(true, Ordering::Release);
-        self.set(FULL, why);
+    /// Notes that the storage took nothing of a write, with an error that passes.
+    pub(crate) fn set_refused(&self, error: &Error) {
+        self.refused.store(true, Ordering::Release);
+        let state = if *error.kind() == ErrorKind::Unavailable { UNAVAILABLE } else { FULL };
+        self.set(state, error.message());
     }
 
     pub(crate) fn poison(&self, why: &str) {
@@ -91,15 +98,23 @@ impl HealthCell {
         self.set(CLOSED, "");
     }
 
-    pub(crate) fn is_full(&self) -> bool {
-        self.full.load(Ordering::Acquire)
+    pub(crate) fn is_refused(&self) -> bool {
+        self.refused.load(Ordering::Acquire)
+    }
+
+    /// Why the storage took nothing, for those who do not even try.
+    pub(crate) fn refusal(&self) -> Error {
+        match self.get() {
+            Health::Unavailable(why) => Error::new(ErrorKind::Unavailable, why),
+            _ => Error::new(ErrorKind::StorageFull, "the storage is full"),
+        }
     }
 
     /// # Errors
     /// [`ErrorKind::Closed`] unless writes can be tried.
     pub(crate) fn check_writable(&self) -> Result<()> {
         match self.state.load(Ordering::Acquire) {
-            OK | FULL => Ok(()),
+            OK | FULL | UNAVAILABLE => Ok(()),
             POISONED => {
                 let why = self.reason.lock().clone();
                 Err(Error::new(ErrorKind::Closed, format!("the store is read-only after a failed write: {why}")))

@@ -33,7 +33,7 @@ use super::{
 };
 use crate::{
     Error, ErrorKind, Result,
-    backend::{BackendError, BackendErrorKind, Batch, Family, Sync, key},
+    backend::{BackendError, Batch, Family, Sync, key},
     sync::{
         Guard,
         atomic::{AtomicU64, Ordering},
@@ -282,7 +282,7 @@ impl Journal {
     }
 
     fn patience(&self) -> Duration {
-        let retries = self.core.health.is_full() || !self.group.is_empty();
+        let retries = self.core.health.is_refused() || !self.group.is_empty();
         let patience = if retries { RETRY_DELAY } else { Duration::from_secs(3600) };
         let delay = self.core.options.relaxed_delay_max;
         self.unsynced_since.map_or(patience, |since| patience.min(delay.saturating_sub(since.elapsed())))
@@ -338,7 +338,7 @@ impl Journal {
             let (gone, rest) = rest.into_iter().partition(Item::is_gone);
             self.fail(gone, &Error::not_found("the repository has been deleted"));
             self.write(rest);
-        } else if self.core.health.is_full() {
+        } else if self.core.health.is_refused() {
             self.probe();
         }
         for barrier in std::mem::take(&mut self.barriers) {
@@ -497,17 +497,18 @@ impl Journal {
     }
 
     fn write_failed(&mut self, items: Vec<Item>, error: BackendError) {
-        if error.kind != BackendErrorKind::Full {
+        if !error.kind.is_passing() {
             self.core.health.poison(&error.message);
             let error = Error::from(error).context("the outcome of the write is not known");
             return self.fail(items, &error);
         }
-        self.core.health.set_full(&error.message);
+        let error = Error::from(error);
+        self.core.health.set_refused(&error);
         let repos: HashMap<_, _> = items.iter().filter_map(Item::repo).map(|repo| (repo.id, repo)).collect();
         let fallen: HashSet<_> = repos.into_values().filter(|repo| fall_back(repo)).map(|repo| repo.id).collect();
         let waits = |item: &Item| item.repo().is_some_and(|repo| !fallen.contains(&repo.id));
         let (waiting, failed): (Vec<_>, Vec<_>) = items.into_iter().partition(waits);
-        self.fail(failed, &error.into());
+        self.fail(failed, &error);
         // In front of what came since: order within a repository must stay.
         let since = std::mem::replace(&mut self.group, waiting);
         self.group.extend(since);
@@ -567,26 +568,37 @@ impl Journal {
     /// Syncs what is written.
     ///
     /// # Errors
-    /// When that fails, and [`ErrorKind::StorageFull`] if acknowledged writes could not be written yet.
+    /// When that fails, and [`ErrorKind::StorageFull`] or [`ErrorKind::Unavailable`] if acknowledged writes could not be
+    /// written yet.
     fn sync(&mut self) -> Result<()> {
         self.core.health.check_not_poisoned()?;
         if self.unsynced_since.take().is_some() {
             self.core.counters.syncs.fetch_add(1, Ordering::Relaxed);
-            self.core.backend.sync().inspect_err(|error| self.core.health.poison(&error.message))?;
+            if let Err(error) = self.core.backend.sync() {
+                if error.kind.is_passing() {
+                    // What is written stays so; a later sync comes to it too.
+                    self.unsynced_since = Some(Instant::now());
+                    let error = Error::from(error);
+                    self.core.health.set_refused(&error);
+                    return Err(error);
+                }
+                self.core.health.poison(&error.message);
+                return Err(error.into());
+            }
         }
         if !self.group.is_empty() {
-            return Err(Error::new(ErrorKind::StorageFull, "acknowledged writes wait for room on the storage"));
+            return Err(self.core.health.refusal().context("acknowledged writes wait for the storage"));
         }
         Ok(())
     }
 
-    /// Finds out whether a full backend has room again.
+    /// Finds out whether a backend that was full, or away, takes writes again.
     fn probe(&self) {
         let mut batch = Batch::new();
         batch.put(Family::Meta, b"probe".to_vec(), &b"1"[..]);
         match self.core.backend.write(batch, Sync::No) {
             Ok(()) => self.core.health.set_ok(),
-            Err(error) if error.kind == BackendErrorKind::Full => {}
+            Err(error) if error.kind.is_passing() => {}
             Err(error) => self.core.health.poison(&error.message),
         }
     }

@@ -7,8 +7,10 @@ mod counter;
 mod expiry;
 mod feed;
 mod fork;
+mod fsck;
 mod health;
 mod history;
+mod identity;
 mod ids;
 mod ingest;
 mod journal;
@@ -18,6 +20,7 @@ mod record;
 mod recovery;
 mod residency;
 mod settle;
+mod sizes;
 mod snapshot;
 mod state;
 mod stats;
@@ -29,11 +32,14 @@ mod version;
 use std::{sync::Arc, time::Duration};
 
 pub use feed::Publication;
+pub use fsck::Fsck;
 pub use health::Health;
 pub use history::{At, Retention};
+pub use identity::{Holding, StoreId};
 pub use ids::{Cause, Durability, PoolId, RepoId, RepoName, RepoSettings, Seq};
 pub use ingest::{Ingest, Lane, Staged};
 pub use links::CommitLinks;
+pub use sizes::{RepoSize, Size, Sizes};
 pub use snapshot::{Object, Place, Snapshot, Stored};
 pub use state::{Repo, RepoStats};
 pub use stats::StoreStats;
@@ -154,6 +160,11 @@ impl Store {
 
     fn core(&self) -> &Arc<Core> {
         &self.0.core
+    }
+
+    /// What tells this store, and its copies, from others.
+    pub fn id(&self) -> StoreId {
+        self.core().id
     }
 
     /// Whether the store can be written.

@@ -15,6 +15,7 @@ use super::{
     core::Core,
     feed::{Feed, publication},
     fork::{ForkOf, Purge},
+    identity,
     ids::{PoolId, RepoId, Seq},
     ingest::removal,
     journal::{Carried, JournalHandle, JournalQueue},
@@ -30,8 +31,6 @@ use crate::{
     sync::atomic::Ordering,
 };
 
-/// The version of the whole layout.
-const FORMAT: &[u8] = b"govc store 1";
 /// Positions of the feed that one process may use.
 const SEQS_PER_OPENING: u64 = 1 << 36;
 /// Repositories that one process may create.
@@ -39,7 +38,7 @@ const REPOS_PER_OPENING: u64 = 1 << 32;
 
 /// Brings a store's memory to where its backend is.
 pub(crate) fn open(backend: Arc<dyn Backend>, options: StoreOptions) -> Result<(Arc<Core>, JournalQueue)> {
-    check_format(&*backend)?;
+    let id = identity::open(&*backend)?;
     let next_segment = remove_leftovers(&*backend)?;
     let journal = read_journal(&*backend)?;
     let next_seq = next_seq(&*backend, &journal)?;
@@ -49,7 +48,7 @@ pub(crate) fn open(backend: Arc<dyn Backend>, options: StoreOptions) -> Result<(
     };
     let (handle, queue) = JournalHandle::new();
     let feed = Feed::new(next_seq, feed_floor, Feed::share_of(options.memory_budget_bytes));
-    let core = Arc::new(Core::new(backend, options, handle, feed, next_segment));
+    let core = Arc::new(Core::new(id, backend, options, handle, feed, next_segment));
     let mut repos = read_catalog(&core)?;
     read_references(&core, &repos)?;
     replay(&core, &mut repos, journal)?;
@@ -73,24 +72,6 @@ struct Repos {
     deleted: HashSet<RepoId>,
     /// One more than the greatest id that was ever seen.
     ids_seen: u64,
-}
-
-fn check_format(backend: &dyn Backend) -> Result<()> {
-    match backend.get(Family::Meta, key::FORMAT)? {
-        Some(found) if found == FORMAT => Ok(()),
-        Some(found) => {
-            let (found, known) = (String::from_utf8_lossy(&found), String::from_utf8_lossy(FORMAT));
-            Err(Error::corrupt(format!("the storage holds {found:?}; this program reads {known:?}")))
-        }
-        None => {
-            if backend.scan(Family::Catalog, Scan::all())?.next().is_some() {
-                return Err(Error::corrupt("the storage holds data of an unknown format"));
-            }
-            let mut batch = Batch::new();
-            batch.put(Family::Meta, key::FORMAT.to_vec(), FORMAT);
-            Ok(backend.write(batch, Sync::Yes)?)
-        }
-    }
 }
 
 /// Removes the blocks of writes that were never published; gives the next segment's number.

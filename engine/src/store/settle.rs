@@ -22,8 +22,8 @@ use super::{
     version::{Changes, Version},
 };
 use crate::{
-    ErrorKind, Result,
-    backend::{BackendErrorKind, Batch, Family, Sync, key},
+    Result,
+    backend::{Batch, Family, Sync, key},
     block::Base,
     object::Oid,
     refs::RefName,
@@ -113,7 +113,7 @@ impl SettleQueue {
         let mut queue = self.state.lock();
         while queue.bytes > 4 * core.options.settle_bytes && !queue.failed && !self.stop.load(Ordering::Acquire) {
             self.changed.wait_for(&mut queue, Duration::from_millis(100));
-            if core.health.check_not_poisoned().is_err() || core.health.is_full() {
+            if core.health.check_not_poisoned().is_err() || core.health.is_refused() {
                 return;
             }
         }
@@ -142,7 +142,7 @@ impl SettleQueue {
             queue.flush = true;
             self.changed.notify_all();
             self.changed.wait_for(&mut queue, Duration::from_millis(50));
-            if core.health.is_full() {
+            if core.health.is_refused() {
                 break;
             }
         }
@@ -202,8 +202,8 @@ fn settle_until_stopped(core: &Arc<Core>) {
                     core.table.forget_pools(&purge.gone.into_keys().collect());
                 }
             }
-            Err(error) if *error.kind() == ErrorKind::StorageFull => {
-                core.health.set_full(error.message());
+            Err(error) if error.is_passing() => {
+                core.health.set_refused(&error);
                 // The journal finds out when there is room again; it may be asleep, also if it found some before.
                 drop(core.journal.barrier());
                 retrying = true;
@@ -317,7 +317,7 @@ fn settle_groups(core: &Arc<Core>, groups: &[Arc<Group>]) -> Result<Purge> {
     drop(id_rows);
     let keep = || staged.iter().for_each(|settled| settled.staged.keep());
     if let Err(error) = written {
-        if error.kind != BackendErrorKind::Full {
+        if !error.kind.is_passing() {
             // It may have been written; the next opening finds out by the intents.
             keep();
         }
@@ -340,7 +340,7 @@ fn settle_groups(core: &Arc<Core>, groups: &[Arc<Group>]) -> Result<Purge> {
     for (repo, first) in parting {
         // What does not fit now is done when the next group settles.
         match core.part_forks(repo, first) {
-            Err(error) if *error.kind() != ErrorKind::StorageFull => return Err(error),
+            Err(error) if !error.is_passing() => return Err(error),
             _ => {}
         }
     }

@@ -373,8 +373,8 @@ impl Prepared {
         let durability = state.durability();
         let mut is_acknowledged = durability != Durability::Durable;
         if durability == Durability::Relaxed {
-            if core.health.is_full() {
-                return Err(Error::new(ErrorKind::StorageFull, "the storage is full"));
+            if core.health.is_refused() {
+                return Err(core.health.refusal());
             }
             // Who is faster than the disk waits for it.
             is_acknowledged = core.journal.waiting_bytes() < core.options.settle_bytes as u64;

@@ -229,3 +229,48 @@ fn a_closed_store_refuses_writes_and_closes_twice() {
     assert_eq!(kind(set(&repo, &branch("main"), Expected::Any, "late")), ErrorKind::Closed);
     assert_eq!(kind(store.create(&repo_name("b"), RepoSettings::default(), "tester")), ErrorKind::Closed);
 }
+
+/// A database that cannot be reached for a while: nothing is lost, nothing is poisoned, and writes go on by themselves.
+#[test]
+fn a_storage_that_was_away_is_written_again() {
+    let backend = disk();
+    let store = open(&backend);
+    let durable = create(&store, "durable", Durability::Durable);
+    let relaxed = create(&store, "relaxed", Durability::Relaxed);
+    let main = branch("main");
+    set_durably(&durable, &main, "before").unwrap();
+    let (_, accepted) = set(&relaxed, &main, Expected::Any, "accepted").unwrap();
+    accepted.ticket.wait().unwrap();
+    backend.set_away(true);
+    let (_, refused) = set(&durable, &main, Expected::Any, "refused").unwrap();
+    let error = refused.ticket.wait().unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Unavailable, "{error}");
+    assert!(matches!(store.health(), Health::Unavailable(_)), "{:?}", store.health());
+    assert_eq!(message(&durable, &main).as_deref(), Some("before"));
+    assert_eq!(kind(set(&relaxed, &main, Expected::Any, "refused")), ErrorKind::Unavailable);
+    backend.set_away(false);
+    eventually("it takes writes again", || store.health() == Health::Ok);
+    set_durably(&durable, &main, "after").unwrap();
+    store.close().unwrap();
+    let store = open(&crash(&backend, Survivors::Synced));
+    for (name, wanted) in [("durable", "after"), ("relaxed", "accepted")] {
+        let repo = store.repo(&repo_name(name)).unwrap();
+        assert_eq!(message(&repo, &main).as_deref(), Some(wanted));
+    }
+}
+
+/// A sync that could not be asked for is asked for again, and poisons nothing.
+#[test]
+fn a_sync_that_was_refused_is_made_later() {
+    let backend = disk();
+    let store = open(&backend);
+    let relaxed = create(&store, "relaxed", Durability::Relaxed);
+    let main = branch("main");
+    set(&relaxed, &main, Expected::Any, "accepted").unwrap().1.ticket.wait().unwrap();
+    eventually("it is written", || backend.writes() > 2);
+    backend.set_away(true);
+    eventually("a sync is refused", || matches!(store.health(), Health::Unavailable(_)));
+    backend.set_away(false);
+    eventually("it takes writes again", || store.health() == Health::Ok);
+    eventually("it is synced", || backend.unsynced() == 0);
+}

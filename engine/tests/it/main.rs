@@ -8,6 +8,7 @@ mod conflict;
 mod failure;
 mod feed;
 mod fork;
+mod fsck;
 mod helper;
 mod history;
 mod linear;

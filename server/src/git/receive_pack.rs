@@ -295,6 +295,7 @@ impl Refusal {
             || matches!(
                 self.error.kind(),
                 ErrorKind::StorageFull
+                    | ErrorKind::Unavailable
                     | ErrorKind::OutOfBudget
                     | ErrorKind::Corrupt
                     | ErrorKind::Closed
@@ -590,6 +591,7 @@ mod tests {
     fn a_failing_store_is_not_tried_in_halves() {
         let refusal = |kind| Refusal::from(Error::new(kind, "x"));
         assert!(refusal(ErrorKind::StorageFull).is_final());
+        assert!(refusal(ErrorKind::Unavailable).is_final());
         assert!(!refusal(ErrorKind::Exists).is_final());
         let moved = Refusal::from(Error::conflict("refs/heads/a", None, Some(oid(1))));
         assert!(!moved.is_final());

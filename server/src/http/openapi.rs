@@ -95,6 +95,7 @@ fn describe_problems(path: &str, item: &mut PathItem) {
             add(operation, Code::PreconditionFailed, "What If-Match names is not there any more");
             add(operation, Code::IdempotencyKeyReused, "The idempotency key was used with another body");
             add(operation, Code::StorageFull, "The storage is full; nothing was stored, reads go on");
+            add(operation, Code::StorageUnavailable, "The storage cannot be reached for now; nothing was stored");
         }
         let other = problem("Any other problem");
         operation.responses.responses.entry("default".to_owned()).or_insert_with(|| other.into());

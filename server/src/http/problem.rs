@@ -61,6 +61,7 @@ pub(crate) enum Code {
     DeadlineExceeded,
     StoreClosed,
     StorageFull,
+    StorageUnavailable,
     OutOfMemoryBudget,
 }
 
@@ -109,6 +110,7 @@ impl Code {
             Code::DeadlineExceeded => (StatusCode::SERVICE_UNAVAILABLE, "DEADLINE_EXCEEDED"),
             Code::StoreClosed => (StatusCode::SERVICE_UNAVAILABLE, "STORE_CLOSED"),
             Code::StorageFull => (StatusCode::INSUFFICIENT_STORAGE, "STORAGE_FULL"),
+            Code::StorageUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "STORAGE_UNAVAILABLE"),
             Code::OutOfMemoryBudget => (StatusCode::INSUFFICIENT_STORAGE, "OUT_OF_MEMORY_BUDGET"),
         }
     }
@@ -257,6 +259,7 @@ impl From<Error> for Problem {
             ErrorKind::TooLarge => Code::ObjectTooLarge,
             ErrorKind::LimitExceeded => Code::LimitExceeded,
             ErrorKind::StorageFull => Code::StorageFull,
+            ErrorKind::Unavailable => Code::StorageUnavailable,
             ErrorKind::OutOfBudget => Code::OutOfMemoryBudget,
             ErrorKind::Corrupt => Code::Corrupt,
             ErrorKind::Closed => Code::StoreClosed,

@@ -55,7 +55,8 @@ struct HealthReport {
 /// How the store is.
 #[derive(Debug, Serialize, ToSchema)]
 struct StoreReport {
-    /// `ok`; `full`: the disk is, reads work; `poisoned`: a write failed in a way that leaves unknown what
+    /// `ok`; `full`: the disk is, reads work; `unavailable`: the database cannot be reached, what is in memory can be read;
+    /// `poisoned`: a write failed in a way that leaves unknown what
     /// is on disk, reads work until the server is started again; `closed`.
     #[schema(example = "ok")]
     status: String,
@@ -151,6 +152,7 @@ impl StoreReport {
         let (status, reason) = match health {
             Health::Ok => ("ok", None),
             Health::Full(reason) => ("full", Some(reason)),
+            Health::Unavailable(reason) => ("unavailable", Some(reason)),
             Health::Poisoned(reason) => ("poisoned", Some(reason)),
             Health::Closed => ("closed", None),
         };

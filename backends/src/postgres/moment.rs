@@ -1,0 +1,211 @@
+//! One moment of a store that a server may have open and write: a read-only transaction from the beginning to the end.
+//!
+//! Takes no lease and changes nothing. While it is held, PostgreSQL keeps the rows that the moment shows, so that what
+//! the server removes takes room until then.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use govc_engine::backend::{
+    Backend, BackendError, BackendErrorKind, BackendResult, Batch, Description, Entries, Family, Scan, Sync, Usage,
+};
+use parking_lot::Mutex;
+use tokio::runtime::{Builder, Runtime};
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+
+use super::address::Address;
+use super::failure::{ConnectError, words};
+use super::options::PostgresOptions;
+use super::session::Session;
+use super::{address_of, schema, wait};
+use crate::span::Span;
+
+/// Bytes that a page of a scan aims at.
+const PAGE_BYTES: usize = 1 << 20;
+/// Rows of the first page, and the most of any: their sizes are not known before.
+const FIRST_ROWS: usize = 16;
+const ROWS_MAX: usize = 8 << 10;
+
+/// A [`Backend`] that shows one moment; every write fails.
+pub struct PostgresMoment {
+    place: String,
+    /// `None` once closed.
+    session: Mutex<Option<Arc<Session>>>,
+    /// Taken when the value is dropped.
+    runtime: Option<Runtime>,
+}
+
+impl PostgresMoment {
+    /// Opens the store of `url` as it is now.
+    pub(super) fn open(url: &str, options: PostgresOptions) -> BackendResult<Self> {
+        let (address, options) = address_of(url, options)?;
+        let runtime = Builder::new_multi_thread().worker_threads(1).thread_name("govc-postgres").enable_all().build();
+        let runtime = runtime.map_err(|error| {
+            BackendError::new(BackendErrorKind::Failed, format!("cannot start the threads of the database: {error}"))
+        })?;
+        let place = super::place(&address, &options);
+        match wait(&runtime, async move { begin(&address, &options).await.map_err(|error| error.error) }) {
+            Ok(session) => Ok(Self { place, session: Mutex::new(Some(Arc::new(session))), runtime: Some(runtime) }),
+            Err(error) => {
+                runtime.shutdown_background();
+                Err(error)
+            }
+        }
+    }
+
+    /// Asks one statement. Scans and gets take turns in the one session.
+    fn ask(&self, sql: String, parameters: Vec<Box<dyn ToSql + Send + std::marker::Sync>>) -> BackendResult<Vec<Row>> {
+        let (Some(session), Some(runtime)) = (self.session.lock().clone(), &self.runtime) else {
+            return Err(BackendError::new(BackendErrorKind::Closed, format!("the store at {} is closed", self.place)));
+        };
+        let place = self.place.clone();
+        wait(runtime, async move {
+            let parameters = parameters.iter().map(|parameter| &**parameter as &(dyn ToSql + std::marker::Sync));
+            let parameters: Vec<_> = parameters.collect();
+            session.client.query(&sql, &parameters).await.map_err(|error| {
+                // A moment that breaks off cannot be had again.
+                let message = format!("cannot read the store at {place}: {}", words(&error));
+                BackendError::new(BackendErrorKind::Failed, message)
+            })
+        })
+    }
+
+    fn column(&self, row: &Row, at: usize) -> BackendResult<Bytes> {
+        row.try_get::<_, &[u8]>(at).map(Bytes::copy_from_slice).map_err(|error| {
+            let message = format!("the store at {} has a column that is not as it was made: {error}", self.place);
+            BackendError::new(BackendErrorKind::Corrupt, message)
+        })
+    }
+
+    fn refusal(&self) -> BackendError {
+        if self.session.lock().is_none() {
+            return BackendError::new(BackendErrorKind::Closed, format!("the store at {} is closed", self.place));
+        }
+        let message = format!("the store at {} was opened only to be read", self.place);
+        BackendError::new(BackendErrorKind::Failed, message)
+    }
+}
+
+async fn begin(address: &Address, options: &PostgresOptions) -> Result<Session, ConnectError> {
+    let session = Session::open(address, options, "moment").await?;
+    schema::check(&session.client, address, options).await?;
+    let of = |error: tokio_postgres::Error| ConnectError::of(address, &error);
+    session.client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.map_err(of)?;
+    // The first look fixes the moment.
+    session.client.query_one("SELECT epoch FROM lease", &[]).await.map_err(of)?;
+    Ok(session)
+}
+
+impl Backend for PostgresMoment {
+    fn get(&self, family: Family, key: &[u8]) -> BackendResult<Option<Bytes>> {
+        let sql = format!("SELECT value FROM {} WHERE key = $1", family.name());
+        let rows = self.ask(sql, vec![Box::new(key.to_vec())])?;
+        rows.first().map(|row| self.column(row, 0)).transpose()
+    }
+
+    fn scan(&self, family: Family, scan: Scan) -> BackendResult<Entries<'_>> {
+        let reverse = scan.reverse;
+        let mut pages = Pages {
+            moment: self,
+            family,
+            rest: Span::of(scan),
+            reverse,
+            rows: FIRST_ROWS,
+            page: Vec::new().into_iter(),
+        };
+        pages.turn()?;
+        Ok(Box::new(pages))
+    }
+
+    fn write(&self, _batch: Batch, _sync: Sync) -> BackendResult<()> {
+        Err(self.refusal())
+    }
+
+    fn sync(&self) -> BackendResult<()> {
+        Err(self.refusal())
+    }
+
+    fn describe(&self) -> Description {
+        Description { kind: "postgres", location: self.place.clone(), durable: true }
+    }
+
+    fn usage(&self) -> BackendResult<Usage> {
+        let mut families = Vec::with_capacity(Family::ALL.len());
+        for family in Family::ALL {
+            let sql = format!("SELECT pg_total_relation_size('{}')", family.name());
+            let size = self.ask(sql, Vec::new())?.first().and_then(|row| row.try_get::<_, i64>(0).ok());
+            families.push((family, size.and_then(|size| u64::try_from(size).ok()).unwrap_or(0)));
+        }
+        Ok(Usage { disk_bytes: Some(families.iter().map(|(_, bytes)| bytes).sum()), families })
+    }
+
+    fn close(&self) -> BackendResult<()> {
+        drop(self.session.lock().take());
+        Ok(())
+    }
+}
+
+impl Drop for PostgresMoment {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// A walk, page by page.
+struct Pages<'a> {
+    moment: &'a PostgresMoment,
+    family: Family,
+    /// What lies beyond `page`; `None` at the end.
+    rest: Option<Span>,
+    reverse: bool,
+    /// Rows of the next page.
+    rows: usize,
+    page: std::vec::IntoIter<(Bytes, Bytes)>,
+}
+
+impl Pages<'_> {
+    fn turn(&mut self) -> BackendResult<()> {
+        let Some(span) = self.rest.take() else { return Ok(()) };
+        let mut parameters: Vec<Box<dyn ToSql + Send + std::marker::Sync>> = vec![Box::new(span.from.clone())];
+        let below = match &span.to {
+            Some(to) => {
+                parameters.push(Box::new(to.clone()));
+                " AND key < $2"
+            }
+            None => "",
+        };
+        let (table, order) = (self.family.name(), if self.reverse { " DESC" } else { "" });
+        let limit = self.rows;
+        let sql = format!("SELECT key, value FROM {table} WHERE key >= $1{below} ORDER BY key{order} LIMIT {limit}");
+        let rows = self.moment.ask(sql, parameters)?;
+        let mut page = Vec::with_capacity(rows.len());
+        for row in &rows {
+            page.push((self.moment.column(row, 0)?, self.moment.column(row, 1)?));
+        }
+        if rows.len() == limit
+            && let Some((last, _)) = page.last()
+        {
+            self.rest = if self.reverse { span.before(last) } else { span.after(last) };
+            let bytes: usize = page.iter().map(|(key, value): &(Bytes, Bytes)| key.len() + value.len()).sum();
+            self.rows = (PAGE_BYTES * page.len() / bytes.max(1)).clamp(1, ROWS_MAX);
+        }
+        self.page = page.into_iter();
+        Ok(())
+    }
+}
+
+impl Iterator for Pages<'_> {
+    type Item = BackendResult<(Bytes, Bytes)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.page.as_slice().is_empty()
+            && let Err(error) = self.turn()
+        {
+            return Some(Err(error));
+        }
+        self.page.next().map(Ok)
+    }
+}

@@ -1,0 +1,171 @@
+//! One connection with its settings and its prepared statements.
+//!
+//! Settings that an administrator may have made for interactive users (timeouts, above all) are set to what the store
+//! needs, for this session alone. The planner is told to use indexes: it would take a small or never analysed table
+//! for one to read and sort whole, and keep that plan when the table has grown.
+
+use std::collections::HashMap;
+
+use govc_engine::backend::{BackendError, BackendErrorKind, Family};
+use parking_lot::Mutex;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_postgres::{Client, SimpleQueryMessage, Statement};
+
+use super::address::{Address, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_RETRIES, UNACKNOWLEDGED_MAX};
+use super::failure::ConnectError;
+use super::options::PostgresOptions;
+use super::schema;
+
+/// PostgreSQL 13, in the form of `server_version_num`.
+const VERSION_MIN: i32 = 130_000;
+
+/// A statement that is prepared once in each session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Query {
+    Get(Family),
+    GetMany(Family),
+    Scan { family: Family, bounded: bool, reverse: bool },
+    Write,
+}
+
+impl Query {
+    fn text(self) -> String {
+        match self {
+            Query::Get(family) => format!("SELECT value FROM {} WHERE key = $1", family.name()),
+            Query::GetMany(family) => format!("SELECT key, value FROM {} WHERE key = ANY ($1)", family.name()),
+            Query::Scan { family, bounded, reverse } => format!(
+                "SELECT key, value FROM {} WHERE key >= $1{} ORDER BY key{}",
+                family.name(),
+                if bounded { " AND key < $2" } else { "" },
+                if reverse { " DESC" } else { "" }
+            ),
+            Query::Write => schema::call_write(),
+        }
+    }
+}
+
+/// What the server says of itself.
+#[derive(Debug, Clone)]
+pub(super) struct Facts {
+    pub(super) pid: i32,
+    pub(super) fsync: bool,
+    pub(super) full_page_writes: bool,
+}
+
+/// A connection, used by one call at a time.
+pub(super) struct Session {
+    pub(super) client: Client,
+    pub(super) facts: Facts,
+    /// Ends when the connection does.
+    connection: JoinHandle<()>,
+    statements: Mutex<HashMap<Query, Statement>>,
+}
+
+impl Session {
+    /// Connects and makes the settings. `role` is added to the application's name.
+    pub(super) async fn open(address: &Address, options: &PostgresOptions, role: &str) -> Result<Self, ConnectError> {
+        // tokio-postgres bounds only the connecting, not what is said then.
+        let patience =
+            options.connect_timeout.max(*address.config.get_connect_timeout().unwrap_or(&options.connect_timeout));
+        match timeout(patience, Self::connect(address, options, role)).await {
+            Ok(result) => result,
+            Err(_) => Err(ConnectError::timed_out(address, patience)),
+        }
+    }
+
+    async fn connect(address: &Address, options: &PostgresOptions, role: &str) -> Result<Self, ConnectError> {
+        let of = |error: tokio_postgres::Error| ConnectError::of(address, &error);
+        let mut config = address.config.clone();
+        config.application_name(format!("{} {role}", address.application));
+        let (client, connection) = config.connect(address.tls.clone()).await.map_err(of)?;
+        let connection = tokio::spawn(async move {
+            // What broke it is told to whoever waits for an answer.
+            let _ = connection.await;
+        });
+        let answers = client.simple_query(&set_up(options)).await.map_err(of)?;
+        let facts = facts(address, &answers)?;
+        Ok(Self { client, facts, connection, statements: Mutex::new(HashMap::new()) })
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        !self.client.is_closed()
+    }
+
+    /// Returns when the connection has ended.
+    pub(super) async fn ended(&mut self) {
+        let _ = (&mut self.connection).await;
+    }
+
+    /// Ends the connection at once, with what it may still be receiving.
+    pub(super) fn abandon(self) {
+        self.connection.abort();
+    }
+
+    pub(super) async fn statement(&self, query: Query) -> Result<Statement, tokio_postgres::Error> {
+        if let Some(statement) = self.statements.lock().get(&query) {
+            return Ok(statement.clone());
+        }
+        let statement = self.client.prepare(&query.text()).await?;
+        self.statements.lock().insert(query, statement.clone());
+        Ok(statement)
+    }
+}
+
+fn set_up(options: &PostgresOptions) -> String {
+    let search_path = format!("{}, pg_temp", options.quoted_schema()).replace('\'', "''");
+    // All of them can be set by anyone. Those that this server does not know, being older, are left out by the join.
+    // `synchronous_commit` may be stricter (`remote_apply`), so only `off` is changed.
+    format!(
+        "SELECT set_config(s.name, v.value, false) FROM (VALUES
+            ('search_path', '{search_path}'),
+            ('statement_timeout', '0'), ('lock_timeout', '0'), ('idle_in_transaction_session_timeout', '0'),
+            ('idle_session_timeout', '0'), ('transaction_timeout', '0'),
+            ('default_transaction_isolation', 'read committed'), ('synchronous_commit', 'on'),
+            ('standard_conforming_strings', 'on'), ('client_min_messages', 'warning'), ('jit', 'off'),
+            ('plan_cache_mode', 'force_generic_plan'), ('enable_seqscan', 'off'), ('enable_bitmapscan', 'off'),
+            ('enable_sort', 'off'),
+            ('tcp_keepalives_idle', '{}'), ('tcp_keepalives_interval', '{}'), ('tcp_keepalives_count', '{}'),
+            ('tcp_user_timeout', '{}')
+        ) AS v (name, value) JOIN pg_settings AS s ON s.name = v.name
+        WHERE v.name <> 'synchronous_commit' OR s.setting = 'off';
+        SELECT current_setting('server_version_num'), pg_is_in_recovery(), current_setting('transaction_read_only'),
+            current_setting('fsync'), current_setting('full_page_writes'), pg_backend_pid()",
+        KEEPALIVE_IDLE.as_secs(),
+        KEEPALIVE_INTERVAL.as_secs(),
+        KEEPALIVE_RETRIES,
+        UNACKNOWLEDGED_MAX.as_millis()
+    )
+}
+
+/// Reads the last row of the set-up, and refuses a server that cannot hold a store.
+fn facts(address: &Address, answers: &[SimpleQueryMessage]) -> Result<Facts, ConnectError> {
+    let refuse = |kind: BackendErrorKind, words: &str| {
+        let message = format!("cannot open the store at PostgreSQL {}: {words}", address.shown);
+        Err(BackendError::new(kind, message).into())
+    };
+    let row = answers.iter().rev().find_map(|answer| match answer {
+        SimpleQueryMessage::Row(row) => Some(row),
+        _ => None,
+    });
+    let Some(row) = row.filter(|row| row.len() == 6) else {
+        return refuse(BackendErrorKind::Failed, "the server does not tell its settings");
+    };
+    let text = |at: usize| row.get(at).unwrap_or_default();
+    let version: i32 = text(0).parse().unwrap_or(0);
+    if version < VERSION_MIN {
+        let words = format!("the server is too old ({}); PostgreSQL 13 or newer is needed", version / 10_000);
+        return refuse(BackendErrorKind::Failed, &words);
+    }
+    if text(1) == "t" {
+        return refuse(BackendErrorKind::Unavailable, "the server is a standby, which is read-only; name the primary");
+    }
+    if text(2) == "on" {
+        return refuse(
+            BackendErrorKind::Unavailable,
+            "default_transaction_read_only is on for this server, database or role; turn it off for this one",
+        );
+    }
+    let pid = text(5).parse().unwrap_or(0);
+    Ok(Facts { pid, fsync: text(3) == "on", full_page_writes: text(4) == "on" })
+}

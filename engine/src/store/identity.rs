@@ -1,0 +1,143 @@
+//! What a backend holds as a whole: nothing, a store with its identity, or a store that is still being filled by a tool.
+//!
+//! A store gets a random identity when it is begun, and keeps it when its rows are copied. While a copy or restoration
+//! fills a backend, a note says so; [`super::Store::open`] refuses it then, and who goes on knows what it began.
+
+use std::fmt;
+
+use crate::{
+    Error, Result,
+    backend::{Backend, Batch, Family, Scan, Sync, key},
+};
+
+/// The version of the whole layout.
+const FORMAT: &[u8] = b"govc store 1";
+
+/// What tells a store, and its copies, from others.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct StoreId([u8; 16]);
+
+impl StoreId {
+    fn new() -> Result<Self> {
+        let mut bytes = [0; 16];
+        getrandom::fill(&mut bytes).map_err(|error| {
+            Error::new(crate::ErrorKind::Backend, format!("the system gives no random numbers: {error}"))
+        })?;
+        Ok(Self(bytes))
+    }
+}
+
+impl fmt::Display for StoreId {
+    /// 32 hexadecimal digits.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for StoreId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// What a backend holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Holding {
+    /// Nothing at all.
+    Nothing,
+    /// A store.
+    Store(StoreId),
+    /// What a tool has not finished, with its note.
+    Unfinished(String),
+}
+
+impl Holding {
+    /// Looks at a backend, without changing it.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Corrupt`] if it holds something else, or a store of another format; else when the backend fails.
+    pub fn of(backend: &dyn Backend) -> Result<Self> {
+        if let Some(note) = backend.get(Family::Meta, key::UNFINISHED)? {
+            return Ok(Self::Unfinished(String::from_utf8_lossy(&note).into_owned()));
+        }
+        if !is_store(backend)? {
+            return Ok(Self::Nothing);
+        }
+        let id = stored_id(backend)?;
+        id.map(Self::Store).ok_or_else(|| {
+            Error::corrupt(
+                "the store has no identity yet: it is given one when this version serves it for the first time",
+            )
+        })
+    }
+
+    /// Notes in a backend that a tool begins to fill it, durably.
+    ///
+    /// # Errors
+    /// When the backend fails.
+    pub fn begin_filling(backend: &dyn Backend, note: &str) -> Result<()> {
+        let mut batch = Batch::new();
+        batch.put(Family::Meta, key::UNFINISHED.to_vec(), note.as_bytes().to_vec());
+        Ok(backend.write(batch, Sync::Yes)?)
+    }
+
+    /// Whether this is the row of a tool's note, which is no part of a store.
+    pub fn is_note(family: Family, row_key: &[u8]) -> bool {
+        family == Family::Meta && row_key == key::UNFINISHED
+    }
+
+    /// Notes that the tool is done, with everything it wrote durable.
+    ///
+    /// # Errors
+    /// When the backend fails.
+    pub fn end_filling(backend: &dyn Backend) -> Result<()> {
+        let mut batch = Batch::new();
+        batch.delete(Family::Meta, key::UNFINISHED.to_vec());
+        Ok(backend.write(batch, Sync::Yes)?)
+    }
+}
+
+/// Whether a backend holds a store of this format, or nothing.
+fn is_store(backend: &dyn Backend) -> Result<bool> {
+    let Some(format) = backend.get(Family::Meta, key::FORMAT)? else {
+        for family in Family::ALL {
+            if backend.scan(family, Scan::all())?.next().transpose()?.is_some() {
+                return Err(Error::corrupt("the storage holds data of an unknown format"));
+            }
+        }
+        return Ok(false);
+    };
+    if format != FORMAT {
+        let (found, known) = (String::from_utf8_lossy(&format), String::from_utf8_lossy(FORMAT));
+        return Err(Error::corrupt(format!("the storage holds {found:?}; this program reads {known:?}")));
+    }
+    Ok(true)
+}
+
+fn stored_id(backend: &dyn Backend) -> Result<Option<StoreId>> {
+    let stored = backend.get(Family::Meta, key::STORE_ID)?;
+    let read = |stored: bytes::Bytes| {
+        let id = <[u8; 16]>::try_from(&stored[..]).map_err(|_| Error::corrupt("the store's identity is damaged"))?;
+        Ok(StoreId(id))
+    };
+    stored.map(read).transpose()
+}
+
+/// Makes sure that a backend holds a store that is finished, or begins one in an empty backend; gives its identity.
+pub(crate) fn open(backend: &dyn Backend) -> Result<StoreId> {
+    if let Some(note) = backend.get(Family::Meta, key::UNFINISHED)? {
+        let note = String::from_utf8_lossy(&note);
+        return Err(Error::invalid(format!("the storage is not finished: {note}; let that end, or begin it again")));
+    }
+    if is_store(backend)?
+        && let Some(id) = stored_id(backend)?
+    {
+        return Ok(id);
+    }
+    let id = StoreId::new()?;
+    let mut batch = Batch::new();
+    batch.put(Family::Meta, key::FORMAT.to_vec(), FORMAT);
+    batch.put(Family::Meta, key::STORE_ID.to_vec(), id.0.to_vec());
+    backend.write(batch, Sync::Yes)?;
+    Ok(id)
+}
