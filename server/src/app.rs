@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use govc_backends::MemoryBackend;
-use govc_engine::{Backend, Limits, Repo, Retention, Store, StoreOptions};
+use govc_backends::{ObservedBackend, OpenOptions};
+use govc_engine::{BackendErrorKind, Limits, Repo, Retention, Store, StoreOptions};
 
-use crate::config::{BackendKind, Config};
+use crate::config::Config;
 use crate::git::{PackCache, PackCacheOptions};
 use crate::http::body::Bodies;
 use crate::telemetry::Metrics;
@@ -21,6 +21,8 @@ use crate::work::{WorkOptions, WorkPool};
 pub struct App {
     /// All repositories.
     pub store: Store,
+    /// What the store is kept in, to be asked for figures.
+    pub(crate) backend: Arc<ObservedBackend>,
     /// What the server was told.
     pub config: Config,
     /// What it counts.
@@ -71,10 +73,11 @@ impl App {
             retention: Retention { count_max: config.versions.count_max, age_max: config.versions.age_max },
             ..StoreOptions::default()
         };
-        let store = Store::open(backend, options)
+        let store = Store::open(backend.clone(), options)
             .map_err(|error| OpenError(format!("cannot open the store: {}", with_causes(&error))))?;
         let packs = PackCacheOptions {
-            dir: config.data_folder().map(|data| data.join("packs")),
+            // Of this store alone: repositories of others may have the same numbers.
+            dir: config.data_folder().map(|data| data.join("packs").join(store.id().to_string())),
             memory_bytes: config.git.pack_cache_memory_bytes,
             disk_bytes: config.git.pack_cache_disk_bytes,
             reserve_bytes: config.storage.reserve_bytes,
@@ -83,10 +86,10 @@ impl App {
             PackCache::open(packs).map_err(|error| OpenError(format!("cannot open the pack cache: {error}")))?;
         let repos: HashSet<_> = store.list(None, usize::MAX).iter().map(Repo::id).collect();
         packs.retain(|repo| repos.contains(&repo));
-        Ok(Arc::new(Self::new(store, config, packs)))
+        Ok(Arc::new(Self::new(store, backend, config, packs)))
     }
 
-    fn new(store: Store, config: Config, packs: PackCache) -> Self {
+    fn new(store: Store, backend: Arc<ObservedBackend>, config: Config, packs: PackCache) -> Self {
         let work = WorkPool::new(WorkOptions {
             threads: config.server.work_threads,
             queue_max: config.server.work_queue_max,
@@ -100,7 +103,7 @@ impl App {
             idle: config.transactions.idle,
         });
         let draining = AtomicBool::new(false);
-        Self { store, config, metrics, work, packs, bodies, transactions, started: Instant::now(), draining }
+        Self { store, backend, config, metrics, work, packs, bodies, transactions, started: Instant::now(), draining }
     }
 
     /// Marks the server as stopping: it is not ready any more, and goes on answering what reaches it.
@@ -120,13 +123,17 @@ impl fmt::Debug for App {
     }
 }
 
-fn open_backend(config: &Config) -> Result<Arc<dyn Backend>, OpenError> {
-    match config.storage.backend {
-        BackendKind::Memory => Ok(Arc::new(MemoryBackend::new())),
-        BackendKind::Rocksdb => {
-            make_folder(&config.storage.data)?;
-            open_rocksdb(&config.storage.data.join("rocksdb"), config)
+fn open_backend(config: &Config) -> Result<Arc<ObservedBackend>, OpenError> {
+    if let Some(folder) = config.data_folder() {
+        make_folder(folder)?;
+    }
+    let location = &config.storage.backend;
+    match location.open(&OpenOptions { reserve_bytes: config.storage.reserve_bytes }) {
+        Ok(backend) => Ok(Arc::new(ObservedBackend::new(backend))),
+        Err(error) if error.kind == BackendErrorKind::Locked => {
+            Err(OpenError(format!("the data in {location} are in use by another process: {error}")))
         }
+        Err(error) => Err(OpenError(format!("cannot open the data in {location} (storage.backend): {error}"))),
     }
 }
 
@@ -137,26 +144,6 @@ fn make_folder(folder: &Path) -> Result<(), OpenError> {
         let folder = folder.display();
         OpenError(format!("cannot make the data folder {folder} (storage.data): {error}"))
     })
-}
-
-#[cfg(feature = "rocksdb")]
-fn open_rocksdb(path: &Path, config: &Config) -> Result<Arc<dyn Backend>, OpenError> {
-    use govc_backends::{RocksBackend, RocksOptions};
-    use govc_engine::BackendErrorKind;
-
-    let options = RocksOptions { reserve_bytes: config.storage.reserve_bytes, ..RocksOptions::default() };
-    match RocksBackend::open(path, options) {
-        Ok(backend) => Ok(Arc::new(backend)),
-        Err(error) if matches!(error.kind, BackendErrorKind::Locked) => {
-            Err(OpenError(format!("the data in {} are in use by another process: {}", path.display(), error.message)))
-        }
-        Err(error) => Err(OpenError(format!("cannot open the data in {}: {}", path.display(), error.message))),
-    }
-}
-
-#[cfg(not(feature = "rocksdb"))]
-fn open_rocksdb(_path: &Path, _config: &Config) -> Result<Arc<dyn Backend>, OpenError> {
-    Err(OpenError("storage.backend = rocksdb: this program was built without RocksDB".to_owned()))
 }
 
 fn with_causes(error: &dyn std::error::Error) -> String {

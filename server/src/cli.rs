@@ -1,4 +1,4 @@
-//! The command line: `govc serve` and `govc version`.
+//! The command line: `govc serve`, what is done with a whole store (`admin`), and `govc version`.
 //!
 //! Flags are taken as text and left to [`Config`], which parses them as it does
 //! the environment's and the file's values, so that all three refuse the same things in the same words.
@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::admin::{BackupArgs, BenchArgs, CopyArgs, FsckArgs, RestoreArgs, StatsArgs};
 use crate::config::Config;
 use crate::serve;
 
@@ -43,6 +44,47 @@ enum Command {
         after_long_help = SETTINGS_HELP
     )]
     Serve(Box<ServeArgs>),
+    /// Copy a store from one backend to another
+    #[command(
+        long_about = "Copy a store from one backend to another.\n\nThe source is read as of one moment; a server may \
+                            have it open and write it meanwhile. An interrupted copy goes on when it is begun again. In \
+                            the end everything is read back and compared. A server is moved by copying, stopping it, \
+                            bringing the copy up to date with --update, and starting it on the copy."
+    )]
+    Copy(CopyArgs),
+    /// Write a store to a file
+    #[command(
+        long_about = "Write one moment of a store to a file, whole, or what has changed since another backup. A \
+                            server may have the store open and write it meanwhile. The file is there complete and \
+                            durable, or not at all."
+    )]
+    Backup(BackupArgs),
+    /// Make a store from backup files
+    #[command(
+        long_about = "Make a store from a whole backup and the incremental ones that follow it. The target must \
+                            be empty. In the end everything is read back and compared."
+    )]
+    Restore(RestoreArgs),
+    /// Check a whole store
+    #[command(
+        long_about = "Check one moment of a store: every row, every block, every object by its id, everything that \
+                            references reach. Changes nothing; a server may have the store open. The exit code is 0 if \
+                            nothing is wrong and 1 if something is."
+    )]
+    Fsck(FsckArgs),
+    /// Tell what a store takes, by family and repository
+    #[command(
+        long_about = "Tell what one moment of a store takes, by family and repository. Reads all of it; a server \
+                            may have the store open."
+    )]
+    Stats(StatsArgs),
+    /// Measure storage backends with the same work, compare reports
+    #[command(
+        long_about = "Measure storage backends with the same work, verify what they hold afterwards, and write a \
+                            table, report.json and report.html. Everything that is measured is made for it and removed \
+                            again: folders of its own, a schema of its own (govc_bench) in a database."
+    )]
+    Bench(BenchArgs),
     /// Print the version
     #[command(long_about = "Print the program's name and version on one line.")]
     Version,
@@ -58,8 +100,9 @@ struct ServeArgs {
     #[arg(long, value_name = "DIR")]
     data: Option<String>,
 
-    /// What keeps the data: rocksdb, or memory (nothing survives) [default: rocksdb] [env: GOVC_BACKEND]
-    #[arg(long, value_name = "NAME")]
+    /// What keeps the data: rocksdb or sqlite (under the data folder), memory (nothing survives), or a URL:
+    /// rocksdb://PATH, sqlite://PATH, postgres://USER@HOST/DATABASE [default: rocksdb] [env: GOVC_BACKEND]
+    #[arg(long, value_name = "URL")]
     backend: Option<String>,
 
     /// TOML file with settings [env: GOVC_CONFIG]
@@ -125,7 +168,7 @@ The TOML file (--config, GOVC_CONFIG), with the defaults:
   shutdown_timeout = \"30s\"      # GOVC_SHUTDOWN_TIMEOUT: at most 30s
 
   [storage]
-  backend = \"rocksdb\"           # GOVC_BACKEND
+  backend = \"rocksdb\"           # GOVC_BACKEND: also sqlite, memory, or a URL
   data = \"./govc-data\"          # GOVC_DATA
   memory                        # GOVC_MEMORY: default half of the machine's
   reserve = \"256MiB\"            # GOVC_RESERVE
@@ -172,6 +215,12 @@ pub fn run() -> ExitCode {
                 ExitCode::from(EXIT_USAGE)
             }
         },
+        Command::Copy(args) => args.run(),
+        Command::Backup(args) => args.run(),
+        Command::Restore(args) => args.run(),
+        Command::Fsck(args) => args.run(),
+        Command::Stats(args) => args.run(),
+        Command::Bench(args) => args.run(),
         Command::Version => {
             println!("govc {VERSION}");
             ExitCode::SUCCESS
@@ -219,7 +268,7 @@ mod tests {
         let arguments = ["govc", "serve"].iter().chain(arguments);
         match Cli::try_parse_from(arguments)?.command {
             Command::Serve(args) => Ok(args.given()),
-            Command::Version => unreachable!("serve was asked for"),
+            _ => unreachable!("serve was asked for"),
         }
     }
 

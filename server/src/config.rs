@@ -18,6 +18,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use govc_backends::Location;
 use tracing::level_filters::LevelFilter;
 
 use sources::Layers;
@@ -85,9 +86,9 @@ pub struct ServerConfig {
 /// Section `[storage]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StorageConfig {
-    /// What keeps the data.
-    pub backend: BackendKind,
-    /// The folder that holds everything durable. Not used by the memory backend.
+    /// What keeps the data, and where.
+    pub backend: Location,
+    /// The folder of embedded backends that are named by a word, and of kept packs. Not used by the memory backend.
     pub data: PathBuf,
     /// The memory budget of the whole process for repository data, in bytes. The pack cache's share is
     /// part of it.
@@ -98,15 +99,6 @@ pub struct StorageConfig {
     pub object_bytes_max: u64,
     /// How long a write to a `relaxed` repository may stay volatile.
     pub relaxed_delay_max: Duration,
-}
-
-/// Which backend keeps the data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BackendKind {
-    /// Nothing is kept; for tests and throw-away servers.
-    Memory,
-    /// RocksDB under `DATA/rocksdb`.
-    Rocksdb,
 }
 
 /// Section `[versions]`: how long superseded versions can be read.
@@ -231,7 +223,7 @@ impl Default for Config {
                 shutdown_timeout: SHUTDOWN_TIMEOUT_MAX,
             },
             storage: StorageConfig {
-                backend: BackendKind::Rocksdb,
+                backend: Location::Rocksdb(PathBuf::from("./govc-data/rocksdb")),
                 data: PathBuf::from("./govc-data"),
                 memory_bytes,
                 reserve_bytes: 256 * MIB,
@@ -319,8 +311,9 @@ impl Config {
         if let Some(machine_bytes) = given.machine_memory_bytes {
             storage.memory_bytes = (machine_bytes / 2).max(MEMORY_BYTES_MIN);
         }
-        layers.set("storage.backend", &mut storage.backend, values::backend)?;
         layers.set("storage.data", &mut storage.data, values::path)?;
+        storage.backend = Location::Rocksdb(storage.data.join("rocksdb"));
+        layers.set("storage.backend", &mut storage.backend, |text| Location::parse(text, &storage.data))?;
         layers.set("storage.memory", &mut storage.memory_bytes, |text| values::size_from(text, MEMORY_BYTES_MIN))?;
         server.buffered_bytes_max = buffered_default(storage.memory_bytes, server.body_bytes_max);
         layers.set("server.max_buffered", &mut server.buffered_bytes_max, |text| values::size_from(text, MIB))?;
@@ -361,8 +354,17 @@ impl Config {
     /// The folder of everything durable, unless nothing is.
     pub fn data_folder(&self) -> Option<&Path> {
         match self.storage.backend {
-            BackendKind::Memory => None,
-            BackendKind::Rocksdb => Some(&self.storage.data),
+            Location::Memory => None,
+            _ => Some(&self.storage.data),
+        }
+    }
+
+    /// The backend as a person would name it: by its word if it is where the word says.
+    pub fn backend_name(&self) -> String {
+        let backend = &self.storage.backend;
+        match Location::parse(backend.kind(), &self.storage.data) {
+            Ok(usual) if usual == *backend => backend.kind().to_owned(),
+            _ => backend.to_string(),
         }
     }
 
@@ -391,21 +393,5 @@ impl Config {
             )));
         }
         Ok(())
-    }
-}
-
-impl BackendKind {
-    /// The word of flags and files.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Memory => "memory",
-            Self::Rocksdb => "rocksdb",
-        }
-    }
-}
-
-impl fmt::Display for BackendKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
     }
 }

@@ -16,16 +16,18 @@
 //!
 //! ```
 //! use govc_server::App;
-//! use govc_server::config::{BackendKind, Config};
+//! use govc_backends::Location;
+//! use govc_server::config::Config;
 //!
 //! let mut config = Config::default();
-//! config.storage.backend = BackendKind::Memory;
+//! config.storage.backend = Location::Memory;
 //! let app = App::open(config)?;
 //! let routes = govc_server::router(app);
 //! # let _ = routes;
 //! # Ok::<(), govc_server::OpenError>(())
 //! ```
 
+mod admin;
 mod app;
 pub mod cli;
 pub mod config;

@@ -134,13 +134,13 @@ async fn keep_room(app: Weak<App>) {
 /// The one line on standard output: whoever started the server may now connect.
 fn announce(listener: &TcpListener, app: &App) -> Result<(), String> {
     let address = listener.local_addr().map_err(|error| format!("cannot tell the own address: {error}"))?;
-    let backend = app.config.storage.backend;
+    let backend = app.config.backend_name();
     let data = app.config.data_folder().map_or_else(|| "none".to_owned(), |data| data.display().to_string());
     let mut output = std::io::stdout().lock();
     // Nobody needs to read the line: a closed output is no reason to stop.
     let _ = writeln!(output, "govc {VERSION} listening on http://{address} (backend {backend}, data {data})")
         .and_then(|()| output.flush());
-    tracing::info!(address = %address, backend = backend.as_str(), data, "listening");
+    tracing::info!(address = %address, backend, data, "listening");
     Ok(())
 }
 

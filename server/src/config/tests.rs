@@ -29,7 +29,8 @@ fn check_refused(result: Result<Config, String>, words: &[&str]) {
 fn nothing_given_means_the_defaults_and_half_of_the_machine() {
     let config = resolve("", &["HOME=/root", "GOVC_TEST_KILLS=3"], &[]).unwrap();
     assert_eq!(config.server.listen.to_string(), "127.0.0.1:8080");
-    assert_eq!(config.storage.backend, BackendKind::Rocksdb);
+    assert_eq!(config.storage.backend, Location::Rocksdb(PathBuf::from("./govc-data/rocksdb")));
+    assert_eq!(config.backend_name(), "rocksdb");
     assert_eq!(config.storage.memory_bytes, 4 * GIB);
     assert_eq!(config.git.pack_cache_memory_bytes, 256 * MIB);
     assert_eq!(config.engine_memory_bytes(), 4 * GIB - 256 * MIB);
@@ -111,7 +112,7 @@ fn every_setting_is_taken_from_file_and_environment() {
         shutdown_timeout: Duration::from_secs(8),
     };
     let storage = StorageConfig {
-        backend: BackendKind::Memory,
+        backend: Location::Memory,
         data: PathBuf::from("d"),
         memory_bytes: 64 * MIB,
         reserve_bytes: 0,
@@ -151,7 +152,7 @@ fn unknown_names_are_refused_with_their_place() {
 fn bad_values_are_refused_with_key_and_place() {
     check_refused(
         resolve("[storage]\nbackend = \"mysql\"", &[], &[]),
-        &["storage.backend", "\"mysql\"", "govc.toml", "rocksdb or memory"],
+        &["storage.backend", "\"mysql\"", "govc.toml", "rocksdb, sqlite or memory"],
     );
     check_refused(resolve("", &["GOVC_MEMORY=lots"], &[]), &["storage.memory", "\"lots\"", "GOVC_MEMORY", "512MiB"]);
     check_refused(resolve("", &[], &[("log-level", "loud")]), &["logging.level", "\"loud\"", "--log-level"]);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
 
-use super::{BackendKind, LogFormat};
+use super::LogFormat;
 
 /// `512MiB`, `2G`, `1500MB`, `4096`: a whole number of bytes. `K`, `KiB` and so on are powers of 1024,
 /// `KB` and so on powers of 1000; case does not matter.
@@ -139,14 +139,6 @@ pub(super) fn path(text: &str) -> Result<PathBuf, String> {
         return Err("expected a path".to_owned());
     }
     Ok(PathBuf::from(text))
-}
-
-pub(super) fn backend(text: &str) -> Result<BackendKind, String> {
-    match text.trim() {
-        "memory" => Ok(BackendKind::Memory),
-        "rocksdb" => Ok(BackendKind::Rocksdb),
-        _ => Err("expected rocksdb or memory".to_owned()),
-    }
 }
 
 pub(super) fn level(text: &str) -> Result<LevelFilter, String> {

@@ -43,7 +43,7 @@ struct HealthReport {
     version: String,
     /// Seconds since the start.
     uptime_seconds: u64,
-    /// What keeps the data: `rocksdb` or `memory`.
+    /// What keeps the data: `rocksdb`, `sqlite`, `postgres` or `memory`.
     #[schema(example = "rocksdb")]
     backend: String,
     /// Repositories in the catalog.
@@ -96,7 +96,7 @@ async fn health(State(app): State<Arc<App>>) -> Response {
         status: status.to_owned(),
         version: VERSION.to_owned(),
         uptime_seconds: app.started.elapsed().as_secs(),
-        backend: app.config.storage.backend.to_string(),
+        backend: app.config.storage.backend.kind().to_owned(),
         repositories: app.store.repo_count() as u64,
         store: StoreReport::of(health),
     };

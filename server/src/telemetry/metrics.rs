@@ -18,6 +18,7 @@ use prometheus_client::registry::Registry;
 use govc_engine::{Health, StoreStats};
 
 use super::process::{self, ProcessUsage};
+use super::storage::StorageFigures;
 use crate::app::App;
 use crate::cli::VERSION;
 use crate::work::WorkStats;
@@ -94,6 +95,7 @@ impl Metrics {
         scrape.gauge("uptime_seconds", "Time since the start", app.started.elapsed().as_secs());
         scrape.store(&app.store.stats(), app.transactions.len());
         scrape.work(app.work.stats());
+        scrape.0.register_collector(Box::new(StorageFigures(app.backend.figures())));
         let mut process = Scrape(Registry::with_prefix("process"));
         process.usage(process::usage());
 

@@ -9,6 +9,7 @@ pub(crate) mod metrics;
 mod process;
 mod request_id;
 mod sink;
+mod storage;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;

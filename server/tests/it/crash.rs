@@ -39,11 +39,26 @@ struct Acknowledged {
 
 #[test]
 fn nothing_acknowledged_is_lost_by_kill_9() {
+    killed("rocksdb");
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_by_kill_9_on_sqlite() {
+    killed("sqlite");
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_by_kill_9_on_postgres() {
+    let server = govc_postgres_server::shared();
+    killed(&server.url(&server.database()));
+}
+
+fn killed(backend: &str) {
     let rounds: u32 = std::env::var("GOVC_TEST_KILLS").ok().map_or(8, |text| text.parse().expect("GOVC_TEST_KILLS"));
     let place = Place::new();
     let git = Git::new(&place.path("home"));
     let log = Acknowledged::default();
-    let mut server = place.serve();
+    let mut server = place.launch().with(&["--backend", backend]).start();
     server.create("crash");
     let checkouts: Vec<PathBuf> = (0..PUSHERS).map(|number| place.path(&format!("pusher-{number}"))).collect();
     for work in &checkouts {

@@ -10,6 +10,7 @@
 //! | `wire` | clients that take their time |
 //! | `disk` | a full disk |
 //! | `start` | settings, addresses, locks, health |
+//! | `admin` | copies, backups, checks of whole stores from the command line |
 //! | `rest_*`, `grep` | the API |
 //!
 //! `GOVC_TEST_HISTORY=/path/to/bare.git[:/another.git]` runs `identity` on real histories instead of the generated one:
@@ -23,6 +24,7 @@ mod oddities;
 mod pack;
 mod server;
 
+mod admin;
 mod busy;
 mod crash;
 mod disk;

@@ -1,0 +1,13 @@
+//! What is done with a whole store from the command line: copy, back up, restore, check, measure.
+//!
+//! A store that is only read is read as of one moment, so a server may have it open and write it meanwhile. One that is
+//! written must be nobody else's; its backend says so.
+
+mod bar;
+mod bench;
+mod command;
+mod size;
+mod stop;
+
+pub(crate) use bench::BenchArgs;
+pub(crate) use command::{BackupArgs, CopyArgs, FsckArgs, RestoreArgs, StatsArgs};
