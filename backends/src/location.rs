@@ -221,25 +221,25 @@ impl fmt::Debug for Location {
     }
 }
 
-/// A URL without what follows the user's name, and without a parameter `password`.
+/// A URL without a password, and without parameters that may hold one.
+///
+/// What stands before the last `@` is user and password, whatever characters they are of; of the rest only parameters are
+/// shown that are known to be harmless.
 fn without_password(url: &str) -> String {
-    let (address, query) = url.split_once('?').map_or((url, None), |(address, query)| (address, Some(query)));
-    let mut shown = match address.split_once("://") {
-        Some((scheme, rest)) => match rest.rsplit_once('@') {
-            Some((user, host)) => format!("{scheme}://{}@{host}", user.split(':').next().unwrap_or_default()),
-            None => address.to_owned(),
-        },
-        None => address.to_owned(),
+    const SHOWN: [&str; 6] = ["host", "port", "user", "dbname", "schema", "sslmode"];
+    let (scheme, rest) = url.split_once("://").unwrap_or(("postgres", url));
+    let (user, place) = match rest.rsplit_once('@') {
+        Some((credentials, place)) => {
+            let end = credentials.find([':', '/', '?', '@']).unwrap_or(credentials.len());
+            (format!("{}@", &credentials[..end]), place)
+        }
+        None => (String::new(), rest),
     };
-    let kept: Vec<&str> = query
-        .into_iter()
-        .flat_map(|query| query.split('&'))
-        .filter(|parameter| !parameter.to_ascii_lowercase().contains("password"))
-        .collect();
-    if !kept.is_empty() {
-        shown = format!("{shown}?{}", kept.join("&"));
-    }
-    shown
+    let (address, query) = place.split_once('?').unwrap_or((place, ""));
+    let harmless = |parameter: &&str| SHOWN.contains(&parameter.split('=').next().unwrap_or_default());
+    let kept: Vec<&str> = query.split('&').filter(harmless).collect();
+    let query = if kept.is_empty() { String::new() } else { format!("?{}", kept.join("&")) };
+    format!("{scheme}://{user}{address}{query}")
 }
 
 #[cfg(test)]
@@ -274,6 +274,9 @@ mod tests {
             ("postgresql://h/db?user=ada&password=secret", "postgresql://h/db?user=ada"),
             ("postgresql:///db?host=/run&PassWord=secret", "postgresql:///db?host=/run"),
             ("postgres://ada@h/db", "postgres://ada@h/db"),
+            ("postgres://ada:se?cret@h/db", "postgres://ada@h/db"),
+            ("postgres://ada:s@cret/x?y@h/db?sslmode=disable", "postgres://ada@h/db?sslmode=disable"),
+            ("postgres:///db?host=/run&p%61ssword=secret", "postgres:///db?host=/run"),
         ] {
             let location = parse(url).unwrap();
             assert_eq!((location.to_string(), format!("{location:?}")), (shown.to_owned(), shown.to_owned()));

@@ -93,6 +93,18 @@ impl Backend for OverlayBackend {
         self.under.get(family, key)
     }
 
+    fn get_many(&self, family: Family, keys: &[Vec<u8>]) -> BackendResult<Vec<Option<Bytes>>> {
+        self.check_open()?;
+        let layer = self.layers.read()[family as usize].clone();
+        let mut found: Vec<_> = keys.iter().map(|key| layer.get(key.as_slice()).cloned()).collect();
+        let open: Vec<usize> = (0..keys.len()).filter(|at| found[*at].is_none()).collect();
+        let asked: Vec<Vec<u8>> = open.iter().map(|at| keys[*at].clone()).collect();
+        for (at, value) in open.into_iter().zip(self.under.get_many(family, &asked)?) {
+            found[at] = Some(value);
+        }
+        Ok(found.into_iter().map(Option::flatten).collect())
+    }
+
     fn scan(&self, family: Family, scan: Scan) -> BackendResult<Entries<'_>> {
         self.check_open()?;
         let layer = self.layers.read()[family as usize].clone();

@@ -75,6 +75,9 @@ impl App {
         };
         let store = Store::open(backend.clone(), options)
             .map_err(|error| OpenError(format!("cannot open the store: {}", with_causes(&error))))?;
+        if let Some(folder) = config.data_folder() {
+            remove_unowned_packs(&folder.join("packs"));
+        }
         let packs = PackCacheOptions {
             // Of this store alone: repositories of others may have the same numbers.
             dir: config.data_folder().map(|data| data.join("packs").join(store.id().to_string())),
@@ -134,6 +137,15 @@ fn open_backend(config: &Config) -> Result<Arc<ObservedBackend>, OpenError> {
             Err(OpenError(format!("the data in {location} are in use by another process: {error}")))
         }
         Err(error) => Err(OpenError(format!("cannot open the data in {location} (storage.backend): {error}"))),
+    }
+}
+
+/// Removes kept packs that are in no store's folder, as earlier versions left them. They are only a cache.
+fn remove_unowned_packs(folder: &Path) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_file()) {
+            let _ = std::fs::remove_file(entry.path());
+        }
     }
 }
 

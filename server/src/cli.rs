@@ -82,7 +82,7 @@ enum Command {
     #[command(
         long_about = "Measure storage backends with the same work, verify what they hold afterwards, and write a \
                             table, report.json and report.html. Everything that is measured is made for it and removed \
-                            again: folders of its own, a schema of its own (govc_bench) in a database."
+                            again: folders of its own, a schema of its own (govc_bench_...) in a database."
     )]
     Bench(BenchArgs),
     /// Print the version

@@ -18,8 +18,8 @@ use crate::{
 /// How a store is copied.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CopyOptions {
-    /// Whether a target that holds a finished copy of the same store is brought up to date. What was written to the
-    /// copy itself is lost.
+    /// Whether a target that holds a finished copy of the same store is brought up to date. A copy that has been served
+    /// itself since is refused.
     pub update: bool,
 }
 
@@ -56,7 +56,7 @@ impl Copied {
 /// the target is not finished, and the same copy goes on when it is begun again.
 pub fn copy(from: &dyn Backend, to: &dyn Backend, options: CopyOptions, progress: &dyn Progress) -> Result<Copied> {
     let store = source_of(from)?;
-    let is_empty = begin(store, to, options)?;
+    let is_empty = begin(store, from, to, options)?;
     let bytes = from.usage()?.families.iter().map(|(_, bytes)| bytes).sum();
     let (mut written, mut removed, mut families) = (0, 0, Vec::new());
     progress.begin("copying", Some(bytes));
@@ -108,12 +108,21 @@ pub(crate) fn source_of(from: &dyn Backend) -> Result<StoreId> {
 }
 
 /// Marks the target; whether it was empty.
-fn begin(store: StoreId, to: &dyn Backend, options: CopyOptions) -> Result<bool> {
+fn begin(store: StoreId, from: &dyn Backend, to: &dyn Backend, options: CopyOptions) -> Result<bool> {
     let (note, location) = (format!("a copy of store {store}"), to.describe().location);
     let is_empty = match Holding::of(to) {
         Ok(Holding::Nothing) => true,
         Ok(Holding::Unfinished(found)) if found == note => false,
-        Ok(Holding::Store(found)) if found == store && options.update => false,
+        Ok(Holding::Store(found)) if found == store && options.update => {
+            if Holding::openings(to)? > Holding::openings(from)? {
+                let message = format!(
+                    "{location} has been served since it was copied; it is newer than {}, and would lose what it has",
+                    from.describe().location
+                );
+                return Err(Error::refused(message));
+            }
+            false
+        }
         Ok(Holding::Store(found)) if found == store => {
             let message = format!("{location} holds a copy of this store already; it can be brought up to date");
             return Err(Error::refused(message));

@@ -41,7 +41,7 @@ impl Address {
         }
         let Taken { plain, mode, root, schema } = take(url)?;
         // Its error may quote a part of the URL, so it is told in other words.
-        let mut config: Config = plain.parse().map_err(|error| refused(&parse_words(&error)))?;
+        let mut config: Config = plain.parse().map_err(|error| refused(&parse_words(&plain, &error)))?;
         if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
             return Err(refused("the PostgreSQL URL names no host; a socket's folder is given as ?host=/folder"));
         }
@@ -120,9 +120,11 @@ fn take(url: &str) -> BackendResult<Taken> {
 
 /// What is wrong with a URL. tokio-postgres names the parameter, never its value, except for an unexpected
 /// character; of such a message only the beginning is repeated.
-fn parse_words(error: &tokio_postgres::Error) -> String {
+fn parse_words(plain: &str, error: &tokio_postgres::Error) -> String {
     let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
-    if cause.starts_with("unknown option") || cause.starts_with("invalid value for option") {
+    // Behind a `?` in the password, what is taken for a parameter's name is a piece of it.
+    let is_plain = plain.rsplit_once('@').is_none_or(|(credentials, _)| !credentials.contains('?'));
+    if is_plain && (cause.starts_with("unknown option") || cause.starts_with("invalid value for option")) {
         format!("the PostgreSQL URL cannot be read: {cause}")
     } else {
         "the PostgreSQL URL cannot be read: expected postgres://user:password@host:port/database?name=value, with %-codes \

@@ -3,6 +3,7 @@
 //! Takes no lease and changes nothing. While it is held, PostgreSQL keeps the rows that the moment shows, so that what
 //! the server removes takes room until then.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -104,6 +105,15 @@ impl Backend for PostgresMoment {
         rows.first().map(|row| self.column(row, 0)).transpose()
     }
 
+    fn get_many(&self, family: Family, keys: &[Vec<u8>]) -> BackendResult<Vec<Option<Bytes>>> {
+        let sql = format!("SELECT key, value FROM {} WHERE key = ANY ($1)", family.name());
+        let mut found = HashMap::with_capacity(keys.len());
+        for row in self.ask(sql, vec![Box::new(keys.to_vec())])? {
+            found.insert(self.column(&row, 0)?, self.column(&row, 1)?);
+        }
+        Ok(keys.iter().map(|key| found.get(&key[..]).cloned()).collect())
+    }
+
     fn scan(&self, family: Family, scan: Scan) -> BackendResult<Entries<'_>> {
         let reverse = scan.reverse;
         let mut pages = Pages {
@@ -190,7 +200,9 @@ impl Pages<'_> {
         {
             self.rest = if self.reverse { span.before(last) } else { span.after(last) };
             let bytes: usize = page.iter().map(|(key, value): &(Bytes, Bytes)| key.len() + value.len()).sum();
-            self.rows = (PAGE_BYTES * page.len() / bytes.max(1)).clamp(1, ROWS_MAX);
+            // At most twice as many as before: sizes may change, and a page is in memory as a whole.
+            let wanted = (PAGE_BYTES * page.len() / bytes.max(1)).clamp(1, ROWS_MAX);
+            self.rows = wanted.min(2 * self.rows);
         }
         self.page = page.into_iter();
         Ok(())

@@ -115,9 +115,14 @@ impl Session {
 fn set_up(options: &PostgresOptions) -> String {
     let search_path = format!("{}, pg_temp", options.quoted_schema()).replace('\'', "''");
     // All of them can be set by anyone. Those that this server does not know, being older, are left out by the join.
-    // `synchronous_commit` may be stricter (`remote_apply`), so only `off` is changed.
+    // `synchronous_commit` may be stricter (`remote_apply`), so only `off` is changed; but it is set in any case, or a later
+    // change of the server's files would reach the session.
     format!(
-        "SELECT set_config(s.name, v.value, false) FROM (VALUES
+        "SELECT set_config(
+            s.name,
+            CASE WHEN s.name = 'synchronous_commit' AND s.setting <> 'off' THEN s.setting ELSE v.value END,
+            false
+        ) FROM (VALUES
             ('search_path', '{search_path}'),
             ('statement_timeout', '0'), ('lock_timeout', '0'), ('idle_in_transaction_session_timeout', '0'),
             ('idle_session_timeout', '0'), ('transaction_timeout', '0'),
@@ -127,8 +132,7 @@ fn set_up(options: &PostgresOptions) -> String {
             ('enable_sort', 'off'),
             ('tcp_keepalives_idle', '{}'), ('tcp_keepalives_interval', '{}'), ('tcp_keepalives_count', '{}'),
             ('tcp_user_timeout', '{}')
-        ) AS v (name, value) JOIN pg_settings AS s ON s.name = v.name
-        WHERE v.name <> 'synchronous_commit' OR s.setting = 'off';
+        ) AS v (name, value) JOIN pg_settings AS s ON s.name = v.name;
         SELECT current_setting('server_version_num'), pg_is_in_recovery(), current_setting('transaction_read_only'),
             current_setting('fsync'), current_setting('full_page_writes'), pg_backend_pid()",
         KEEPALIVE_IDLE.as_secs(),

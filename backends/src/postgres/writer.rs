@@ -14,6 +14,7 @@ use std::sync::Arc;
 use futures_util::stream::{FuturesOrdered, StreamExt};
 use govc_engine::backend::{BackendError, BackendErrorKind, BackendResult, Batch, Op, Precondition, Sync};
 use tokio::time::timeout_at;
+use tokio_postgres::error::Severity;
 use tokio_postgres::types::ToSql;
 
 use super::changes::{Call, Changes};
@@ -98,10 +99,16 @@ impl End {
     /// The end by an error of a statement after which a session that breaks leaves the outcome open, or not.
     fn of(error: &tokio_postgres::Error, open: bool) -> Self {
         match Trouble::of(error) {
-            Trouble::Lost(words) => Self::Lost { words, open },
+            // An answer of severity ERROR says that nothing was committed, though the session is of no more use.
+            Trouble::Lost(words) => Self::Lost { words, open: open && !is_refusal(error) },
             trouble => Self::Trouble(trouble),
         }
     }
+}
+
+/// Whether the server answered that the statement failed and its transaction is rolled back.
+fn is_refusal(error: &tokio_postgres::Error) -> bool {
+    error.as_db_error().is_some_and(|error| error.parsed_severity() == Some(Severity::Error))
 }
 
 /// What the server says about a write.
@@ -258,6 +265,13 @@ impl<'a> Attempts<'a> {
             solid: self.slot.solid,
             seq: Some(seq),
         };
+        if let Err(words) = self.session().await {
+            return End::Lost { words, open: false };
+        }
+        // Opening a session looks whether acknowledged writes are gone. Whoever asks next tells it.
+        if self.store.verdict().is_some() && !self.open {
+            return End::Lost { words: "the store is given up".to_owned(), open: false };
+        }
         let session = match self.session().await {
             Ok(session) => session,
             Err(words) => return End::Lost { words, open: false },

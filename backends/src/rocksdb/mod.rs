@@ -17,6 +17,7 @@ mod options;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use ::rocksdb::{
     Cache, ColumnFamily, ColumnFamilyDescriptor, DB, IteratorMode, ReadOptions, WriteBatch, WriteBufferManager,
@@ -39,8 +40,9 @@ use crate::span::Span;
 /// that its C interface would show. So the whole batch stays below.
 const BATCH_BYTES_MAX: usize = u32::MAX as usize;
 
-/// How often a store that another process writes is tried to be opened.
-const READ_ATTEMPTS: u32 = 5;
+/// How often a store that another process writes is tried to be opened, and the first pause between two tries.
+const READ_ATTEMPTS: u32 = 20;
+const READ_PAUSE: Duration = Duration::from_millis(20);
 
 /// A [`Backend`] in a folder of RocksDB files. The folder stays locked until the value is dropped, also after
 /// [`Backend::close`], because scans may still borrow from it.
@@ -108,13 +110,23 @@ impl RocksBackend {
             let families = Family::ALL.map(|family| ColumnFamilyDescriptor::new(family.name(), options.family(&cache)));
             DB::open_cf_descriptors_read_only(&database, &folder, families, false)
         };
-        // Who writes may replace files between a look at their list and the opening of the last one.
-        let mut attempts = 1;
+        // RocksDB reads the list of tables before it looks for logs. What the owner moves from a log into a table between
+        // the two would be in neither, so an opening during which the files changed is made again.
+        let mut attempts = 0;
         let db = loop {
-            match open() {
-                Ok(db) => break db,
-                Err(error) if attempts == READ_ATTEMPTS => return Err(failure::of_open(&folder, &error)),
-                Err(_) => attempts += 1,
+            attempts += 1;
+            let before = files(&folder)?;
+            let opened = open();
+            let is_same = files(&folder)? == before;
+            match opened {
+                Ok(db) if is_same => break db,
+                Err(error) if is_same || attempts == READ_ATTEMPTS => return Err(failure::of_open(&folder, &error)),
+                _ if attempts == READ_ATTEMPTS => {
+                    let message =
+                        format!("the store in {} changes too fast to be read at one moment", folder.display());
+                    return Err(BackendError::new(BackendErrorKind::Unavailable, message));
+                }
+                _ => std::thread::sleep(READ_PAUSE * attempts),
             }
         };
         let (gate, failed) = (RwLock::new(()), OnceLock::new());
@@ -340,6 +352,27 @@ impl Backend for RocksBackend {
         self.db.cancel_all_background_work(true);
         synced
     }
+}
+
+/// What tells whether an owner has moved anything from its logs into tables: the logs' names, and the list of tables.
+fn files(folder: &Path) -> BackendResult<(Vec<std::ffi::OsString>, String, u64)> {
+    let read = || {
+        let mut logs = Vec::new();
+        for entry in std::fs::read_dir(folder)? {
+            let name = entry?.file_name();
+            if name.as_encoded_bytes().ends_with(b".log") {
+                logs.push(name);
+            }
+        }
+        logs.sort();
+        let list = std::fs::read_to_string(folder.join("CURRENT"))?;
+        let bytes = std::fs::metadata(folder.join(list.trim_end()))?.len();
+        Ok((logs, list, bytes))
+    };
+    read().map_err(|error: std::io::Error| {
+        let message = format!("cannot list {}: {error}", folder.display());
+        BackendError::new(BackendErrorKind::Failed, message)
+    })
 }
 
 /// Bytes of a batch's keys and values. Counted here, because a caller may have filled the lists by hand.

@@ -190,11 +190,15 @@ impl Shared {
     fn finish(&self, mut writer: Writer) -> BackendResult<()> {
         self.check_failed()?;
         // Only counts: without them they are off by a little.
-        if writer.store_sizes().is_ok() {
+        let stored = writer.store_sizes();
+        if stored.is_ok() {
             self.log.commit();
         }
         self.sync_to(self.log.committed())?;
-        writer.empty_log();
+        // A failed write leaves the log alone.
+        if stored.is_ok() {
+            writer.empty_log();
+        }
         Ok(())
     }
 }

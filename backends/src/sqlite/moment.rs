@@ -51,12 +51,17 @@ impl SqliteMoment {
     }
 
     fn read<T>(&self, ask: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> BackendResult<T> {
-        let connection: MutexGuard<'_, Option<Connection>> = self.connection.lock();
-        let Some(connection) = &*connection else {
+        let mut held: MutexGuard<'_, Option<Connection>> = self.connection.lock();
+        let Some(connection) = &*held else {
             let message = format!("the store in {} is closed", self.folder().display());
             return Err(BackendError::new(BackendErrorKind::Closed, message));
         };
-        ask(connection).map_err(|error| failure::of_read(self.folder(), &error))
+        let answer = ask(connection).map_err(|error| failure::of_read(self.folder(), &error));
+        if answer.is_err() && connection.is_autocommit() {
+            // SQLite ended the transaction; what is read from here on would be another moment.
+            *held = None;
+        }
+        answer
     }
 
     fn folder(&self) -> &PathBuf {

@@ -2,10 +2,11 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use govc_backends::contract::{self, Subject};
 use govc_backends::{RocksBackend, RocksOptions};
-use govc_engine::backend::{Backend, BackendErrorKind, Family, Scan, Sync};
+use govc_engine::backend::{Backend, BackendErrorKind, Batch, Family, Scan, Sync};
 use tempfile::TempDir;
 
 use crate::{get, put};
@@ -176,4 +177,47 @@ fn a_moment_is_read_while_its_owner_writes_on() {
     assert_eq!(moment.scan(Family::Refs, Scan::all()).expect("scan").count(), 6000);
     drop(moment);
     assert_eq!(names(folder.path()), before, "reading leaves no trace");
+}
+
+/// Enough for some dozens of flushes.
+const MOMENT_BATCHES: u32 = 6000;
+
+/// Batches are numbered in their order, so a moment with a hole, or half a batch, shows.
+#[test]
+fn moments_under_load_are_whole() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let options = RocksOptions { write_buffer_bytes: 1 << 20, log_bytes_max: 1 << 20, ..RocksOptions::default() };
+    let owner = RocksBackend::open(folder.path(), options).expect("open");
+    let (ended, written) = (AtomicBool::new(false), AtomicU32::new(0));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 0..MOMENT_BATCHES {
+                if ended.load(Ordering::Acquire) {
+                    break;
+                }
+                let mut batch = Batch::new();
+                for family in [Family::Refs, Family::Journal, Family::Blocks] {
+                    batch.put(family, number.to_be_bytes().to_vec(), vec![7; 2000]);
+                }
+                owner.write(batch, Sync::No).expect("write");
+                written.store(number + 1, Ordering::Release);
+                if number % 32 == 0 {
+                    std::thread::sleep(std::time::Duration::from_millis(1));
+                }
+            }
+        });
+        for _ in 0..8 {
+            let before = written.load(Ordering::Acquire);
+            let moment = RocksBackend::open_to_read(folder.path()).expect("open to read");
+            let counts = [Family::Refs, Family::Journal, Family::Blocks].map(|family| {
+                let keys = moment.scan(family, Scan::all()).expect("scan").map(|row| row.expect("entry").0);
+                let keys: Vec<_> = keys.collect();
+                assert!((0_u32..).zip(&keys).all(|(number, key)| key[..] == number.to_be_bytes()), "a hole");
+                keys.len()
+            });
+            assert!(counts.iter().all(|count| *count == counts[0]), "half a batch: {counts:?}");
+            assert!(counts[0] >= before as usize, "what was written before: {counts:?}, {before}");
+        }
+        ended.store(true, Ordering::Release);
+    });
 }

@@ -5,10 +5,9 @@
 //! what it points at looked up. What is missing matters where a reference reaches it, which is walked only then.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     fmt::Display,
     num::NonZero,
-    ops::Bound,
     sync::Arc,
     thread,
 };
@@ -69,7 +68,8 @@ impl Fsck {
         check.rows(&*backend)?;
         match Store::open(backend, options) {
             Ok(store) => check.store(&store)?,
-            Err(error) => check.find(format!("the store cannot be opened: {error}")),
+            Err(error) if is_damage(&error) => check.find(format!("the store cannot be opened: {error}")),
+            Err(error) => return Err(error),
         }
         Ok(check.found)
     }
@@ -100,8 +100,8 @@ struct Share {
     objects: u64,
     bytes: u64,
     findings: Vec<String>,
-    /// What is pointed at and not there, with what points at it.
-    missing: Vec<(Oid, Oid)>,
+    /// Whether anything that is pointed at is not there.
+    is_missing: bool,
 }
 
 impl Check<'_> {
@@ -125,7 +125,14 @@ impl Check<'_> {
         self.progress.begin("rows", Some(expected));
         for family in Family::ALL {
             for row in backend.scan(family, Scan::all())? {
-                let (row_key, value) = row?;
+                let (row_key, value) = match row.map_err(Error::from) {
+                    Ok(row) => row,
+                    Err(error) if is_damage(&error) => {
+                        self.find(format!("{}: rows cannot be read to their end: {error}", family.name()));
+                        break;
+                    }
+                    Err(error) => return Err(error),
+                };
                 self.found.rows += 1;
                 self.progress.advance((row_key.len() + value.len()) as u64);
                 if self.found.rows.is_multiple_of(1000) {
@@ -141,7 +148,7 @@ impl Check<'_> {
                     Family::Meta => Ok(()),
                 };
                 match read {
-                    Err(error) if *error.kind() == ErrorKind::Backend => return Err(error),
+                    Err(error) if !is_damage(&error) => return Err(error),
                     Err(error) => self.find(format!("{} row {}: {error}", family.name(), row_key.escape_ascii())),
                     Ok(()) => {}
                 }
@@ -182,7 +189,7 @@ impl Check<'_> {
             self.found.repositories += 1;
             self.references(repo)?;
             let pools: Vec<_> = repo.state.pool.layers().map(|(pool, _)| pool.id).collect();
-            if pools.iter().any(|pool| missing.contains_key(pool)) {
+            if pools.iter().any(|pool| missing.contains(pool)) {
                 self.reachable(repo)?;
             }
         }
@@ -190,8 +197,8 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// Makes every object again. Gives what is pointed at and not there, by pool.
-    fn objects(&mut self, core: &Arc<Core>) -> Result<BTreeMap<PoolId, Vec<(Oid, Oid)>>> {
+    /// Makes every object again. Gives the pools with objects that point at what is not there.
+    fn objects(&mut self, core: &Arc<Core>) -> Result<HashSet<PoolId>> {
         // Those of deleted repositories that have forks are no repositories any more, but under them.
         let mut pools: HashMap<PoolId, (&Pool, String)> = HashMap::new();
         let catalog = core.catalog.all();
@@ -205,41 +212,43 @@ impl Check<'_> {
             pools.insert(state.pool.id, (&state.pool, name.to_string()));
         }
         self.progress.begin("objects", None);
-        let (mut missing, mut from): (BTreeMap<_, Vec<_>>, _) = (BTreeMap::new(), Bound::Unbounded);
+        let mut missing = HashSet::new();
+        let mut rows = core.backend.scan(Family::Ids, Scan::all())?.peekable();
         loop {
-            let scan =
-                Scan { from: std::mem::replace(&mut from, Bound::Unbounded), to: Bound::Unbounded, reverse: false };
             let (mut pool, mut placed) = (None, Vec::new());
-            for row in core.backend.scan(Family::Ids, scan)? {
-                let (row_key, value) = row?;
-                // Rows that cannot be read have been told already.
-                let (Ok((id, oid)), Ok(row)) = (id_of(&row_key), IdRow::decode(&value)) else { continue };
-                if *pool.get_or_insert(id) != id || placed.len() == OBJECTS_AT_ONCE {
-                    from = Bound::Included(row_key.to_vec());
-                    break;
+            while let Some(row) = rows.peek() {
+                // Rows that cannot be read have been told already, and a scan that breaks off, too.
+                let found = match row {
+                    Ok((row_key, value)) => id_of(row_key).and_then(|id| Ok((id, IdRow::decode(value)?))),
+                    Err(error) => Err(Error::from(error.clone())),
+                };
+                match found {
+                    Ok(((id, _), _)) if *pool.get_or_insert(id) != id || placed.len() == OBJECTS_AT_ONCE => break,
+                    Ok(((_, oid), row)) => {
+                        placed.push(Placed { location: row.location, oid, kind: row.kind, size: row.size });
+                    }
+                    Err(error) if is_damage(&error) => {}
+                    Err(error) => return Err(error),
                 }
-                placed.push(Placed { location: row.location, oid, kind: row.kind, size: row.size });
+                rows.next();
             }
             let Some(id) = pool else { break };
             match pools.get(&id) {
                 Some((pool, name)) => {
-                    let found = self.pool(core, pool, name, &mut placed)?;
-                    if !found.is_empty() {
-                        missing.entry(id).or_default().extend(found);
+                    if self.pool(core, pool, name, &mut placed)? {
+                        missing.insert(id);
                     }
                 }
                 None => self.find(format!("{} objects belong to repository {}, which is unknown", placed.len(), id.0)),
-            }
-            if from == Bound::Unbounded {
-                break;
             }
         }
         self.progress.end();
         Ok(missing)
     }
 
-    /// The same for some of a pool's objects, by as many threads as the machine has processors.
-    fn pool(&mut self, core: &Core, pool: &Pool, name: &str, placed: &mut [Placed]) -> Result<Vec<(Oid, Oid)>> {
+    /// The same for some of a pool's objects, by as many threads as the machine has processors; whether any points at what is
+    /// not there.
+    fn pool(&mut self, core: &Core, pool: &Pool, name: &str, placed: &mut [Placed]) -> Result<bool> {
         placed.sort_unstable_by_key(|placed| placed.location);
         let threads = thread::available_parallelism().map_or(1, NonZero::get);
         let found = Mutex::new(Vec::new());
@@ -252,16 +261,16 @@ impl Check<'_> {
                 });
             }
         });
-        let mut missing = Vec::new();
+        let mut is_missing = false;
         for share in found.into_inner() {
             let share = share?;
             self.found.objects += share.objects;
             self.found.object_bytes += share.bytes;
             share.findings.into_iter().for_each(|finding| self.find(finding));
-            missing.extend(share.missing);
+            is_missing |= share.is_missing;
         }
         self.check_cancelled()?;
-        Ok(missing)
+        Ok(is_missing)
     }
 
     /// Whether the targets of a repository's references are there.
@@ -273,7 +282,7 @@ impl Check<'_> {
             self.found.references += 1;
             let kind = match snapshot.header(oid) {
                 Ok(found) => found.map(|(kind, _)| kind),
-                Err(error) if *error.kind() == ErrorKind::Backend => return Err(error),
+                Err(error) if !is_damage(&error) => return Err(error),
                 Err(_) => None,
             };
             match kind {
@@ -303,15 +312,27 @@ impl Check<'_> {
                 let Some(object) = readable(&snapshot, &oid)? else { continue };
                 let Ok(found) = links(object.kind, &object.data) else { continue };
                 for (target, _) in found.targets {
-                    if snapshot.header(&target).is_ok_and(|header| header.is_none()) {
-                        if seen.insert(target) {
+                    if seen.contains(&target) {
+                        continue;
+                    }
+                    let kind = match snapshot.header(&target) {
+                        Ok(header) => header.map(|(kind, _)| kind),
+                        Err(error) if is_damage(&error) => continue,
+                        Err(error) => return Err(error),
+                    };
+                    match kind {
+                        None => {
+                            seen.insert(target);
                             let (name, repo) = (name.clone(), repo.name());
                             self.find(format!(
                                 "repository {repo}: {name} reaches {target}, which is missing; {oid} needs it"
                             ));
                         }
-                    } else {
-                        queue.push(target);
+                        // It points at nothing.
+                        Some(Kind::Blob) => {
+                            seen.insert(target);
+                        }
+                        Some(_) => queue.push(target),
                     }
                 }
                 self.progress.advance(object.data.len() as u64);
@@ -327,14 +348,14 @@ impl Check<'_> {
 fn readable(snapshot: &Snapshot, oid: &Oid) -> Result<Option<super::Object>> {
     match snapshot.object(oid) {
         Ok(object) => Ok(Some(object)),
-        Err(error) if *error.kind() == ErrorKind::Backend => Err(error),
+        Err(error) if !is_damage(&error) => Err(error),
         Err(_) => Ok(None),
     }
 }
 
 fn look_at(core: &Core, pool: &Pool, name: &str, placed: &[Placed], progress: &dyn Progress) -> Result<Share> {
     let mut share = Share::default();
-    let mut pointed_at: Vec<(Oid, Oid)> = Vec::new();
+    let mut pointed_at: Vec<Oid> = Vec::new();
     for placed in placed {
         if progress.is_cancelled() {
             break;
@@ -342,7 +363,7 @@ fn look_at(core: &Core, pool: &Pool, name: &str, placed: &[Placed], progress: &d
         let wrong = |what: &dyn Display| format!("repository {name}: object {}: {what}", placed.oid);
         let data = match core.materialise(pool, placed.location) {
             Ok(data) => data,
-            Err(error) if *error.kind() == ErrorKind::Backend => return Err(error),
+            Err(error) if !is_damage(&error) => return Err(error),
             Err(error) => {
                 share.findings.push(wrong(&error));
                 continue;
@@ -363,39 +384,48 @@ fn look_at(core: &Core, pool: &Pool, name: &str, placed: &[Placed], progress: &d
             }
         }
         match links(placed.kind, &data) {
-            Ok(found) => pointed_at.extend(found.targets.into_iter().map(|(target, _)| (target, placed.oid))),
+            Ok(found) => pointed_at.extend(found.targets.into_iter().map(|(target, _)| target)),
             Err(error) => share.findings.push(wrong(&error)),
         }
         if pointed_at.len() >= 1 << 16 {
-            share.missing.extend(missing_of(core, pool, &mut pointed_at)?);
+            share.is_missing |= is_missing(core, pool, &mut pointed_at)?;
         }
     }
-    share.missing.extend(missing_of(core, pool, &mut pointed_at)?);
+    share.is_missing |= is_missing(core, pool, &mut pointed_at)?;
     Ok(share)
 }
 
-/// Those that are not there, of some that are pointed at.
-fn missing_of(core: &Core, pool: &Pool, pointed_at: &mut Vec<(Oid, Oid)>) -> Result<Vec<(Oid, Oid)>> {
+/// Whether any of some that are pointed at is not there.
+fn is_missing(core: &Core, pool: &Pool, pointed_at: &mut Vec<Oid>) -> Result<bool> {
     pointed_at.sort_unstable();
-    pointed_at.dedup_by_key(|(target, _)| *target);
-    let mut missing = Vec::new();
-    for pointed_at in pointed_at.chunks(1024) {
-        let targets: Vec<Oid> = pointed_at.iter().map(|(target, _)| *target).collect();
-        let places = match core.locate(pool, &targets) {
+    pointed_at.dedup();
+    let mut is_missing = false;
+    for targets in pointed_at.chunks(1024) {
+        let places = match core.locate(pool, targets) {
             Ok(places) => places.into_iter().map(|place| place.is_some()).collect(),
-            Err(error) if *error.kind() == ErrorKind::Backend => return Err(error),
+            Err(error) if !is_damage(&error) => return Err(error),
             // A row of one of them cannot be read, and has been told.
             Err(_) => vec![false; targets.len()],
         };
-        for ((target, by), is_there) in pointed_at.iter().zip(places) {
+        for (target, is_there) in targets.iter().zip(places) {
+            if is_there {
+                continue;
+            }
             // In memory are those that could not be settled.
-            if !is_there && core.header(pool, target, Scope::Live).is_ok_and(|header| header.is_none()) {
-                missing.push((*target, *by));
+            match core.header(pool, target, Scope::Live) {
+                Ok(header) => is_missing |= header.is_none(),
+                Err(error) if is_damage(&error) => {}
+                Err(error) => return Err(error),
             }
         }
     }
     pointed_at.clear();
-    Ok(missing)
+    Ok(is_missing)
+}
+
+/// Whether an error says what is stored, not that it could not be asked for.
+fn is_damage(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotFound | ErrorKind::Invalid)
 }
 
 fn reference(row_key: &[u8], value: &[u8]) -> Result<()> {

@@ -39,6 +39,8 @@ pub(crate) struct HealthCell {
     /// Whether the last write was refused, for room or because the storage could not be reached, whatever else is the
     /// matter.
     refused: AtomicBool,
+    /// Whether the last refusal was because it could not be reached.
+    away: AtomicBool,
     reason: Mutex<String>,
 }
 
@@ -72,8 +74,10 @@ impl HealthCell {
 
     /// Notes that the storage took nothing of a write, with an error that passes.
     pub(crate) fn set_refused(&self, error: &Error) {
+        let is_away = *error.kind() == ErrorKind::Unavailable;
+        self.away.store(is_away, Ordering::Release);
         self.refused.store(true, Ordering::Release);
-        let state = if *error.kind() == ErrorKind::Unavailable { UNAVAILABLE } else { FULL };
+        let state = if is_away { UNAVAILABLE } else { FULL };
         self.set(state, error.message());
     }
 
@@ -102,12 +106,10 @@ impl HealthCell {
         self.refused.load(Ordering::Acquire)
     }
 
-    /// Why the storage took nothing, for those who do not even try.
-    pub(crate) fn refusal(&self) -> Error {
-        match self.get() {
-            Health::Unavailable(why) => Error::new(ErrorKind::Unavailable, why),
-            _ => Error::new(ErrorKind::StorageFull, "the storage is full"),
-        }
+    /// An error of the kind of the last refusal, for those who do not even try, or who built on what was refused.
+    pub(crate) fn refusal(&self, message: &str) -> Error {
+        let is_away = self.away.load(Ordering::Acquire);
+        Error::new(if is_away { ErrorKind::Unavailable } else { ErrorKind::StorageFull }, message)
     }
 
     /// # Errors

@@ -71,6 +71,23 @@ impl Holding {
         })
     }
 
+    /// The identity that is stored in a backend, whether what it holds is finished or not.
+    ///
+    /// # Errors
+    /// When the backend fails or the row is damaged.
+    pub fn stored_id(backend: &dyn Backend) -> Result<Option<StoreId>> {
+        stored_id(backend)
+    }
+
+    /// A number that each opening of the store in a backend raises, so that of two copies of one moment the one that has
+    /// been served since has the greater.
+    ///
+    /// # Errors
+    /// When the backend fails.
+    pub fn openings(backend: &dyn Backend) -> Result<u64> {
+        backend.get(Family::Meta, key::NEXT_SEQ)?.map_or(Ok(0), |stored| key::trailing_u64(&stored))
+    }
+
     /// Notes in a backend that a tool begins to fill it, durably.
     ///
     /// # Errors

@@ -310,7 +310,7 @@ impl Journal {
     fn admit(&mut self, pending: Pending) {
         let repo = pending.repo.clone();
         if pending.version.lineage != repo.lineage.load(Ordering::Relaxed) {
-            let error = Error::new(ErrorKind::StorageFull, "a write that this one builds on has failed");
+            let error = self.core.health.refusal("a write that this one builds on has failed");
             return self.fail_transaction(pending, &error);
         }
         let mut next = repo.journaled.load(Ordering::Relaxed) + 1;
@@ -587,7 +587,7 @@ impl Journal {
             }
         }
         if !self.group.is_empty() {
-            return Err(self.core.health.refusal().context("acknowledged writes wait for the storage"));
+            return Err(self.core.health.refusal("acknowledged writes wait for the storage"));
         }
         Ok(())
     }

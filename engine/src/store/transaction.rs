@@ -326,7 +326,7 @@ impl Repo {
             // Before the look at the lineage: in another one the number may be another's.
             let is_visible = state.published.load().number >= seen.number;
             if self.lineage() != lineage {
-                return Error::new(ErrorKind::StorageFull, "a write that was in the way of this one has failed");
+                return self.core.health.refusal("a write that was in the way of this one has failed");
             }
             if is_visible || self.is_deleted() {
                 break;
@@ -374,7 +374,7 @@ impl Prepared {
         let mut is_acknowledged = durability != Durability::Durable;
         if durability == Durability::Relaxed {
             if core.health.is_refused() {
-                return Err(core.health.refusal());
+                return Err(core.health.refusal("the storage takes no writes for now"));
             }
             // Who is faster than the disk waits for it.
             is_acknowledged = core.journal.waiting_bytes() < core.options.settle_bytes as u64;
@@ -441,7 +441,7 @@ impl Transaction {
                 return Err(Error::not_found(format!("repository {} has been deleted", self.repo.name())));
             }
             if tip.lineage != self.lineage {
-                return Err(Error::new(ErrorKind::StorageFull, "a write that this one builds on has failed"));
+                return Err(core.health.refusal("a write that this one builds on has failed"));
             }
             let number = tip.number + 1;
             let (refs, changes) = match self.edited.take() {

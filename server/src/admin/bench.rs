@@ -110,8 +110,8 @@ impl BackendsArgs {
             .map_err(|error| Failure::new(format!("cannot listen for signals: {error}")))?;
         let report = run(&plan, &mut subjects, &mut Bar::default())?;
         report.write(&self.out)?;
-        print!("{}", report.table());
-        println!("\nThe report is in {}: report.html, report.json", self.out.display());
+        say!("{}", report.table());
+        say!("\nThe report is in {}: report.html, report.json", self.out.display());
         Ok(if report.is_complete() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FAILURE) })
     }
 }
@@ -123,7 +123,7 @@ impl CompareArgs {
             Report::read(&file)
         };
         let comparison = Comparison::of(&read(&self.before)?, &read(&self.after)?)?;
-        print!("{}", comparison.table());
+        say!("{}", comparison.table());
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -132,6 +132,8 @@ impl CompareArgs {
 struct Place {
     name: String,
     location: Location,
+    /// Whether something there is the benchmark's.
+    begun: bool,
 }
 
 impl Place {
@@ -143,15 +145,12 @@ impl Place {
             Location::Postgres(url) => Location::Postgres(with_schema(&url)),
             other => other,
         };
-        if let Some(folder) = location.folder()
-            && std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some())
-        {
-            let message = format!("{} holds something; the benchmark needs a folder of its own", folder.display());
-            return Err(Failure::new(message));
-        }
+        check_empty(&location).map_err(Failure::new)?;
         // Words stay words: reports of different folders are about the same.
-        let name = if text.contains("://") { location.to_string() } else { location.kind().to_owned() };
-        Ok(Self { name, location })
+        let shown =
+            |text: &str| Location::parse(text, &data).map_or_else(|_| location.to_string(), |place| place.to_string());
+        let name = if text.contains("://") { shown(text) } else { location.kind().to_owned() };
+        Ok(Self { name, location, begun: false })
     }
 
     fn remove(&self) -> BackendResult<()> {
@@ -169,14 +168,27 @@ impl Place {
     }
 }
 
-/// The schema of a database that the benchmark makes and removes.
-const SCHEMA: &str = "govc_bench";
+/// Refuses a folder that holds something: it would be removed.
+fn check_empty(location: &Location) -> Result<(), String> {
+    match location.folder() {
+        Some(folder) if std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some()) => {
+            Err(format!("{} holds something; the benchmark needs a folder of its own", folder.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The name of a schema that the benchmark makes and removes: of this run alone, so that nobody has one of that name.
+fn schema() -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    format!("govc_bench_{}_{}", std::process::id(), now.as_nanos())
+}
 
 /// The same URL, with the benchmark's schema whatever it names.
 fn with_schema(url: &str) -> String {
     let (address, query) = url.split_once('?').unwrap_or((url, ""));
     let others = query.split('&').filter(|parameter| !parameter.is_empty() && !parameter.starts_with("schema="));
-    let parameters: Vec<String> = others.map(str::to_owned).chain([format!("schema={SCHEMA}")]).collect();
+    let parameters: Vec<String> = others.map(str::to_owned).chain([format!("schema={}", schema())]).collect();
     format!("{address}?{}", parameters.join("&"))
 }
 
@@ -204,7 +216,12 @@ impl Subject for Place {
     }
 
     fn fresh(&mut self) -> BackendResult<Arc<dyn Backend>> {
-        self.remove()?;
+        if self.begun {
+            self.remove()?;
+        } else {
+            check_empty(&self.location).map_err(|message| BackendError::new(BackendErrorKind::Failed, message))?;
+            self.begun = true;
+        }
         self.location.open(&OpenOptions::default())
     }
 
@@ -213,7 +230,9 @@ impl Subject for Place {
     }
 
     fn clear(&mut self) {
-        if let Err(error) = self.remove() {
+        if self.begun
+            && let Err(error) = self.remove()
+        {
             eprintln!("govc: {} could not be removed: {error}", self.location);
         }
     }

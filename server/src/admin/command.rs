@@ -51,13 +51,21 @@ pub(crate) struct CopyArgs {
     #[arg(long, value_name = "URL")]
     to: String,
 
-    /// Bring a finished copy of this store up to date; what was written to the copy itself is lost
+    /// Bring a finished copy of this store up to date; refused if a server has had the copy open since
     #[arg(long)]
     update: bool,
 
     /// In the end, hash every object of the copy and look for everything that its references reach
     #[arg(long)]
     verify: bool,
+
+    /// Folder of the data, for backends that are named by a word [default: ./govc-data] [env: GOVC_DATA]
+    #[arg(long, value_name = "DIR")]
+    data: Option<String>,
+
+    /// TOML file with settings [env: GOVC_CONFIG]
+    #[arg(long, value_name = "FILE")]
+    config: Option<String>,
 }
 
 /// `govc backup`
@@ -184,6 +192,12 @@ fn check(backend: Arc<dyn Backend>, config: &Config, bar: &Bar) -> Result<Fsck, 
     Ok(Fsck::run(Arc::new(OverlayBackend::new(backend)), options, bar)?)
 }
 
+/// Whether two locations are one place, as far as their names tell.
+fn is_same(one: &Location, other: &Location) -> bool {
+    let real = |location: &Location| location.folder().and_then(|folder| std::fs::canonicalize(folder).ok());
+    one == other || (real(one).is_some() && real(one) == real(other))
+}
+
 impl CopyArgs {
     /// Runs the command.
     pub(crate) fn run(self) -> ExitCode {
@@ -191,13 +205,13 @@ impl CopyArgs {
     }
 
     fn outcome(self) -> Outcome {
-        let config = StoreArgs { backend: None, data: None, config: None }.load()?;
+        let config = StoreArgs { backend: None, data: self.data, config: self.config }.load()?;
         let place = |flag: &str, text: &str| {
             Location::parse(text, &config.storage.data)
                 .map_err(|expected| Failure::usage(format!("--{flag} {text}: {expected}")))
         };
         let (from, to) = (place("from", &self.from)?, place("to", &self.to)?);
-        if from == to {
+        if is_same(&from, &to) {
             return Err(Failure::usage("--from and --to are the same"));
         }
         if to == Location::Memory {
@@ -207,7 +221,7 @@ impl CopyArgs {
         let source = open_to_read(&from)?;
         let target = open(&to, &config)?;
         let copied = copy(&*source, &*target, CopyOptions { update: self.update }, &bar)?;
-        println!(
+        say!(
             "copied store {} from {from} to {to}: {} rows, {}; {} written, {} removed, all read back and equal",
             copied.store,
             copied.rows(),
@@ -216,7 +230,7 @@ impl CopyArgs {
             copied.removed
         );
         for (family, count, digest) in &copied.families {
-            println!("  {:8} {:>12} rows {:>9}  {digest}", family.name(), count.rows, Bytes(count.bytes));
+            say!("  {:8} {:>12} rows {:>9}  {digest}", family.name(), count.rows, Bytes(count.bytes));
         }
         let verified = self.verify.then(|| check(target.clone(), &config, &bar)).transpose()?;
         target.close().map_err(|error| Failure::new(format!("cannot close {to}: {error}")))?;
@@ -239,7 +253,7 @@ impl BackupArgs {
             BackupOptions { since: self.since, now_millis: i64::try_from(now.as_millis()).unwrap_or(i64::MAX) };
         let made = create(&*source, &self.file, &options, &bar)?;
         let kind = if made.header.since.is_some() { "incremental backup" } else { "backup" };
-        println!(
+        say!(
             "{kind} {} of store {} is in {}, {}: the store holds {} rows of {}; {} stored, {} gone",
             made.header.backup,
             made.header.store,
@@ -267,7 +281,7 @@ impl RestoreArgs {
         let target = open(location, &config)?;
         let restored = restore(&self.files, &*target, &bar)?;
         target.close().map_err(|error| Failure::new(format!("cannot close {location}: {error}")))?;
-        println!(
+        say!(
             "store {} is restored in {location} from backup {}: {} rows of {}, all read back and equal",
             restored.header.store,
             restored.header.backup,
@@ -302,7 +316,7 @@ impl FsckArgs {
             "findings": found.findings,
             "findings_total": found.findings_total,
         });
-        println!("{report:#}");
+        say!("{report:#}");
         Ok(code_of(&found))
     }
 }
@@ -313,18 +327,18 @@ fn code_of(found: &Fsck) -> ExitCode {
 
 fn tell(found: &Fsck) -> ExitCode {
     for finding in &found.findings {
-        println!("{finding}");
+        say!("{finding}");
     }
     let listed = found.findings.len() as u64;
     if listed < found.findings_total {
-        println!("... and {} more", found.findings_total - listed);
+        say!("... and {} more", found.findings_total - listed);
     }
     let verdict = match found.findings_total {
         0 => "nothing is wrong".to_owned(),
         1 => "1 thing is wrong".to_owned(),
         many => format!("{many} things are wrong"),
     };
-    println!(
+    say!(
         "{verdict}: {} objects of {} hashed, {} references of {} repositories followed, {} blocks and {} rows read",
         found.objects,
         Bytes(found.object_bytes),
@@ -350,23 +364,23 @@ impl StatsArgs {
         let sizes = Sizes::of(&*source, &bar)?;
         let disk_bytes = source.usage().map_err(|error| Failure::new(error.to_string()))?.disk_bytes;
         if self.json {
-            println!("{:#}", as_json(&sizes, location, disk_bytes));
+            say!("{:#}", as_json(&sizes, location, disk_bytes));
             return Ok(ExitCode::SUCCESS);
         }
         let total = sizes.total();
-        println!("{location}: {} rows, {} of keys and values", total.rows, Bytes(total.bytes));
+        say!("{location}: {} rows, {} of keys and values", total.rows, Bytes(total.bytes));
         if let Some(bytes) = disk_bytes {
             let ratio = bytes as f64 / total.bytes.max(1) as f64;
-            println!("on disk, log included: {}, {ratio:.2} times as much", Bytes(bytes));
+            say!("on disk, log included: {}, {ratio:.2} times as much", Bytes(bytes));
         }
-        println!("\n{:10} {:>12} {:>9}", "family", "rows", "size");
+        say!("\n{:10} {:>12} {:>9}", "family", "rows", "size");
         for (family, size) in Family::ALL.iter().zip(sizes.families) {
-            println!("{:10} {:>12} {:>9}", family.name(), size.rows, Bytes(size.bytes));
+            say!("{:10} {:>12} {:>9}", family.name(), size.rows, Bytes(size.bytes));
         }
-        println!("\n{:>9} {:>9} {:>9}  repository", "size", "blocks", "history");
+        say!("\n{:>9} {:>9} {:>9}  repository", "size", "blocks", "history");
         for repo in sizes.repositories.iter().take(self.top) {
             let of = |family: Family| Bytes(repo.families[family as usize].bytes);
-            println!(
+            say!(
                 "{:>9} {:>9} {:>9}  {}",
                 Bytes(repo.total().bytes),
                 of(Family::Blocks),
@@ -375,7 +389,7 @@ impl StatsArgs {
             );
         }
         if let Some(more) = sizes.repositories.len().checked_sub(self.top).filter(|more| *more > 0) {
-            println!("... and {more} more (--top N)");
+            say!("... and {more} more (--top N)");
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -22,7 +22,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use govc_engine::Family;
+use govc_engine::{Family, Holding};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
@@ -40,8 +40,8 @@ const GONE: u8 = 3;
 const FRAME_BYTES: usize = 1 << 20;
 /// A header is a few hundred bytes.
 const HEADER_BYTES_MAX: usize = 64 << 10;
-/// The largest value that a backend takes is about a GiB, and a frame may hold one row only.
-const ROWS_BYTES_MAX: u64 = 5 << 30;
+/// A frame holds one row, however large, or about a MiB of them. No value that the engine writes comes near this.
+const ROWS_BYTES_MAX: u64 = 1 << 30;
 /// Most values are zstd frames already; what gains are keys and references.
 const LEVEL: i32 = 1;
 
@@ -110,6 +110,9 @@ impl<W: Write> Writer<W> {
             RowOp::Gone => {}
         }
         self.rows += 1;
+        if self.frame.len() as u64 > ROWS_BYTES_MAX {
+            return Err(Error::refused(format!("a row of {} bytes fits no backup", self.frame.len())));
+        }
         if self.frame.len() >= FRAME_BYTES {
             self.write_rows()?;
         }
@@ -246,6 +249,9 @@ impl Reader {
         let family = Family::ALL.get(usize::from(number)).copied();
         let family = family.ok_or_else(|| self.damaged(format!("it has a row of unknown family {number}")))?;
         let key = self.bytes()?;
+        if Holding::is_note(family, &key) {
+            return Err(self.damaged("it holds the mark of an unfinished store"));
+        }
         let op = match tag {
             PUT => RowOp::Put(self.bytes()?),
             SAME => {
@@ -289,7 +295,10 @@ impl Reader {
         let decoder = zstd::stream::read::Decoder::with_buffer(payload).map_err(wrong)?;
         let mut rows = Vec::new();
         // Grows with what is there, whatever a frame claims.
-        decoder.take(ROWS_BYTES_MAX).read_to_end(&mut rows).map_err(wrong)?;
+        decoder.take(ROWS_BYTES_MAX + 1).read_to_end(&mut rows).map_err(wrong)?;
+        if rows.len() as u64 > ROWS_BYTES_MAX {
+            return Err(self.damaged("it has a frame that is too large"));
+        }
         if rows.is_empty() {
             return Err(self.damaged("it has a frame without rows"));
         }

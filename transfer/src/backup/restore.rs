@@ -45,8 +45,17 @@ pub fn restore(files: &[PathBuf], to: &dyn Backend, progress: &dyn Progress) -> 
         load(reader, to, progress)?;
     }
     let held = compare(Reader::open(&last)?, to, progress)?;
+    check_identity(&header, to)?;
     Holding::end_filling(to)?;
     Ok(Restored { header, held })
+}
+
+/// Makes sure that the files hold the store that the header names.
+fn check_identity(header: &Header, to: &dyn Backend) -> Result<()> {
+    match Holding::stored_id(to)? {
+        Some(id) if id.to_string() == header.store => Ok(()),
+        _ => Err(Error::damaged(format!("the backup {} does not hold the store that it names", header.backup))),
+    }
 }
 
 fn check_chain(readers: &[Reader]) -> Result<()> {

@@ -79,6 +79,21 @@ fn a_finished_copy_is_brought_up_to_date_only_when_told() {
     assert_eq!((again.written, again.removed), (0, 0));
 }
 
+/// The line of a move, run again after the new server has started, or the wrong way round.
+#[test]
+fn a_copy_that_was_served_since_is_not_rolled_back() {
+    let (from, to) = (source(), Arc::new(MemoryBackend::new()));
+    copy(&*from, &*to, CopyOptions::default(), &Silent).unwrap();
+    crate::commit(&to, &["two"], 1, true);
+    let served = Arc::new(to.fork().unwrap());
+    let before = rows(&*served);
+    let error = copy(&*from, &*served, CopyOptions { update: true }, &Silent).unwrap_err();
+    assert!(error.kind() == ErrorKind::Refused && error.to_string().contains("served since"), "{error}");
+    assert_eq!(rows(&*served), before);
+    copy(&*served, &*from, CopyOptions { update: true }, &Silent).unwrap();
+    assert_eq!(rows(&*from), before);
+}
+
 #[test]
 fn what_is_no_target_is_left_alone() {
     let from = source();

@@ -284,6 +284,8 @@ fn a_loss_of_another_connection_ends_the_handle() {
     });
     server.down("immediate");
     server.up();
-    assert_eq!(get(&backend, b"lost"), None, "the crash lost nothing");
+    // Without a read before, which would have noticed.
     fails(backend.write(put(b"later", b"1"), Sync::Yes), BackendErrorKind::Failed);
+    assert_eq!(get(&backend, b"lost"), None, "the crash lost nothing");
+    assert_eq!(get(&backend, b"later"), None, "written after the loss");
 }
