@@ -263,12 +263,15 @@ fn a_storage_that_was_away_is_written_again() {
 #[test]
 fn a_sync_that_was_refused_is_made_later() {
     let backend = disk();
-    let store = open(&backend);
+    let delay = Duration::from_secs(1);
+    let store = Store::open(backend.clone(), StoreOptions { relaxed_delay_max: delay, ..options() }).unwrap();
     let relaxed = create(&store, "relaxed", Durability::Relaxed);
     let main = branch("main");
+    let writes = backend.writes();
     set(&relaxed, &main, Expected::Any, "accepted").unwrap().1.ticket.wait().unwrap();
-    eventually("it is written", || backend.writes() > 2);
+    eventually("it is written", || backend.writes() > writes);
     backend.set_away(true);
+    assert_eq!(backend.unsynced(), 1, "written, not synced, before the storage goes away");
     eventually("a sync is refused", || matches!(store.health(), Health::Unavailable(_)));
     backend.set_away(false);
     eventually("it takes writes again", || store.health() == Health::Ok);
