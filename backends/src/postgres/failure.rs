@@ -95,20 +95,27 @@ impl ConnectError {
         Self { error: BackendError::new(BackendErrorKind::Unavailable, message), passing: false }
     }
 
+    /// An error of reaching the server, before anything is said.
+    pub(super) fn unreached(address: &Address, error: &std::io::Error) -> Self {
+        let words = format!("error connecting to server: {error}");
+        let (kind, advice) = other_advice(&words);
+        Self { error: BackendError::new(kind, told(address, &words, &advice)), passing: false }
+    }
+
     /// An error of connecting or of the first statements.
     pub(super) fn of(address: &Address, error: &tokio_postgres::Error) -> Self {
         let (kind, advice) = match error.as_db_error() {
             Some(db) => db_advice(address, db),
-            None => other_advice(error),
+            None => other_advice(&words(error)),
         };
         let passing = error.code() == Some(&SqlState::CANNOT_CONNECT_NOW);
-        let mut message = format!("cannot open the store at PostgreSQL {}: {}", address.shown, words(error));
-        if !advice.is_empty() {
-            message.push_str("; ");
-            message.push_str(&advice);
-        }
-        Self { error: BackendError::new(kind, message), passing }
+        Self { error: BackendError::new(kind, told(address, &words(error), &advice)), passing }
     }
+}
+
+fn told(address: &Address, words: &str, advice: &str) -> String {
+    let separator = if advice.is_empty() { "" } else { "; " };
+    format!("cannot open the store at PostgreSQL {}: {words}{separator}{advice}", address.shown)
 }
 
 impl From<BackendError> for ConnectError {
@@ -148,8 +155,7 @@ fn db_advice(address: &Address, error: &DbError) -> (BackendErrorKind, String) {
     }
 }
 
-fn other_advice(error: &tokio_postgres::Error) -> (BackendErrorKind, String) {
-    let words = words(error);
+fn other_advice(words: &str) -> (BackendErrorKind, String) {
     let has = |part: &str| words.contains(part);
     if has("TLS") || has("certificate") {
         let advice = if has("does not support TLS") {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use govc_engine::backend::{BackendError, BackendErrorKind};
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
+use tokio_postgres::types::ToSql;
 
 use super::address::Address;
 use super::failure::ConnectError;
@@ -49,7 +50,7 @@ pub(super) async fn take(address: &Address, options: &PostgresOptions) -> Result
 }
 
 async fn lock(session: &Session, key: i64) -> Result<bool, tokio_postgres::Error> {
-    session.client.query_one("SELECT pg_try_advisory_lock($1)", &[&key]).await?.try_get(0)
+    session.link.drive(session.client.query_one("SELECT pg_try_advisory_lock($1)", &[&key])).await?.try_get(0)
 }
 
 /// The error of a store that another server has open, with what can be learnt of that.
@@ -61,7 +62,7 @@ async fn locked(session: &Session, address: &Address, options: &PostgresOptions,
         WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
             AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
             AND l.classid = (($1::bigint >> 32) & 4294967295)::oid AND l.objid = ($1::bigint & 4294967295)::oid";
-    let holder = match session.client.query_opt(sql, &[&key]).await {
+    let holder = match session.link.drive(session.client.query_opt(sql, &[&key])).await {
         Ok(Some(row)) => row.try_get::<_, String>(0).unwrap_or_default(),
         _ => "it does not show who".to_owned(),
     };
@@ -111,16 +112,19 @@ async fn keep(store: &Store, mut session: Session, mut stop: oneshot::Receiver<(
     loop {
         let broken = tokio::select! {
             _ = &mut stop => {
-                let _ = timeout(ANSWER_MAX, session.client.query("SELECT pg_advisory_unlock($1)", &[&store.lease_key])).await;
+                let unlock = async {
+                    session.client.query("SELECT pg_advisory_unlock($1)", &[&store.lease_key]).await
+                };
+                let _ = timeout(ANSWER_MAX, session.link.drive(unlock)).await;
                 return;
             }
-            () = session.ended() => true,
+            () = session.link.ended() => true,
             () = sleep(HEARTBEAT) => false,
         };
         if !broken && holds(&session, store.lease_key).await {
             continue;
         }
-        session.abandon();
+        drop(session);
         let mut patience = Patience::endless();
         session = loop {
             tokio::select! {
@@ -144,7 +148,8 @@ async fn holds(session: &Session, key: i64) -> bool {
     let sql = "SELECT EXISTS (SELECT FROM pg_locks AS l WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
         AND l.pid = pg_backend_pid() AND l.pid = $2 AND l.classid = (($1::bigint >> 32) & 4294967295)::oid
         AND l.objid = ($1::bigint & 4294967295)::oid)";
-    match timeout(ANSWER_MAX, session.client.query_one(sql, &[&key, &session.facts.pid])).await {
+    let parameters: [&(dyn ToSql + Sync); 2] = [&key, &session.facts.pid];
+    match timeout(ANSWER_MAX, session.link.drive(session.client.query_one(sql, &parameters))).await {
         Ok(Ok(row)) => row.try_get(0).unwrap_or(false),
         _ => false,
     }
@@ -155,7 +160,7 @@ async fn regain(store: &Store) -> Regained {
     let Ok(session) = store.connect("lease").await else { return Regained::NotYet };
     let locked = lock(&session, store.lease_key).await.unwrap_or(false);
     // Another server may have come and gone between.
-    let epoch = match session.client.query_one("SELECT epoch FROM lease", &[]).await {
+    let epoch = match session.link.drive(session.client.query_one("SELECT epoch FROM lease", &[])).await {
         Ok(row) => row.try_get::<_, i64>(0).ok(),
         Err(_) => None,
     };

@@ -10,10 +10,11 @@
 //!   a server that was taken over cannot write, however late its bytes arrive.
 //! - A write whose connection breaks is made again under its own number, and is done once.
 //!
-//! The trait is synchronous and its callers may be threads of any runtime, so all of this runs on a small runtime of
-//! its own; a call hands its work over and waits for the answer on a channel.
+//! The trait is synchronous and its callers may be threads of any runtime. A call runs on the thread that makes it
+//! (`call.rs`, `wire.rs`); a small runtime beside it has the timers, tells of sockets, and runs scans and the lease.
 
 mod address;
+mod call;
 mod changes;
 mod failure;
 mod lease;
@@ -26,9 +27,10 @@ mod schema;
 mod session;
 mod store;
 mod tls;
+mod wire;
 mod writer;
 
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use govc_engine::backend::{
@@ -43,11 +45,11 @@ pub use options::PostgresOptions;
 use self::address::Address;
 use self::failure::ConnectError;
 use self::lease::Lease;
-use self::session::Facts;
+use self::session::{Facts, Session};
 use self::store::{Keys, Store, place};
 use crate::span::Span;
 
-/// Threads of the runtime: they move bytes between sockets and channels.
+/// Threads of the runtime.
 const THREADS: usize = 2;
 
 /// A [`Backend`] in a schema of a PostgreSQL database. The schema stays locked until the value is closed or dropped.
@@ -69,17 +71,12 @@ impl PostgresBackend {
     /// message says what to do, and never holds the password.
     pub fn open(url: &str, options: PostgresOptions) -> BackendResult<Self> {
         let (address, options) = address_of(url, options)?;
-        let runtime =
-            Builder::new_multi_thread().worker_threads(THREADS).thread_name("govc-postgres").enable_all().build();
-        let runtime = runtime.map_err(|error| {
-            BackendError::new(BackendErrorKind::Failed, format!("cannot start the threads of the database: {error}"))
-        })?;
-        let opened = wait(&runtime, async move { open(address, options).await.map_err(|error| error.error) });
-        match opened {
+        let runtime = runtime(THREADS)?;
+        match wait(&runtime, open(address, options)) {
             Ok((store, facts, lease)) => Ok(Self { store, facts, lease: Mutex::new(lease), runtime: Some(runtime) }),
             Err(error) => {
                 runtime.shutdown_background();
-                Err(error)
+                Err(error.error)
             }
         }
     }
@@ -99,15 +96,10 @@ impl PostgresBackend {
     /// As [`PostgresBackend::open`]; [`BackendErrorKind::Locked`] if a server has it open.
     pub fn remove(url: &str, options: PostgresOptions) -> BackendResult<()> {
         let (address, options) = address_of(url, options)?;
-        let runtime = Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| {
-            BackendError::new(BackendErrorKind::Failed, format!("cannot start the threads of the database: {error}"))
-        })?;
-        // On a thread of its own: the caller's may belong to another runtime.
-        let removed = std::thread::scope(|scope| {
-            scope.spawn(|| runtime.block_on(schema::remove(&address, &options)).map_err(|error| error.error)).join()
-        });
-        removed.unwrap_or_else(|_| Err(BackendError::new(BackendErrorKind::Failed, "the removal of a store panicked")))
+        let runtime = runtime(1)?;
+        let removed = wait(&runtime, schema::remove(&address, &options)).map_err(|error| error.error);
+        runtime.shutdown_background();
+        removed
     }
 
     /// What an administrator should know about the server's settings.
@@ -123,11 +115,8 @@ impl PostgresBackend {
         warnings
     }
 
-    /// Runs work on the runtime and waits for it.
-    fn run<T: Send + 'static>(
-        &self,
-        work: impl Future<Output = BackendResult<T>> + Send + 'static,
-    ) -> BackendResult<T> {
+    /// Runs work on this thread, to its end.
+    fn run<T>(&self, work: impl Future<Output = BackendResult<T>>) -> BackendResult<T> {
         match &self.runtime {
             Some(runtime) => wait(runtime, work),
             None => Err(BackendError::new(BackendErrorKind::Closed, "the store is being dropped")),
@@ -144,27 +133,27 @@ fn address_of(url: &str, options: PostgresOptions) -> BackendResult<(Address, Po
     Ok((address, options))
 }
 
-fn wait<T: Send + 'static>(
-    runtime: &Runtime,
-    work: impl Future<Output = BackendResult<T>> + Send + 'static,
-) -> BackendResult<T> {
-    let (sender, receiver) = mpsc::sync_channel(1);
-    runtime.spawn(async move {
-        // The caller waits below.
-        let _ = sender.send(work.await);
-    });
-    receiver.recv().unwrap_or_else(|_| {
-        Err(BackendError::new(BackendErrorKind::Failed, "a call to the database broke off; its outcome is not known"))
+fn runtime(threads: usize) -> BackendResult<Runtime> {
+    let runtime = Builder::new_multi_thread().worker_threads(threads).thread_name("govc-postgres").enable_all().build();
+    runtime.map_err(|error| {
+        BackendError::new(BackendErrorKind::Failed, format!("cannot start the threads of the database: {error}"))
     })
+}
+
+/// Runs work on this thread, with the timers and sockets of the runtime.
+fn wait<T>(runtime: &Runtime, work: impl Future<Output = T>) -> T {
+    let _context = runtime.enter();
+    // The caller may be a task, which is to give way after so many polls; here nobody would take it.
+    call::block_on(tokio::task::unconstrained(work))
 }
 
 async fn open(address: Address, options: PostgresOptions) -> Result<(Arc<Store>, Facts, Lease), ConnectError> {
     let mut session = lease::take(&address, &options).await?;
-    schema::prepare(&mut session.client, &address, &options).await?;
+    let Session { client, link, .. } = &mut session;
+    link.drive(schema::prepare(client, &address, &options)).await?;
     let keys = Keys::of(&options.schema);
-    let epoch = schema::take_epoch(&mut session.client, keys.writes, options.writers())
-        .await
-        .map_err(|error| ConnectError::of(&address, &error))?;
+    let epoch = link.drive(schema::take_epoch(client, keys.writes, options.writers())).await;
+    let epoch = epoch.map_err(|error| ConnectError::of(&address, &error))?;
     let store = Arc::new(Store::new(address, options, keys, epoch));
     let reader = store.connect("reader").await?;
     if reader.facts.pid == session.facts.pid {
@@ -183,8 +172,7 @@ async fn open(address: Address, options: PostgresOptions) -> Result<(Arc<Store>,
 impl Backend for PostgresBackend {
     fn get(&self, family: Family, key: &[u8]) -> BackendResult<Option<Bytes>> {
         self.store.check_open()?;
-        let (store, key) = (Arc::clone(&self.store), key.to_vec());
-        self.run(async move { reader::get(&store, family, &key).await })
+        self.run(reader::get(&self.store, family, key))
     }
 
     fn get_many(&self, family: Family, keys: &[Vec<u8>]) -> BackendResult<Vec<Option<Bytes>>> {
@@ -192,8 +180,7 @@ impl Backend for PostgresBackend {
         if keys.is_empty() {
             return Ok(Vec::new());
         }
-        let (store, keys) = (Arc::clone(&self.store), keys.to_vec());
-        self.run(async move { reader::get_many(&store, family, &keys).await })
+        self.run(reader::get_many(&self.store, family, keys))
     }
 
     fn scan(&self, family: Family, scan: Scan) -> BackendResult<Entries<'_>> {
@@ -215,8 +202,7 @@ impl Backend for PostgresBackend {
         if batch.ops.is_empty() && batch.preconditions.is_empty() && sync == Sync::No {
             return Ok(());
         }
-        let store = Arc::clone(&self.store);
-        self.run(writer::write(store, batch, sync))
+        self.run(writer::write(&self.store, &batch, sync))
     }
 
     fn sync(&self) -> BackendResult<()> {
@@ -231,8 +217,7 @@ impl Backend for PostgresBackend {
 
     fn usage(&self) -> BackendResult<Usage> {
         self.store.check_open()?;
-        let store = Arc::clone(&self.store);
-        self.run(async move { reader::usage(&store).await })
+        self.run(reader::usage(&self.store))
     }
 
     fn close(&self) -> BackendResult<()> {
@@ -240,8 +225,7 @@ impl Backend for PostgresBackend {
         if self.store.is_closed() {
             return Ok(());
         }
-        let store = Arc::clone(&self.store);
-        let synced = self.run(async move { writer::close(&store).await });
+        let synced = self.run(writer::close(&self.store));
         lease.release();
         synced
     }

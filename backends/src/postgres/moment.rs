@@ -4,14 +4,13 @@
 //! the server removes takes room until then.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use govc_engine::backend::{
     Backend, BackendError, BackendErrorKind, BackendResult, Batch, Description, Entries, Family, Scan, Sync, Usage,
 };
 use parking_lot::Mutex;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Runtime;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
@@ -19,7 +18,7 @@ use super::address::Address;
 use super::failure::{ConnectError, words};
 use super::options::PostgresOptions;
 use super::session::Session;
-use super::{address_of, schema, wait};
+use super::{address_of, runtime, schema, wait};
 use crate::span::Span;
 
 /// Bytes that a page of a scan aims at.
@@ -32,7 +31,7 @@ const ROWS_MAX: usize = 8 << 10;
 pub struct PostgresMoment {
     place: String,
     /// `None` once closed.
-    session: Mutex<Option<Arc<Session>>>,
+    session: Mutex<Option<Session>>,
     /// Taken when the value is dropped.
     runtime: Option<Runtime>,
 }
@@ -41,34 +40,27 @@ impl PostgresMoment {
     /// Opens the store of `url` as it is now.
     pub(super) fn open(url: &str, options: PostgresOptions) -> BackendResult<Self> {
         let (address, options) = address_of(url, options)?;
-        let runtime = Builder::new_multi_thread().worker_threads(1).thread_name("govc-postgres").enable_all().build();
-        let runtime = runtime.map_err(|error| {
-            BackendError::new(BackendErrorKind::Failed, format!("cannot start the threads of the database: {error}"))
-        })?;
+        let runtime = runtime(1)?;
         let place = super::place(&address, &options);
-        match wait(&runtime, async move { begin(&address, &options).await.map_err(|error| error.error) }) {
-            Ok(session) => Ok(Self { place, session: Mutex::new(Some(Arc::new(session))), runtime: Some(runtime) }),
+        match wait(&runtime, begin(&address, &options)) {
+            Ok(session) => Ok(Self { place, session: Mutex::new(Some(session)), runtime: Some(runtime) }),
             Err(error) => {
                 runtime.shutdown_background();
-                Err(error)
+                Err(error.error)
             }
         }
     }
 
     /// Asks one statement. Scans and gets take turns in the one session.
-    fn ask(&self, sql: String, parameters: Vec<Box<dyn ToSql + Send + std::marker::Sync>>) -> BackendResult<Vec<Row>> {
-        let (Some(session), Some(runtime)) = (self.session.lock().clone(), &self.runtime) else {
+    fn ask(&self, sql: &str, parameters: &[&(dyn ToSql + std::marker::Sync)]) -> BackendResult<Vec<Row>> {
+        let session = self.session.lock();
+        let (Some(session), Some(runtime)) = (&*session, &self.runtime) else {
             return Err(BackendError::new(BackendErrorKind::Closed, format!("the store at {} is closed", self.place)));
         };
-        let place = self.place.clone();
-        wait(runtime, async move {
-            let parameters = parameters.iter().map(|parameter| &**parameter as &(dyn ToSql + std::marker::Sync));
-            let parameters: Vec<_> = parameters.collect();
-            session.client.query(&sql, &parameters).await.map_err(|error| {
-                // A moment that breaks off cannot be had again.
-                let message = format!("cannot read the store at {place}: {}", words(&error));
-                BackendError::new(BackendErrorKind::Failed, message)
-            })
+        wait(runtime, session.link.drive(session.client.query(sql, parameters))).map_err(|error| {
+            // A moment that breaks off cannot be had again.
+            let message = format!("cannot read the store at {}: {}", self.place, words(&error));
+            BackendError::new(BackendErrorKind::Failed, message)
         })
     }
 
@@ -90,25 +82,26 @@ impl PostgresMoment {
 
 async fn begin(address: &Address, options: &PostgresOptions) -> Result<Session, ConnectError> {
     let session = Session::open(address, options, "moment").await?;
-    schema::check(&session.client, address, options).await?;
+    let Session { client, link, .. } = &session;
+    link.drive(schema::check(client, address, options)).await?;
     let of = |error: tokio_postgres::Error| ConnectError::of(address, &error);
-    session.client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.map_err(of)?;
+    link.drive(client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")).await.map_err(of)?;
     // The first look fixes the moment.
-    session.client.query_one("SELECT epoch FROM lease", &[]).await.map_err(of)?;
+    link.drive(client.query_one("SELECT epoch FROM lease", &[])).await.map_err(of)?;
     Ok(session)
 }
 
 impl Backend for PostgresMoment {
     fn get(&self, family: Family, key: &[u8]) -> BackendResult<Option<Bytes>> {
         let sql = format!("SELECT value FROM {} WHERE key = $1", family.name());
-        let rows = self.ask(sql, vec![Box::new(key.to_vec())])?;
+        let rows = self.ask(&sql, &[&key])?;
         rows.first().map(|row| self.column(row, 0)).transpose()
     }
 
     fn get_many(&self, family: Family, keys: &[Vec<u8>]) -> BackendResult<Vec<Option<Bytes>>> {
         let sql = format!("SELECT key, value FROM {} WHERE key = ANY ($1)", family.name());
         let mut found = HashMap::with_capacity(keys.len());
-        for row in self.ask(sql, vec![Box::new(keys.to_vec())])? {
+        for row in self.ask(&sql, &[&keys])? {
             found.insert(self.column(&row, 0)?, self.column(&row, 1)?);
         }
         Ok(keys.iter().map(|key| found.get(&key[..]).cloned()).collect())
@@ -144,7 +137,7 @@ impl Backend for PostgresMoment {
         let mut families = Vec::with_capacity(Family::ALL.len());
         for family in Family::ALL {
             let sql = format!("SELECT pg_total_relation_size('{}')", family.name());
-            let size = self.ask(sql, Vec::new())?.first().and_then(|row| row.try_get::<_, i64>(0).ok());
+            let size = self.ask(&sql, &[])?.first().and_then(|row| row.try_get::<_, i64>(0).ok());
             families.push((family, size.and_then(|size| u64::try_from(size).ok()).unwrap_or(0)));
         }
         Ok(Usage { disk_bytes: Some(families.iter().map(|(_, bytes)| bytes).sum()), families })
@@ -179,10 +172,10 @@ struct Pages<'a> {
 impl Pages<'_> {
     fn turn(&mut self) -> BackendResult<()> {
         let Some(span) = self.rest.take() else { return Ok(()) };
-        let mut parameters: Vec<Box<dyn ToSql + Send + std::marker::Sync>> = vec![Box::new(span.from.clone())];
+        let mut parameters: Vec<&(dyn ToSql + std::marker::Sync)> = vec![&span.from];
         let below = match &span.to {
             Some(to) => {
-                parameters.push(Box::new(to.clone()));
+                parameters.push(to);
                 " AND key < $2"
             }
             None => "",
@@ -190,7 +183,7 @@ impl Pages<'_> {
         let (table, order) = (self.family.name(), if self.reverse { " DESC" } else { "" });
         let limit = self.rows;
         let sql = format!("SELECT key, value FROM {table} WHERE key >= $1{below} ORDER BY key{order} LIMIT {limit}");
-        let rows = self.moment.ask(sql, parameters)?;
+        let rows = self.moment.ask(&sql, &parameters)?;
         let mut page = Vec::with_capacity(rows.len());
         for row in &rows {
             page.push((self.moment.column(row, 0)?, self.moment.column(row, 1)?));

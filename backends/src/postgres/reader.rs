@@ -21,6 +21,10 @@ enum Question<'a> {
 
 impl Question<'_> {
     async fn ask(&self, session: &Session) -> Result<Vec<Row>, tokio_postgres::Error> {
+        session.link.drive(self.ask_driven(session)).await
+    }
+
+    async fn ask_driven(&self, session: &Session) -> Result<Vec<Row>, tokio_postgres::Error> {
         match self {
             Question::Get(family, key) => {
                 let statement = session.statement(Query::Get(*family)).await?;
@@ -100,10 +104,7 @@ async fn answer(store: &Store, question: Question<'_>) -> BackendResult<Vec<Row>
                     return Ok(rows);
                 }
                 Err(error) => match Trouble::of(&error) {
-                    Trouble::Lost(words) => {
-                        session.abandon();
-                        words
-                    }
+                    Trouble::Lost(words) => words,
                     Trouble::Again(words) => {
                         store.give_back(session);
                         words

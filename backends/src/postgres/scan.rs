@@ -13,12 +13,13 @@ use futures_util::TryStreamExt;
 use govc_engine::backend::{BackendError, BackendErrorKind, BackendResult, Family};
 use tokio::sync::{OwnedSemaphorePermit, mpsc as wishes};
 use tokio::time::timeout_at;
+use tokio_postgres::Client;
 use tokio_postgres::types::ToSql;
 
 use super::failure::Trouble;
 use super::patience::Patience;
 use super::reader::{column, refused};
-use super::session::{Query, Session};
+use super::session::{Query, Session, Statements};
 use super::store::Store;
 use crate::span::Span;
 
@@ -157,25 +158,17 @@ impl Walker {
                         }
                         Err(Stop::Dropped) => {
                             // There may be large rows on their way; a new session costs less.
-                            session.abandon();
                             return Ok(());
                         }
-                        Err(Stop::Told(error)) => {
-                            session.abandon();
-                            return Err(error);
-                        }
-                        Err(Stop::Server(error)) => {
-                            session.abandon();
-                            match Trouble::of(&error) {
-                                Trouble::Refused(error) => return Err(refused(&store, &error)),
-                                Trouble::Lost(words) | Trouble::Again(words) if self.begun => {
-                                    let message =
-                                        format!("a scan of the store at {} broke off: {words}", store.place());
-                                    return Err(BackendError::new(BackendErrorKind::Unavailable, message));
-                                }
-                                Trouble::Lost(words) | Trouble::Again(words) => words,
+                        Err(Stop::Told(error)) => return Err(error),
+                        Err(Stop::Server(error)) => match Trouble::of(&error) {
+                            Trouble::Refused(error) => return Err(refused(&store, &error)),
+                            Trouble::Lost(words) | Trouble::Again(words) if self.begun => {
+                                let message = format!("a scan of the store at {} broke off: {words}", store.place());
+                                return Err(BackendError::new(BackendErrorKind::Unavailable, message));
                             }
-                        }
+                            Trouble::Lost(words) | Trouble::Again(words) => words,
+                        },
                     }
                 }
                 Err(error) => error.error.message,
@@ -188,9 +181,19 @@ impl Walker {
 
     /// Reads all pages. `leave` gives up the place among the readers.
     async fn read(&mut self, session: &mut Session, leave: &mut (dyn FnMut() + Send)) -> Result<(), Stop> {
+        let Session { client, statements, link, .. } = session;
+        link.drive(self.read_driven(client, statements, leave)).await
+    }
+
+    async fn read_driven(
+        &mut self,
+        client: &mut Client,
+        statements: &Statements,
+        leave: &mut (dyn FnMut() + Send),
+    ) -> Result<(), Stop> {
         let query = Query::Scan { family: self.family, bounded: self.span.to.is_some(), reverse: self.reverse };
-        let statement = session.statement(query).await?;
-        let transaction = session.client.build_transaction().read_only(true).start().await?;
+        let statement = statements.get(client, query).await?;
+        let transaction = client.build_transaction().read_only(true).start().await?;
         let Span { from, to } = self.span.clone();
         let mut bounds: Vec<&(dyn ToSql + Sync)> = vec![&from];
         bounds.extend(to.iter().map(|to| to as &(dyn ToSql + Sync)));

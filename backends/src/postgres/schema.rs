@@ -197,7 +197,7 @@ pub(super) async fn prepare(
 pub(super) async fn remove(address: &Address, options: &PostgresOptions) -> Result<(), ConnectError> {
     let session = super::lease::take(address, options).await?;
     let sql = format!("DROP SCHEMA IF EXISTS {} CASCADE", options.quoted_schema());
-    session.client.batch_execute(&sql).await.map_err(|error| ConnectError::of(address, &error))
+    session.link.drive(session.client.batch_execute(&sql)).await.map_err(|error| ConnectError::of(address, &error))
 }
 
 /// Makes sure that the schema holds a store that this version reads; changes nothing.

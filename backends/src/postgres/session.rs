@@ -8,14 +8,15 @@ use std::collections::HashMap;
 
 use govc_engine::backend::{BackendError, BackendErrorKind, Family};
 use parking_lot::Mutex;
-use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::{Client, SimpleQueryMessage, Statement};
 
 use super::address::{Address, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_RETRIES, UNACKNOWLEDGED_MAX};
 use super::failure::ConnectError;
 use super::options::PostgresOptions;
 use super::schema;
+use super::wire::{Candidate, Link, Wire, candidates};
 
 /// PostgreSQL 13, in the form of `server_version_num`.
 const VERSION_MIN: i32 = 130_000;
@@ -53,61 +54,74 @@ pub(super) struct Facts {
     pub(super) full_page_writes: bool,
 }
 
-/// A connection, used by one call at a time.
+/// A connection, used by one call at a time. Whatever asks with `client` is run by `link`, or nothing is sent.
 pub(super) struct Session {
+    // Dropped in this order, so that the link sees the client gone.
+    pub(super) statements: Statements,
     pub(super) client: Client,
+    pub(super) link: Link,
     pub(super) facts: Facts,
-    /// Ends when the connection does.
-    connection: JoinHandle<()>,
-    statements: Mutex<HashMap<Query, Statement>>,
 }
 
+/// The statements that a session has prepared.
+#[derive(Default)]
+pub(super) struct Statements(Mutex<HashMap<Query, Statement>>);
+
 impl Session {
-    /// Connects and makes the settings. `role` is added to the application's name.
+    /// Connects and makes the settings. `role` is added to the application's name. Of several servers the first is taken that
+    /// can hold a store.
     pub(super) async fn open(address: &Address, options: &PostgresOptions, role: &str) -> Result<Self, ConnectError> {
-        // tokio-postgres bounds only the connecting, not what is said then.
+        // Also what is said after connecting is bounded.
         let patience =
             options.connect_timeout.max(*address.config.get_connect_timeout().unwrap_or(&options.connect_timeout));
-        match timeout(patience, Self::connect(address, options, role)).await {
-            Ok(result) => result,
-            Err(_) => Err(ConnectError::timed_out(address, patience)),
+        let mut last = None;
+        for candidate in candidates(&address.config) {
+            match timeout(patience, Self::connect(&candidate, address, options, role)).await {
+                Ok(Ok(session)) => return Ok(session),
+                Ok(Err(error)) => last = Some(error),
+                Err(_) => last = Some(ConnectError::timed_out(address, patience)),
+            }
         }
+        // A URL without any host is refused when it is read.
+        Err(last.unwrap_or_else(|| ConnectError::timed_out(address, patience)))
     }
 
-    async fn connect(address: &Address, options: &PostgresOptions, role: &str) -> Result<Self, ConnectError> {
+    async fn connect(
+        candidate: &Candidate,
+        address: &Address,
+        options: &PostgresOptions,
+        role: &str,
+    ) -> Result<Self, ConnectError> {
         let of = |error: tokio_postgres::Error| ConnectError::of(address, &error);
         let mut config = address.config.clone();
         config.application_name(format!("{} {role}", address.application));
-        let (client, connection) = config.connect(address.tls.clone()).await.map_err(of)?;
-        let connection = tokio::spawn(async move {
-            // What broke it is told to whoever waits for an answer.
-            let _ = connection.await;
-        });
-        let answers = client.simple_query(&set_up(options)).await.map_err(of)?;
+        let wire = candidate.connect(&config).await.map_err(|error| ConnectError::unreached(address, &error))?;
+        let mut tls = address.tls.clone();
+        let Ok(tls) = MakeTlsConnect::<Wire>::make_tls_connect(&mut tls, &candidate.host);
+        let (client, connection) = config.connect_raw(wire, tls).await.map_err(of)?;
+        let link = Link::new(connection);
+        let answers = link.drive(client.simple_query(&set_up(options))).await.map_err(of)?;
         let facts = facts(address, &answers)?;
-        Ok(Self { client, facts, connection, statements: Mutex::new(HashMap::new()) })
+        Ok(Self { statements: Statements::default(), client, link, facts })
     }
 
     pub(super) fn is_open(&self) -> bool {
-        !self.client.is_closed()
+        self.link.is_open()
     }
 
-    /// Returns when the connection has ended.
-    pub(super) async fn ended(&mut self) {
-        let _ = (&mut self.connection).await;
-    }
-
-    /// Ends the connection at once, with what it may still be receiving.
-    pub(super) fn abandon(self) {
-        self.connection.abort();
-    }
-
+    /// A statement, prepared with the first use.
     pub(super) async fn statement(&self, query: Query) -> Result<Statement, tokio_postgres::Error> {
-        if let Some(statement) = self.statements.lock().get(&query) {
+        self.statements.get(&self.client, query).await
+    }
+}
+
+impl Statements {
+    pub(super) async fn get(&self, client: &Client, query: Query) -> Result<Statement, tokio_postgres::Error> {
+        if let Some(statement) = self.0.lock().get(&query) {
             return Ok(statement.clone());
         }
-        let statement = self.client.prepare(&query.text()).await?;
-        self.statements.lock().insert(query, statement.clone());
+        let statement = client.prepare(&query.text()).await?;
+        self.0.lock().insert(query, statement.clone());
         Ok(statement)
     }
 }

@@ -172,14 +172,15 @@ impl Store {
         let solid: Vec<i64> = self.solid.iter().map(|solid| solid.load(Ordering::Acquire)).collect();
         let session = Session::open(&self.address, &self.options, role).await?;
         let sql = "SELECT (SELECT epoch FROM lease), ARRAY(SELECT seq FROM writes WHERE epoch = $1 ORDER BY slot)";
-        let (epoch, stored): (Option<i64>, Vec<i64>) = match session.client.query_one(sql, &[&self.epoch]).await {
-            Ok(row) => {
-                let of = |error: tokio_postgres::Error| ConnectError::of(&self.address, &error);
-                (row.try_get(0).map_err(of)?, row.try_get(1).map_err(of)?)
-            }
-            Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => (None, Vec::new()),
-            Err(error) => return Err(ConnectError::of(&self.address, &error)),
-        };
+        let (epoch, stored): (Option<i64>, Vec<i64>) =
+            match session.link.drive(session.client.query_one(sql, &[&self.epoch])).await {
+                Ok(row) => {
+                    let of = |error: tokio_postgres::Error| ConnectError::of(&self.address, &error);
+                    (row.try_get(0).map_err(of)?, row.try_get(1).map_err(of)?)
+                }
+                Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => (None, Vec::new()),
+                Err(error) => return Err(ConnectError::of(&self.address, &error)),
+            };
         if epoch.is_some_and(|epoch| epoch > self.epoch) {
             self.fence();
         } else if epoch != Some(self.epoch)

@@ -9,8 +9,6 @@
 //! after which the old call, should it still arrive, finds the number taken. A refusal of such a second attempt is
 //! believed only after the number was taken by an empty call.
 
-use std::sync::Arc;
-
 use futures_util::stream::{FuturesOrdered, StreamExt};
 use govc_engine::backend::{BackendError, BackendErrorKind, BackendResult, Batch, Op, Precondition, Sync};
 use tokio::time::timeout_at;
@@ -33,16 +31,16 @@ const KEY_BYTES_MAX: usize = 2600;
 const CALLS_AHEAD: usize = 2;
 
 /// Writes a batch, in a slot of its own.
-pub(super) async fn write(store: Arc<Store>, batch: Batch, sync: Sync) -> BackendResult<()> {
-    check_sizes(&batch)?;
-    let changes = Changes::of(&batch);
+pub(super) async fn write(store: &Store, batch: &Batch, sync: Sync) -> BackendResult<()> {
+    check_sizes(batch)?;
+    let changes = Changes::of(batch);
     let mut patience = Patience::of(store.options.outage_max);
     let Ok(Ok(_place)) = timeout_at(patience.until(), store.writers.acquire()).await else {
         return Err(store.unavailable("all writing connections were busy"));
     };
     // There are as many slots as places.
     let Some(mut slot) = store.take_slot() else { return Err(store.unavailable("no writing connection is left")) };
-    let result = Attempts::new(&store, &mut slot, sync).run(&mut patience, &changes, &batch.preconditions).await;
+    let result = Attempts::new(store, &mut slot, sync).run(&mut patience, &changes, &batch.preconditions).await;
     store.give_slot_back(slot);
     result
 }
@@ -211,9 +209,7 @@ impl<'a> Attempts<'a> {
                 End::Trouble(Trouble::Again(words) | Trouble::Lost(words)) => words,
                 End::Lost { words, open } => {
                     self.open |= open;
-                    if let Some(session) = self.slot.session.take() {
-                        session.abandon();
-                    }
+                    self.slot.session = None;
                     words
                 }
             };
@@ -276,10 +272,11 @@ impl<'a> Attempts<'a> {
             Ok(session) => session,
             Err(words) => return End::Lost { words, open: false },
         };
-        match &changes.calls[..] {
-            [call] => head.send(session, call, true).await.unwrap_or_else(|end| end),
-            calls => head.send_all(session, calls).await.unwrap_or_else(|end| end),
-        }
+        let end = match &changes.calls[..] {
+            [call] => session.link.drive(head.send(session, call, true)).await,
+            calls => session.link.drive(head.send_all(session, calls)).await,
+        };
+        end.unwrap_or_else(|end| end)
     }
 
     /// The last two numbers of the slot.
@@ -287,7 +284,8 @@ impl<'a> Attempts<'a> {
         let (epoch, number) = (self.store.epoch, self.slot.number);
         let session = self.session().await?;
         let sql = "SELECT seq, previous FROM writes WHERE epoch = $1 AND slot = $2";
-        let row = session.client.query_one(sql, &[&epoch, &number]).await.map_err(|error| failure::words(&error))?;
+        let asked = session.link.drive(session.client.query_one(sql, &[&epoch, &number])).await;
+        let row = asked.map_err(|error| failure::words(&error))?;
         let number = |at: usize| row.try_get(at).map_err(|error| failure::words(&error));
         Ok([number(0)?, number(1)?])
     }

@@ -20,8 +20,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ::rocksdb::{
-    Cache, ColumnFamily, ColumnFamilyDescriptor, DB, IteratorMode, ReadOptions, WriteBatch, WriteBufferManager,
-    WriteOptions, properties,
+    Cache, ColumnFamily, ColumnFamilyDescriptor, DB, IteratorMode, ReadOptions, WaitForCompactOptions, WriteBatch,
+    WriteBufferManager, WriteOptions, properties,
 };
 use bytes::Bytes;
 use govc_engine::backend::{
@@ -43,6 +43,9 @@ const BATCH_BYTES_MAX: usize = u32::MAX as usize;
 /// How often a store that another process writes is tried to be opened, and the first pause between two tries.
 const READ_ATTEMPTS: u32 = 20;
 const READ_PAUSE: Duration = Duration::from_millis(20);
+
+/// How long closing waits for compactions.
+const CLOSING_COMPACTION_MAX: Duration = Duration::from_secs(5);
 
 /// A [`Backend`] in a folder of RocksDB files. The folder stays locked until the value is dropped, also after
 /// [`Backend::close`], because scans may still borrow from it.
@@ -232,6 +235,30 @@ impl RocksBackend {
         Ok(value.unwrap_or(0))
     }
 
+    /// Writes what is in write buffers into tables; whether that went well.
+    fn flush(&self) -> bool {
+        // All of them, also after a failure.
+        let flushed = Family::ALL.map(|family| self.family(family).map(|handle| self.db.flush_cf(handle)));
+        flushed.iter().all(|flushed| matches!(flushed, Ok(Ok(()))))
+    }
+
+    /// Removes the logs, if all that they hold is in tables and nothing is written any more. RocksDB keeps some at their full
+    /// size to write over them, and would remove them when it opens.
+    fn remove_spent_logs(&self) {
+        let counts = [properties::NUM_ENTRIES_ACTIVE_MEM_TABLE, properties::NUM_ENTRIES_IMM_MEM_TABLES];
+        let is_spent = |family| counts.iter().all(|count| matches!(self.property(family, count), Ok(0)));
+        if !Family::ALL.into_iter().all(is_spent) {
+            return;
+        }
+        let Ok(entries) = std::fs::read_dir(&self.folder) else { return };
+        for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
+            if path.extension().is_some_and(|extension| extension == "log") {
+                // One that stays takes room until then.
+                let _ = std::fs::remove_file(path);
+            }
+        }
+    }
+
     /// Bytes of the folder's files. Files come and go meanwhile; one that is gone counts nothing.
     fn disk_bytes(&self) -> std::io::Result<u64> {
         let mut bytes = 0_u64;
@@ -342,14 +369,19 @@ impl Backend for RocksBackend {
         }
         let synced = self.sync();
         self.closed.store(true, Ordering::Release);
-        if synced.is_ok() && self.check_room(0, false).is_ok() {
-            for family in Family::ALL {
-                // Only to make the next open quick: the log, which is synced, holds everything already. So a
-                // failure here loses nothing.
-                let _ = self.family(family).map(|handle| self.db.flush_cf(handle));
-            }
+        // Only to make the next open quick, and the folder small: the log, which is synced, holds everything already. So a
+        // failure here loses nothing.
+        let flushed = synced.is_ok() && self.check_room(0, false).is_ok() && self.flush();
+        if flushed {
+            // One that is broken off leaves its unfinished tables until the next opening.
+            let mut patience = WaitForCompactOptions::default();
+            patience.set_timeout(u64::try_from(CLOSING_COMPACTION_MAX.as_micros()).unwrap_or(u64::MAX));
+            let _ = self.db.wait_for_compact(&patience);
         }
         self.db.cancel_all_background_work(true);
+        if flushed {
+            self.remove_spent_logs();
+        }
         synced
     }
 }

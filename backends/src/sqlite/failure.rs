@@ -36,12 +36,17 @@ pub(super) fn of_read(folder: &Path, error: &rusqlite::Error) -> BackendError {
 }
 
 /// The error of a write that was rolled back, so that nothing of it is there, or not, which the caller says: only
-/// the former can be [`BackendErrorKind::Full`].
+/// the former can be [`BackendErrorKind::Full`] or [`BackendErrorKind::Unavailable`].
 pub(super) fn of_write(folder: &Path, error: &rusqlite::Error, rolled_back: bool) -> BackendError {
     let folder = folder.display();
     match kind_of(error) {
         BackendErrorKind::Full if rolled_back => {
             BackendError::new(BackendErrorKind::Full, format!("the disk of {folder} is full: {error}"))
+        }
+        BackendErrorKind::Locked if rolled_back => {
+            let message =
+                format!("another program writes the database in {folder}, which belongs to this one: {error}");
+            BackendError::new(BackendErrorKind::Unavailable, message)
         }
         BackendErrorKind::Corrupt => {
             BackendError::new(BackendErrorKind::Corrupt, format!("cannot write the store in {folder}: {error}"))

@@ -21,6 +21,7 @@ const FILE: &str = "govc.sqlite";
 const NEW_FILE: &str = "govc.sqlite.new";
 /// What SQLite appends to the database's name.
 const LOG_SUFFIX: &str = "-wal";
+const INDEX_SUFFIX: &str = "-shm";
 
 /// Bytes of a page. A large value costs two system calls a page in the log and ends somewhere within its last one; a
 /// small one costs a page. Of 4, 8 and 16 KiB the first is slow for blocks, the last for ids.
@@ -75,7 +76,7 @@ impl Folder {
     /// Locks a folder, which is created if it is not there, and sees to it that there is a database in it, of this
     /// version.
     pub(super) fn open(path: &Path) -> BackendResult<Self> {
-        fs::create_dir_all(path).map_err(|error| failure::of_file(path, "create the folder", &error))?;
+        make_folders(path)?;
         let files = Files::of(path);
         let lock = lock(files.folder())?;
         let folder = Self { files, _lock: lock };
@@ -121,27 +122,38 @@ impl Folder {
             return Err(BackendError::new(BackendErrorKind::Corrupt, message));
         }
         let new = self.files.folder.join(NEW_FILE);
-        for left in [new.clone(), self.files.folder.join(format!("{NEW_FILE}{LOG_SUFFIX}"))] {
-            match fs::remove_file(&left) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(failure::of_file(&left, "remove", &error));
-                }
-                _ => {}
-            }
-        }
+        let beside = [LOG_SUFFIX, INDEX_SUFFIX].map(|suffix| self.files.folder.join(format!("{NEW_FILE}{suffix}")));
+        remove(&new)?;
+        beside.iter().try_for_each(|file| remove(file))?;
         fill(&new).map_err(|error| failure::of_open(&self.files.folder, &error))?;
+        // Both are empty, and would be of a database of that name.
+        beside.iter().try_for_each(|file| remove(file))?;
         File::open(&new)
             .and_then(|file| file.sync_all())
             .and_then(|()| fs::rename(&new, self.file()))
             .map_err(|error| failure::of_file(&new, "put in place", &error))?;
-        self.sync()?;
-        // The folder itself may be new as well.
-        match self.files.folder.parent() {
-            Some(parent) => File::open(parent)
-                .and_then(|parent| parent.sync_all())
-                .map_err(|error| failure::of_file(parent, "sync the folder", &error)),
-            None => Ok(()),
-        }
+        self.sync()
+    }
+}
+
+/// Makes a folder and those above it that are not there, and their names durable.
+fn make_folders(path: &Path) -> BackendResult<()> {
+    let new =
+        path.ancestors().take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists()).collect::<Vec<_>>();
+    fs::create_dir_all(path).map_err(|error| failure::of_file(path, "create the folder", &error))?;
+    for folder in new {
+        let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(parent)
+            .and_then(|parent| parent.sync_all())
+            .map_err(|error| failure::of_file(parent, "sync the folder", &error))?;
+    }
+    Ok(())
+}
+
+fn remove(file: &Path) -> BackendResult<()> {
+    match fs::remove_file(file) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(failure::of_file(file, "remove", &error)),
+        _ => Ok(()),
     }
 }
 

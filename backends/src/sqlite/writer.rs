@@ -165,7 +165,8 @@ impl Writer {
         }
         let rolled_back = self.connection.is_autocommit();
         let refusal = failure::of_write(&self.folder, error, rolled_back);
-        if rolled_back && (refusal.kind == BackendErrorKind::Full || failure::leaves_files_alone(error)) {
+        let is_passing = matches!(refusal.kind, BackendErrorKind::Full | BackendErrorKind::Unavailable);
+        if rolled_back && (is_passing || failure::leaves_files_alone(error)) {
             Refusal::Nothing(refusal)
         } else {
             Refusal::Unknown(refusal)

@@ -129,7 +129,23 @@ fn a_creation_that_was_interrupted_begins_anew() {
     fs::write(folder.path().join("govc.sqlite.new-wal"), [7; 5000]).expect("write");
     let backend = open(folder.path());
     backend.write(put(b"key", b"1"), Sync::Yes).expect("write");
-    assert!(!folder.path().join("govc.sqlite.new").exists());
+    let left = contents(folder.path()).into_iter().filter(|(name, _)| name.starts_with("govc.sqlite.new"));
+    assert_eq!(left.count(), 0, "nothing is left of the creation");
+}
+
+#[test]
+fn a_program_that_writes_the_database_holds_writes_up_and_loses_none() {
+    let folder = folder();
+    let backend = open(folder.path());
+    backend.write(put(b"key", b"1"), Sync::Yes).expect("write");
+    let foreign = rusqlite::Connection::open(folder.path().join(FILE)).expect("the database");
+    foreign.execute_batch("BEGIN IMMEDIATE").expect("nobody writes");
+    let error = backend.write(put(b"key", b"2"), Sync::Yes).expect_err("somebody writes");
+    assert_eq!(error.kind, BackendErrorKind::Unavailable, "{error}");
+    assert_eq!(get(&backend, b"key"), Some(b"1".to_vec()), "reads go on");
+    foreign.execute_batch("ROLLBACK").expect("rollback");
+    backend.write(put(b"key", b"3"), Sync::Yes).expect("the handle is as it was");
+    assert_eq!(get(&backend, b"key"), Some(b"3".to_vec()));
 }
 
 #[test]
