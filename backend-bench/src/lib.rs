@@ -64,7 +64,7 @@ mod workload;
 pub use compare::Comparison;
 pub use error::{Error, ErrorKind, Result};
 pub use machine::Machine;
-pub use plan::{Amounts, Plan, Profile, Stop, Wrapper};
+pub use plan::{Amounts, Plan, Profile, Stop, Wrapper, workloads};
 pub use progress::{Bar, Progress, Silent};
 pub use report::Report;
 pub use run::run;

@@ -10,6 +10,7 @@ use govc_engine::Backend;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::workload::WORKLOADS;
 
 /// What the users of a store do most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -172,6 +173,11 @@ impl Stop {
     }
 }
 
+/// The names of all workloads, in the order in which they run.
+pub fn workloads() -> impl Iterator<Item = &'static str> {
+    WORKLOADS.iter().map(|workload| workload.name)
+}
+
 /// What is to be measured.
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -184,6 +190,8 @@ pub struct Plan {
     pub seed: u64,
     /// A real bare repository whose objects are imported and read, instead of generated ones. It is only read.
     pub history: Option<PathBuf>,
+    /// The workloads to run, by name ([`workloads`]); none means all.
+    pub only: Vec<String>,
     /// How much there is to do.
     pub amounts: Amounts,
     /// A wrapper whose cost is measured beside the backend without it.
@@ -200,10 +208,16 @@ impl Plan {
             seconds: 6,
             seed: 1,
             history: None,
+            only: Vec::new(),
             amounts: Amounts::default(),
             wrapper: None,
             stop: Stop::default(),
         }
+    }
+
+    /// Whether a workload is to be run.
+    pub(crate) fn includes(&self, workload: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|name| name == workload)
     }
 
     pub(crate) fn check(&self) -> Result<()> {
@@ -217,6 +231,10 @@ impl Plan {
         }
         if operations_max == 0 || open_objects == 0 || open_references == 0 || history_commits == Some(0) {
             return wrong("no amount may be 0");
+        }
+        if let Some(unknown) = self.only.iter().find(|name| !workloads().any(|known| known == *name)) {
+            let known: Vec<&str> = workloads().collect();
+            return wrong(&format!("there is no workload {unknown:?}; there are {}", known.join(", ")));
         }
         Ok(())
     }

@@ -20,7 +20,8 @@ pub fn run(plan: &Plan, subjects: &mut [Box<dyn Subject>], progress: &mut dyn Pr
     let date = jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M:%S UTC").to_string();
     let scope = Ending(progress);
     let progress = &mut *scope.0;
-    progress.begin(1 + subjects.len() * WORKLOADS.len());
+    let workloads = WORKLOADS.iter().filter(|workload| plan.includes(workload.name)).count();
+    progress.begin(1 + subjects.len() * workloads);
     progress.step("making the history");
     let inputs = Inputs::make(plan)?;
     let mut measured = Vec::new();
@@ -85,7 +86,7 @@ fn measure(plan: &Plan, inputs: &Inputs, subject: &mut dyn Subject, progress: &m
     let mut measured = Measured { name, survival, file_system: None, rows: Vec::new(), failures: Vec::new() };
     let mut cleared = Cleared(Bench::new(subject));
     let bench = &mut cleared.0;
-    for workload in WORKLOADS {
+    for workload in WORKLOADS.iter().filter(|workload| plan.includes(workload.name)) {
         plan.stop.check()?;
         progress.step(&format!("{}: {}", measured.name, workload.name));
         let outcome = (workload.run)(&mut Context { plan, inputs, bench, progress });

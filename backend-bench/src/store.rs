@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use govc_engine::block::Base;
+use govc_engine::block::{Base, Location};
 use govc_engine::{
     Backend, Cause, Change, CommitRequest, ErrorKind, Expected, Oid, RefEdit, RefName, Repo, RepoName, RepoSettings,
     Signature, Store, StoreOptions,
@@ -54,17 +54,22 @@ pub(crate) fn request(branch: &RefName, files: Vec<(String, String)>, from: Opti
     Ok(CommitRequest { allow_empty: true, create_branch_from: from, ..request })
 }
 
-/// Stores a history as a push of it would, all objects whole, and waits until it is durable. Gives the objects of each
-/// block.
+/// Stores a history as a push of it would, and waits until it is durable. Gives the objects of each block.
 pub(crate) fn import(store: &Store, history: &History, stop: &Stop) -> Result<Vec<Range<usize>>> {
     let repo = repo(store, HISTORY)?;
     let ingest = repo.ingest();
     let mut lane = ingest.lane();
     let mut blocks: Vec<Range<usize>> = Vec::new();
     let mut block = None;
+    let mut locations: Vec<Location> = Vec::with_capacity(history.objects.len());
     for (at, object) in history.objects.iter().enumerate() {
         stop.check()?;
-        let location = lane.add(object.oid, object.kind, object.data.len() as u64, Base::Whole, &object.data)?;
+        let base = match object.base {
+            None => Base::Whole,
+            Some(base) => Base::Near { block: locations[base].block, slot: locations[base].slot },
+        };
+        let location = lane.add(object.oid, object.kind, object.size, base, &object.body)?;
+        locations.push(location);
         match blocks.last_mut() {
             Some(last) if block == Some(location.block) => last.end = at + 1,
             _ => blocks.push(at..at + 1),

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use govc_engine::{Kind, Oid, hash_object};
 
-use super::{History, Object};
+use super::{History, Incoming};
 use crate::error::Result;
 use crate::plan::{Shape, Stop};
 use crate::random::Random;
@@ -44,7 +44,7 @@ struct Making {
     files: Vec<Vec<String>>,
     blobs: Vec<Oid>,
     folders: Vec<Oid>,
-    objects: Vec<Object>,
+    objects: Vec<Incoming>,
     bytes: u64,
 }
 
@@ -95,7 +95,7 @@ impl Making {
     fn add(&mut self, kind: Kind, data: Bytes) -> Result<Oid> {
         let oid = hash_object(kind, &data)?;
         self.bytes += data.len() as u64;
-        self.objects.push(Object { oid, kind, data });
+        self.objects.push(Incoming::whole(oid, kind, data));
         Ok(oid)
     }
 }

@@ -11,7 +11,7 @@ use govc_engine::{Kind, Oid, hash_object};
 
 pub(crate) use recorder::Recorded;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::measure::Digest;
 use crate::plan::{Plan, Shape};
 use crate::random::Random;
@@ -32,13 +32,41 @@ pub(crate) struct Object {
     pub(crate) data: Bytes,
 }
 
+/// An object as it comes in with a history: whole, or as a delta.
+#[derive(Clone)]
+pub(crate) struct Incoming {
+    pub(crate) oid: Oid,
+    pub(crate) kind: Kind,
+    /// Bytes of the object itself.
+    pub(crate) size: u64,
+    /// The position of the object that `body` is a delta against; an earlier one.
+    pub(crate) base: Option<usize>,
+    pub(crate) body: Bytes,
+}
+
+impl Incoming {
+    fn whole(oid: Oid, kind: Kind, data: Bytes) -> Self {
+        Self { oid, kind, size: data.len() as u64, base: None, body: data }
+    }
+
+    /// Checks what was read as this object.
+    pub(crate) fn check(&self, kind: Kind, data: &[u8]) -> Result<()> {
+        let is_it = kind == self.kind
+            && match self.base {
+                None => data == self.body,
+                Some(_) => data.len() as u64 == self.size && hash_object(kind, data)? == self.oid,
+            };
+        if is_it { Ok(()) } else { Err(Error::wrong(format!("object {} is not what was imported", self.oid))) }
+    }
+}
+
 /// The objects of a history in the order in which they come in.
 pub(crate) struct History {
     pub(crate) name: String,
-    pub(crate) objects: Vec<Object>,
+    pub(crate) objects: Vec<Incoming>,
     /// A commit that a branch can name.
     pub(crate) head: Oid,
-    /// Bytes of all objects.
+    /// Bytes of all bodies.
     pub(crate) bytes: u64,
     /// The objects that each commit brought; of generated histories only.
     commits: Vec<Range<usize>>,
@@ -111,7 +139,7 @@ impl Inputs {
 fn records(history: &History) -> Vec<Bytes> {
     let bytes_of = |range: &Range<usize>| {
         let objects = &history.objects[range.clone()];
-        Bytes::from(objects.iter().flat_map(|object| object.data.iter().copied()).collect::<Vec<u8>>())
+        Bytes::from(objects.iter().flat_map(|object| object.body.iter().copied()).collect::<Vec<u8>>())
     };
     // The first commit brings every file; what repeats in a store is the others.
     let later = history.commits.iter().skip(usize::from(history.commits.len() > 1));

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::number::time;
-use super::{Better, Measured, Report, Row, bytes, chart, figure};
+use super::{Better, Report, Row, bytes, chart, figure};
 
 /// Okabe and Ito's colours, for a light and a dark page: the light yellow and black that they also have do not show on one
 /// of the two.
@@ -27,7 +27,7 @@ p{margin:.3rem 0 .7rem;max-width:46rem}.soft,.note,caption{color:var(--soft)}.no
 .card{background:var(--card);border:1px solid var(--line);border-radius:.5rem;padding:.9rem;min-width:0;break-inside:avoid}
 .scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:.85rem;font-variant-numeric:tabular-nums}
 caption{text-align:left;font-size:.85rem}th,td{padding:.25rem .5rem .25rem 0;border-top:1px solid var(--line);text-align:right;vertical-align:top}
-th:first-child,td:first-child,td.words,th.words{text-align:left}td{white-space:nowrap}td.words{white-space:normal;min-width:5.5rem}thead th{border-top:0;font-weight:600;color:var(--soft)}tbody th{font-weight:600}
+th:first-child,td:first-child,td.words,th.words{text-align:left}td{white-space:nowrap}td.words{white-space:normal;min-width:5.5rem}thead th{border-top:0;font-weight:600;color:var(--soft)}small{font-weight:400;color:var(--soft);overflow-wrap:anywhere}tbody th{font-weight:600}
 svg{display:block;width:100%;max-width:30rem;height:auto;margin:.2rem 0 .6rem}
 svg text{font:12px system-ui,sans-serif;fill:var(--ink)}svg .tick{font-size:10.5px;fill:var(--soft)}svg .value{font-weight:600}
 .grid{stroke:var(--line);stroke-width:1}.range{stroke:var(--ink);stroke-width:1.2;fill:none}
@@ -75,6 +75,7 @@ pub(super) fn page(report: &Report) -> String {
     page += "</style></head><body><main>";
     head(&mut page, report);
     failures(&mut page, report);
+    let labels = report.labels();
     let mut left: Vec<&str> = report.row_ids();
     for (title, about, prefixes) in PARTS {
         let (here, others): (Vec<&str>, Vec<&str>) =
@@ -84,7 +85,7 @@ pub(super) fn page(report: &Report) -> String {
             continue;
         }
         let _ = write!(page, "<section><h2>{title}</h2><p class=\"soft\">{about}</p><div class=\"cards\">");
-        here.iter().for_each(|id| card(&mut page, report, id));
+        here.iter().for_each(|id| card(&mut page, report, &labels, id));
         page += "</div></section>";
     }
     page + "</main></body></html>\n"
@@ -125,7 +126,12 @@ fn head(page: &mut String, report: &Report) {
         ("machine", report.machine.to_string()),
         (
             "history",
-            format!("{}, {} of objects, {} stored", plan.history, bytes(plan.history_bytes), bytes(plan.stored_bytes)),
+            format!(
+                "{}, {} as it comes in, {} stored",
+                plan.history,
+                bytes(plan.history_bytes),
+                bytes(plan.stored_bytes)
+            ),
         ),
         ("time", format!("{} s a workload, {} repetitions", plan.seconds, amounts.repetitions)),
         ("inputs", plan.inputs.clone()),
@@ -135,12 +141,14 @@ fn head(page: &mut String, report: &Report) {
     }
     *page += "</dl><h2>Backends</h2><div class=\"scroll\"><table><thead><tr><th>backend</th><th class=\"words\">durability</th>\
               <th class=\"words\">file system</th><th>workloads failed</th></tr></thead><tbody>";
-    for (at, subject) in report.subjects.iter().enumerate() {
+    for (at, (label, subject)) in report.labels().iter().zip(&report.subjects).enumerate() {
+        let url =
+            if *label == subject.name { String::new() } else { format!(" <small>{}</small>", escape(&subject.name)) };
         let _ = write!(
             page,
-            "<tr><th><span class=\"key s{}\"></span>{}</th><td class=\"words\">{}</td><td class=\"words\">{}</td><td>{}</td></tr>",
+            "<tr><th><span class=\"key s{}\"></span>{}{url}</th><td class=\"words\">{}</td><td class=\"words\">{}</td><td>{}</td></tr>",
             at % COLOURS.len(),
-            escape(&subject.name),
+            escape(label),
             subject.survival.in_words(),
             subject.file_system.as_deref().map_or_else(|| "–".to_owned(), escape),
             subject.failures.len()
@@ -163,16 +171,16 @@ fn failures(page: &mut String, report: &Report) {
     }
 }
 
-fn card(page: &mut String, report: &Report, id: &str) {
-    let rows: Vec<(usize, &Measured, &Row)> =
-        report.subjects.iter().enumerate().filter_map(|(at, subject)| Some((at, subject, subject.row(id)?))).collect();
+fn card(page: &mut String, report: &Report, labels: &[String], id: &str) {
+    let named = labels.iter().zip(&report.subjects).enumerate();
+    let rows: Vec<(usize, &str, &Row)> =
+        named.filter_map(|(at, (label, subject))| Some((at, label.as_str(), subject.row(id)?))).collect();
     let Some((_, _, first)) = rows.first() else { return };
     let better = if first.better == Better::Lower { ", lower is better" } else { "" };
     let layer = first.layer.word();
     let (work, unit) = (escape(&first.work), escape(&first.unit));
     let _ = write!(page, "<article class=\"card\" id=\"{}\"><h3>{work}</h3>", escape(id));
-    let bars: Vec<_> = rows.iter().map(|(at, subject, row)| (*at, subject.name.as_str(), *row)).collect();
-    *page += &chart::bars(&first.work, &bars);
+    *page += &chart::bars(&first.work, &rows);
     let _ = write!(page, "<div class=\"scroll\"><table><caption>{unit}{better} · {layer} · {}</caption>", escape(id));
     *page += "<thead><tr><th>backend</th><th>median</th><th>least–most</th>";
     let beside = rows.iter().find_map(|(_, _, row)| row.baseline.as_ref());
@@ -180,9 +188,9 @@ fn card(page: &mut String, report: &Report, id: &str) {
         *page += "<th>ratio</th>";
     }
     *page += "<th class=\"words\">durability</th></tr></thead><tbody>";
-    for (_, subject, row) in &rows {
+    for (_, label, row) in &rows {
         let range = format!("{}–<wbr>{}", figure(row.min), figure(row.max));
-        let _ = write!(page, "<tr><th>{}</th><td>{}</td><td>{range}</td>", escape(&subject.name), figure(row.median));
+        let _ = write!(page, "<tr><th>{}</th><td>{}</td><td>{range}</td>", escape(label), figure(row.median));
         match &row.baseline {
             Some(beside) => *page += &format!("<td>×{}</td>", figure(beside.ratio)),
             None if beside.is_some() => *page += "<td>–</td>",
@@ -202,11 +210,8 @@ fn card(page: &mut String, report: &Report, id: &str) {
 }
 
 /// How long single operations took, of the rows that were timed so.
-fn latencies(page: &mut String, work: &str, rows: &[(usize, &Measured, &Row)]) {
-    let timed: Vec<_> = rows
-        .iter()
-        .filter_map(|(at, subject, row)| Some((*at, subject.name.as_str(), row.latency.as_ref()?)))
-        .collect();
+fn latencies(page: &mut String, work: &str, rows: &[(usize, &str, &Row)]) {
+    let timed: Vec<_> = rows.iter().filter_map(|(at, label, row)| Some((*at, *label, row.latency.as_ref()?))).collect();
     if timed.is_empty() {
         return;
     }

@@ -232,7 +232,7 @@ pub struct Planned {
     pub history: String,
     /// Its objects.
     pub history_objects: u64,
-    /// The bytes of its objects.
+    /// The bytes of its objects, and of deltas where they come in as such.
     pub history_bytes: u64,
     /// Bytes of the keys and values that it becomes.
     pub stored_bytes: u64,
@@ -299,6 +299,18 @@ impl Report {
             return Err(invalid(&format!("its format is {format}, this program knows {FORMAT}")));
         }
         serde_json::from_str(&text).map_err(|error| invalid(&error))
+    }
+
+    /// Short names of the subjects, in their order: of URLs the scheme, with a number where several have it.
+    fn labels(&self) -> Vec<String> {
+        let short = |name: &str| name.split_once("://").map_or(name, |(scheme, _)| scheme).to_owned();
+        let shorts: Vec<String> = self.subjects.iter().map(|subject| short(&subject.name)).collect();
+        let label = |(at, label): (usize, &String)| {
+            let is_alone = shorts.iter().filter(|other| *other == label).count() == 1;
+            let number = 1 + shorts[..at].iter().filter(|other| *other == label).count();
+            if is_alone { label.clone() } else { format!("{label} {number}") }
+        };
+        shorts.iter().enumerate().map(label).collect()
     }
 
     /// The figures as text for a terminal of 100 columns.

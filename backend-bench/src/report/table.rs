@@ -1,6 +1,6 @@
 //! The figures as text for a terminal of 100 columns.
 
-use super::{Better, Measured, Report, Row, bytes, figure};
+use super::{Better, Report, Row, bytes, figure};
 use crate::report::number::time;
 
 const WIDTH: usize = 100;
@@ -11,15 +11,19 @@ pub(super) fn of(report: &Report) -> String {
     for line in heading(report) {
         wrap(&mut text, &line);
     }
-    let names = report.subjects.iter().map(|subject| subject.name.chars().count()).max().unwrap_or(0).min(20);
+    let labels = report.labels();
+    let names = labels.iter().map(|label| label.chars().count()).max().unwrap_or(0).min(20);
     for id in report.row_ids() {
-        let rows: Vec<(&Measured, &Row)> =
-            report.subjects.iter().filter_map(|subject| Some((subject, subject.row(id)?))).collect();
+        let rows: Vec<(&String, &Row)> = labels
+            .iter()
+            .zip(&report.subjects)
+            .filter_map(|(label, subject)| Some((label, subject.row(id)?)))
+            .collect();
         let Some((_, first)) = rows.first() else { continue };
         text.push('\n');
         wrap(&mut text, &format!("{}: {} ({}{})", first.layer.word(), first.work, first.unit, better(first)));
-        for (subject, row) in rows {
-            text += &line(&subject.name, names, row);
+        for (label, row) in rows {
+            text += &line(label, names, row);
         }
     }
     for subject in &report.subjects {
@@ -41,7 +45,7 @@ fn heading(report: &Report) -> Vec<String> {
         ),
         report.machine.to_string(),
         format!(
-            "History: {}, {} of objects, {} stored",
+            "History: {}, {} as it comes in, {} stored",
             plan.history,
             bytes(plan.history_bytes),
             bytes(plan.stored_bytes)
@@ -50,9 +54,10 @@ fn heading(report: &Report) -> Vec<String> {
     if report.debug_build {
         lines.push("Built without optimisation: the figures mean little.".to_owned());
     }
-    for subject in &report.subjects {
+    for (label, subject) in report.labels().iter().zip(&report.subjects) {
+        let is = if *label == subject.name { String::new() } else { format!(" is {}", subject.name) };
         let on = subject.file_system.as_ref().map_or_else(String::new, |kind| format!(", on {kind}"));
-        lines.push(format!("{}: {}{on}", subject.name, subject.survival.in_words()));
+        lines.push(format!("{label}{is}: {}{on}", subject.survival.in_words()));
     }
     lines.push(
         "Figures are medians (least to most of the repetitions); ratios are to the row named in the report.".into(),

@@ -1,8 +1,8 @@
 //! Groups of 64 and of 512 objects, each group synced: through the engine in one transaction, directly as one value for
-//! the group, directly as one row for each object. The three take turns in each repetition.
+//! the group, directly as one row for each object under its id. The three take turns in each repetition.
 
 use bytes::Bytes;
-use govc_engine::backend::{Batch, Family, Sync};
+use govc_engine::backend::{Backend, Batch, Family, Sync};
 use govc_engine::{Cause, Expected, Kind, Oid, RefEdit, hash_object};
 
 use super::{Context, EVERY_ENTRY, EVERY_OBJECT, compare};
@@ -34,8 +34,8 @@ fn measure(context: &mut Context<'_, '_>, size: u64) -> Result<Vec<Row>> {
     let (mut single, mut grouped, mut engine) = (new()?, new()?, new()?);
     for repetition in context.repetitions() {
         context.show(&format!("groups of {size}"), repetition);
-        raw(context, size, &mut single, &rows_batch)?;
-        raw(context, size, &mut grouped, &value_batch)?;
+        raw(context, size, &mut single, Layout::RowEach)?;
+        raw(context, size, &mut grouped, Layout::OneValue)?;
         through_engine(context, size, &mut engine)?;
     }
     let synced = context.synced_each();
@@ -45,7 +45,7 @@ fn measure(context: &mut Context<'_, '_>, size: u64) -> Result<Vec<Row>> {
             .durability(synced)
             .note("percentiles are of groups; ids are computed beforehand")
     };
-    let rows = row("raw-rows", Layer::Raw, format!("synced groups of {size} objects, a row each"), &single);
+    let rows = row("raw-rows", Layer::Raw, format!("synced groups of {size} objects, a row each by id"), &single);
     let group = row("raw-group", Layer::Raw, format!("synced groups of {size} objects, one value a group"), &grouped);
     let through = row("group", Layer::Engine, format!("durable transactions of {size} objects"), &engine);
     Ok(vec![
@@ -62,43 +62,66 @@ fn group(inputs: &Inputs, number: u64, size: u64) -> Result<(Vec<Object>, u64)> 
     Ok((objects, bytes))
 }
 
-/// The entries of a group, as they are written directly.
-type Entries = Vec<(Vec<u8>, Bytes)>;
-
-/// A row for each object: group and position, so that verification can go in order.
-fn rows_batch(number: u64, objects: &[Object]) -> Entries {
-    let key = |at: usize, object: &Object| {
-        [&number.to_be_bytes()[..], &(at as u16).to_be_bytes(), object.oid.as_bytes()].concat()
-    };
-    objects.iter().enumerate().map(|(at, object)| (key(at, object), object.data.clone())).collect()
+/// How a group is written directly.
+#[derive(Clone, Copy)]
+enum Layout {
+    /// A row for each object under its id, as a store without a journal would have them.
+    RowEach,
+    /// One value for the group: ids and bytes one after the other.
+    OneValue,
 }
 
-/// One value for the group: ids and bytes one after the other.
-fn value_batch(number: u64, objects: &[Object]) -> Entries {
+impl Layout {
+    fn batch(self, number: u64, objects: &[Object]) -> Batch {
+        let mut batch = Batch::new();
+        match self {
+            Layout::RowEach => {
+                for object in objects {
+                    batch.put(Family::Journal, object.oid.as_bytes().to_vec(), object.data.clone());
+                }
+            }
+            Layout::OneValue => batch.put(Family::Journal, number.to_be_bytes().to_vec(), value(objects)),
+        }
+        batch
+    }
+
+    /// Compares what a backend holds with so many groups.
+    fn verify(self, backend: &dyn Backend, inputs: &Inputs, groups: u64, size: u64) -> Result<Digest> {
+        match self {
+            Layout::RowEach => {
+                // Only the ids are kept, contents are made again.
+                let id = |at| Ok::<_, Error>((inputs.object(at)?.oid, at));
+                let mut order = (0..groups * size).map(id).collect::<Result<Vec<_>>>()?;
+                order.sort_unstable();
+                let rows = order.into_iter().map(|(oid, at)| Ok((oid.as_bytes().to_vec(), inputs.object(at)?.data)));
+                compare(backend, Family::Journal, rows)
+            }
+            Layout::OneValue => {
+                let values =
+                    (0..groups).map(|number| Ok((number.to_be_bytes(), value(&group(inputs, number, size)?.0))));
+                compare(backend, Family::Journal, values)
+            }
+        }
+    }
+}
+
+fn value(objects: &[Object]) -> Bytes {
     let mut value = Vec::new();
     for object in objects {
         value.extend_from_slice(object.oid.as_bytes());
         value.extend_from_slice(&object.data);
     }
-    vec![(number.to_be_bytes().to_vec(), value.into())]
+    value.into()
 }
 
-fn raw(
-    context: &mut Context<'_, '_>,
-    size: u64,
-    way: &mut Way,
-    entries_of: &dyn Fn(u64, &[Object]) -> Entries,
-) -> Result<()> {
+fn raw(context: &mut Context<'_, '_>, size: u64, way: &mut Way, layout: Layout) -> Result<()> {
     let inputs = context.inputs;
     let backend = context.bench.fresh()?;
     let pace = Pace::of(context.plan, 3);
     let (mut taken, mut groups) = (Taken::default(), 0);
     while pace.goes_on(&taken)? {
         let (objects, bytes) = group(inputs, groups, size)?;
-        let mut batch = Batch::new();
-        for (key, value) in entries_of(groups, &objects) {
-            batch.put(Family::Journal, key, value);
-        }
+        let batch = layout.batch(groups, &objects);
         taken.time(Some(&mut way.latencies), || backend.write(batch, Sync::Yes))?;
         groups += 1;
         taken.operations += size;
@@ -107,11 +130,7 @@ fn raw(
     way.taken.push(taken);
     context.progress.detail("verifying");
     let backend = context.bench.stored(backend)?;
-    let expected = (0..groups).flat_map(|number| match group(inputs, number, size) {
-        Ok((objects, _)) => entries_of(number, &objects).into_iter().map(Ok).collect::<Vec<_>>(),
-        Err(error) => vec![Err(error)],
-    });
-    way.digest = compare(&*backend, Family::Journal, expected)?;
+    way.digest = layout.verify(&*backend, inputs, groups, size)?;
     Ok(backend.close()?)
 }
 

@@ -37,7 +37,7 @@ pub(crate) const WORKLOADS: &[Workload] = &[
     Workload { name: "import", run: import::run },
     Workload { name: "reads", run: reads::run },
     Workload { name: "objects", run: objects::run },
-    Workload { name: "mixed load", run: mixed::run },
+    Workload { name: "mixed", run: mixed::run },
     Workload { name: "opening", run: open::run },
     Workload { name: "wrapper", run: wrapper::run },
 ];

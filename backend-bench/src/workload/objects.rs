@@ -1,12 +1,14 @@
 //! Objects by id through the engine: in memory, not there at all, past its memory, and all of a history as a clone
 //! reads it.
 
+use std::ops::Range;
+
 use govc_engine::backend::{Backend, Family};
 use govc_engine::{Oid, Snapshot};
 
 use super::{Context, import::verify_loaded};
 use crate::error::{Error, Result};
-use crate::inputs::Object;
+use crate::inputs::Incoming;
 use crate::measure::{Digest, Latencies, Pace, Taken};
 use crate::random::Random;
 use crate::report::{Layer, Row};
@@ -25,7 +27,10 @@ pub(super) fn run(context: &mut Context<'_, '_>) -> Result<Vec<Row>> {
     backend.close()?;
     drop(backend);
     let mut rows = in_memory(context)?;
-    rows.push(past_memory(context)?);
+    rows.push(past_memory(context, false)?);
+    if context.inputs.history.objects.iter().any(|object| object.base.is_some()) {
+        rows.push(past_memory(context, true)?);
+    }
     rows.extend(clone(context)?);
     context.progress.detail("verifying");
     let backend = context.bench.reopen()?;
@@ -38,15 +43,13 @@ pub(super) fn run(context: &mut Context<'_, '_>) -> Result<Vec<Row>> {
 /// Reads an object, which counts, and compares it, which does not.
 pub(super) fn read(
     snapshot: &Snapshot,
-    object: &Object,
+    object: &Incoming,
     taken: &mut Taken,
     latencies: Option<&mut Latencies>,
     digest: &mut Digest,
 ) -> Result<()> {
     let found = taken.time(latencies, || snapshot.object(&object.oid))?;
-    if found.kind != object.kind || found.data != object.data {
-        return Err(Error::wrong(format!("object {} is not what was imported", object.oid)));
-    }
+    object.check(found.kind, &found.data)?;
     digest.add(&[object.oid.as_bytes(), &found.data]);
     taken.operations += 1;
     Ok(())
@@ -56,10 +59,10 @@ fn in_memory(context: &mut Context<'_, '_>) -> Result<Vec<Row>> {
     let opened = store::open(context.bench.reopen()?, store::MEMORY_BYTES)?;
     let snapshot = store::imported(&opened)?.snapshot();
     let objects = &context.inputs.history.objects;
-    let mut order: Vec<&Object> = Vec::new();
+    let mut order: Vec<&Incoming> = Vec::new();
     let mut bytes = 0;
     for at in Random::of(context.inputs.seed, 110).order(objects.len()).into_iter().take(HOT_OBJECTS) {
-        bytes += objects[at].data.len() as u64;
+        bytes += objects[at].size;
         if bytes > HOT_BYTES {
             break;
         }
@@ -108,8 +111,9 @@ fn in_memory(context: &mut Context<'_, '_>) -> Result<Vec<Row>> {
 }
 
 /// One object of each block, in random order, from a store that has just been opened: the engine has none of them, so
-/// it reads the row and the block and decodes that. The backend has read both before.
-fn past_memory(context: &mut Context<'_, '_>) -> Result<Row> {
+/// it reads the row and the block and decodes that; of an object that is stored as a delta, the blocks of its bases, too. The
+/// backend has read all of them before.
+fn past_memory(context: &mut Context<'_, '_>, deltas: bool) -> Result<Row> {
     let inputs = context.inputs;
     let (mut all, mut latencies, mut digest) = (Vec::new(), Latencies::new()?, Digest::default());
     let mut medians = Vec::new();
@@ -117,8 +121,13 @@ fn past_memory(context: &mut Context<'_, '_>) -> Result<Row> {
         context.show("objects past memory", repetition);
         let mut random = Random::of(inputs.seed, 120);
         let blocks = random.order(inputs.import.blocks.len()).into_iter().map(|at| inputs.import.blocks[at].clone());
-        let order: Vec<&Object> =
-            blocks.map(|block| &inputs.history.objects[block.start + random.below(block.len())]).collect();
+        let of_block = |block: Range<usize>| {
+            let objects = &inputs.history.objects[block];
+            let first = random.below(objects.len());
+            let mut from_there = objects[first..].iter().chain(&objects[..first]);
+            from_there.find(|object| object.base.is_some() == deltas)
+        };
+        let order: Vec<&Incoming> = blocks.filter_map(of_block).collect();
         let backend = context.bench.reopen()?;
         warm(context, &*backend)?;
         let opened = store::open(backend, store::LITTLE_MEMORY_BYTES)?;
@@ -143,13 +152,16 @@ fn past_memory(context: &mut Context<'_, '_>) -> Result<Row> {
         latencies.add(&its);
         all.push(taken);
     }
-    let work = "object by id past the engine's memory, median time";
-    let row = Row::new("object-past-memory", Layer::Engine, work, "µs", medians).lower_is_better();
+    let (id, work, note) = if deltas {
+        let work = "object by id past the engine's memory, stored as a delta, median time";
+        ("delta-past-memory", work, "its bases are read, too, as many as there are; backend warm")
+    } else {
+        let work = "object by id past the engine's memory, median time";
+        ("object-past-memory", work, "each whole, from a block that was not read before; backend warm")
+    };
+    let row = Row::new(id, Layer::Engine, work, "µs", medians).lower_is_better();
     let row = row.operations(all.iter().map(|taken| taken.operations).sum()).latency(&latencies);
-    Ok(row
-        .durability(READ)
-        .verified(EVERY_OBJECT, digest)
-        .note("each from a block that was not read before; backend warm"))
+    Ok(row.durability(READ).verified(EVERY_OBJECT, digest).note(note))
 }
 
 /// Reads what the engine will read.
@@ -178,7 +190,7 @@ fn clone(context: &mut Context<'_, '_>) -> Result<Vec<Row>> {
                 break;
             }
             read(&snapshot, object, &mut taken, None, &mut digest)?;
-            bytes += object.data.len() as u64;
+            bytes += object.size;
         }
         taken.bytes = bytes;
         drop(snapshot);

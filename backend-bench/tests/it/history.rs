@@ -55,11 +55,14 @@ fn a_real_history_is_imported_whole() {
     let plan = Plan { history: Some(folder.path().to_path_buf()), ..brief(Profile::Ci, 1) };
     let report = measured(&plan, vec![Box::new(Memory)]);
     assert_has(&report, "memory", &ROWS[..28]);
+    assert_has(&report, "memory", &["delta-past-memory"]);
+    // The files are 3 KB each, and lie in the pack as one and deltas against it; trees and commits do not repeat.
+    assert!(report.plan.history_bytes < 20_000, "{:?}: deltas come in as such", report.plan);
     assert_eq!(report.plan.history_objects, objects);
     assert!(report.plan.history.contains("all 121 objects"), "{}", report.plan.history);
 
     // Too large a history is read as far as there is room, which is told.
-    let plan = Plan { amounts: Amounts { history_bytes_max: 50_000, ..Amounts::brief() }, ..plan };
+    let plan = Plan { amounts: Amounts { history_bytes_max: 5_000, ..Amounts::brief() }, ..plan };
     let report = measured(&plan, vec![Box::new(Memory)]);
     let found = report.plan.history_objects;
     assert!(

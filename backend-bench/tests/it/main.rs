@@ -78,6 +78,18 @@ fn every_profile_gives_every_row() {
     }
 }
 
+#[test]
+fn one_workload_alone_is_run() {
+    let plan = Plan { only: vec!["groups".to_owned()], ..brief(Profile::Ci, 1) };
+    let report = measured(&plan, vec![Box::new(Memory)]);
+    let ids: Vec<&str> = report.subjects[0].rows.iter().map(|row| row.id.as_str()).collect();
+    assert_eq!(ids, ROWS[4..10]);
+    let plan = Plan { only: vec!["grups".to_owned()], ..plan };
+    let error = run(&plan, &mut [Box::new(Memory) as Box<dyn Subject>], &mut Silent).expect_err("no such workload");
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert!(error.to_string().contains("\"grups\"; there are writes, commits, groups"), "{error}");
+}
+
 #[cfg(feature = "rocksdb")]
 #[test]
 fn rocksdb_gives_every_row_and_leaves_nothing_behind() {

@@ -73,6 +73,24 @@ fn names_and_errors_are_escaped() {
 }
 
 #[test]
+fn urls_are_named_by_their_scheme() {
+    let mut report = report();
+    let mut other = report.subjects[0].clone();
+    "postgres://somebody@a.host:6543/a_database".clone_into(&mut report.subjects[0].name);
+    "postgres://somebody@a.host:6543/another".clone_into(&mut other.name);
+    let alone = report.table();
+    assert!(alone.contains("postgres is postgres://somebody@a.host:6543/a_database"), "{alone}");
+    assert!(alone.contains("\n  postgres  "), "{alone}");
+    report.subjects.push(other);
+    let both = report.table();
+    assert!(both.contains("\n  postgres 1  ") && both.contains("\n  postgres 2  "), "{both}");
+    let page = report.html();
+    assert!(
+        page.contains("<th>postgres 2</th>") && page.contains("<small>postgres://somebody@a.host:6543/another</small>")
+    );
+}
+
+#[test]
 fn the_table_fits_a_terminal() {
     let mut report = report();
     report.subjects[0].failures.push(Failure {

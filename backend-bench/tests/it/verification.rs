@@ -33,11 +33,7 @@ fn an_altered_value_is_found() {
 
 #[test]
 fn a_value_that_is_read_wrongly_is_found() {
-    check(
-        Defect::ReadsWrong,
-        &["reads", "objects", "mixed load"],
-        &["raw-get-block", "object-past-memory", "raw-mixed"],
-    );
+    check(Defect::ReadsWrong, &["reads", "objects", "mixed"], &["raw-get-block", "object-past-memory", "raw-mixed"]);
 }
 
 #[test]
@@ -52,6 +48,6 @@ fn an_entry_that_nobody_wrote_is_found() {
 
 #[test]
 fn a_backend_that_forgets_is_found_in_every_workload() {
-    let all = ["writes", "commits", "groups", "import", "reads", "objects", "mixed load", "opening"];
+    let all = ["writes", "commits", "groups", "import", "reads", "objects", "mixed", "opening"];
     check(Defect::Forgets, &all, &ROWS[..28]);
 }

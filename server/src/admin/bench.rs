@@ -53,6 +53,11 @@ struct BackendsArgs {
     #[arg(long, value_name = "DIR")]
     history: Option<PathBuf>,
 
+    /// A workload to run: writes, commits, groups, import, reads, objects, mixed, opening or wrapper; may be given several
+    /// times [default: all]
+    #[arg(long, value_name = "WORKLOAD")]
+    only: Vec<String>,
+
     /// Where the report goes
     #[arg(long, value_name = "DIR", default_value = "govc-bench")]
     out: PathBuf,
@@ -104,6 +109,7 @@ impl BackendsArgs {
         plan.seconds = self.seconds;
         plan.seed = self.seed;
         plan.history = self.history;
+        plan.only = self.only;
         plan.wrapper = Some(Wrapper::new(|backend| Arc::new(ObservedBackend::new(backend))));
         let ended = plan.stop.clone();
         Stop::listen_and(move || ended.ask())
