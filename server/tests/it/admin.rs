@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use govc_postgres_server::shared;
 
 use crate::{
-    git::Git,
+    git::{Git, assert_same},
+    history,
     server::{Launch, Place, Server, govc},
 };
 
@@ -111,6 +112,37 @@ fn moves(from: &str, to: &str) {
     git.clone_repo(&server.url("one"), &clone, &[]);
     assert_eq!(git.ok(&clone, &["rev-list", "--count", "HEAD"]).trim(), "10");
     git.ok(&clone, &["fsck", "--strict"]);
+}
+
+/// Through every pair of backends, one copy of the other: what the last one serves is what was pushed into the first.
+#[test]
+fn histories_stay_identical_from_backend_to_backend() {
+    let place = Place::new();
+    let git = Git::new(&place.path("home"));
+    let sources = history::sources(&place, &git);
+    let mut source = url(&place, "rocksdb", "stay-0");
+    let server = on(&place, &source).start();
+    for (at, history) in sources.iter().enumerate() {
+        server.create(&format!("history-{at}"));
+        git.ok(history, &["push", "-q", "--mirror", &server.url(&format!("history-{at}"))]);
+    }
+    server.stop();
+    for (stay, kind) in (1..).zip(["sqlite", "postgres", "rocksdb", "postgres", "sqlite", "rocksdb"]) {
+        let next = url(&place, kind, &format!("stay-{stay}"));
+        let out = ok(&["copy", "--from", &source, "--to", &next, "--verify"]);
+        assert!(out.contains("read back and equal") && out.contains("nothing is wrong"), "{out}");
+        println!("{source} to {next}: {out}");
+        if let Some(("rocksdb" | "sqlite", folder)) = source.split_once("://") {
+            std::fs::remove_dir_all(folder).expect("a copied store can be removed");
+        }
+        source = next;
+    }
+    let server = on(&place, &source).start();
+    for (at, history) in sources.iter().enumerate() {
+        let copy = place.path(&format!("copy-{at}.git"));
+        git.clone_repo(&server.url(&format!("history-{at}")), &copy, &["--mirror"]);
+        assert_same(&git, history, &copy);
+    }
 }
 
 #[test]

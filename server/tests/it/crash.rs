@@ -2,7 +2,9 @@
 //! is ever visible, and what a clone brings is whole. Also the orderly end.
 //!
 //! Eight rounds by default; `GOVC_TEST_KILLS=N` for longer runs. Each worker writes down what the server acknowledged;
-//! what was under way when the server died may be there or not, but wholly or not at all.
+//! what was under way when the server died may be there or not, but wholly or not at all. Every sixteen rounds
+//! the load goes on in a new repository of the same store, or comparing would take longer each time; in the end all are
+//! compared once more. `-- --nocapture` shows what a run did.
 
 use std::{
     collections::HashSet,
@@ -12,7 +14,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use govc_engine::{Kind, Oid};
@@ -28,9 +30,13 @@ use crate::{
 const COMMITTERS: usize = 3;
 const PUSHERS: usize = 2;
 
-/// What the workers of all rounds were told was done.
-#[derive(Default)]
+/// Rounds that write to one repository.
+const ERA: u32 = 16;
+
+/// What the workers of an era's rounds were told was done.
 struct Acknowledged {
+    /// The repository that they write to.
+    repo: String,
     /// Commits: each must stay reachable, since nothing is ever forced or deleted.
     commits: Mutex<Vec<String>>,
     /// Repositories that were created.
@@ -57,25 +63,41 @@ fn killed(backend: &str) {
     let rounds: u32 = std::env::var("GOVC_TEST_KILLS").ok().map_or(8, |text| text.parse().expect("GOVC_TEST_KILLS"));
     let place = Place::new();
     let git = Git::new(&place.path("home"));
-    let log = Acknowledged::default();
+    let start = Instant::now();
+    let mut eras: Vec<Acknowledged> = Vec::new();
+    let mut checkouts: Vec<PathBuf> = Vec::new();
     let mut server = place.launch().with(&["--backend", backend]).start();
-    server.create("crash");
-    let checkouts: Vec<PathBuf> = (0..PUSHERS).map(|number| place.path(&format!("pusher-{number}"))).collect();
-    for work in &checkouts {
-        git.init(work);
-    }
     for round in 0..rounds {
-        server = under_load(server, &git, &checkouts, &log, round);
-        verify(&server, &place, &git, &log, round);
+        if round % ERA == 0 {
+            let repo = format!("crash-{}", round / ERA);
+            server.create(&repo);
+            checkouts.iter().for_each(|old| std::fs::remove_dir_all(old).expect("a checkout can be removed"));
+            checkouts = (0..PUSHERS).map(|number| place.path(&format!("pusher-{round}-{number}"))).collect();
+            checkouts.iter().for_each(|work| git.init(work));
+            eras.push(Acknowledged { repo, commits: Mutex::default(), repositories: Mutex::default() });
+        }
+        let era = eras.last().expect("it was pushed before the first round");
+        server = under_load(server, &git, &checkouts, era, round);
+        verify(&server, &place, &git, era, round);
     }
-    let total = log.commits.lock().expect("log").len();
-    assert!(total >= rounds as usize, "only {total} commits were acknowledged in {rounds} rounds");
+    for era in &eras {
+        verify(&server, &place, &git, era, rounds);
+    }
+    let commits: usize = eras.iter().map(|era| era.commits.lock().expect("log").len()).sum();
+    let repositories: usize = eras.iter().map(|era| era.repositories.lock().expect("log").len()).sum();
+    assert!(commits >= rounds as usize, "only {commits} commits were acknowledged in {rounds} rounds");
+    let scheme = backend.split(':').next().unwrap_or(backend);
+    println!(
+        "{scheme}: killed {rounds} times in {} s; {commits} commits and {repositories} repositories acknowledged, all there",
+        start.elapsed().as_secs()
+    );
 }
 
 /// Lets all workers write, kills the server in the middle, and starts it again.
 fn under_load(server: Server, git: &Git, checkouts: &[PathBuf], log: &Acknowledged, round: u32) -> Server {
     let stop = AtomicBool::new(false);
-    let (http, url) = (server.http(), server.url("crash"));
+    let (http, url) = (server.http(), server.url(&log.repo));
+    let pair = tip(http, &log.repo, "pair/one");
     let launch = thread::scope(|scope| {
         let stop = &stop;
         for number in 0..COMMITTERS {
@@ -85,7 +107,7 @@ fn under_load(server: Server, git: &Git, checkouts: &[PathBuf], log: &Acknowledg
             let url = url.as_str();
             scope.spawn(move || push_with_git(git, work, url, number, round, log, stop));
         }
-        scope.spawn(move || push_pairs(http, round, log, stop));
+        scope.spawn(move || push_pairs(http, pair, round, log, stop));
         scope.spawn(move || create_repositories(http, round, log, stop));
         // Spread over the workers' start, their steady state and the journal's groups.
         thread::sleep(Duration::from_millis(u64::from(150 + round * 167 % 700)));
@@ -99,7 +121,7 @@ fn under_load(server: Server, git: &Git, checkouts: &[PathBuf], log: &Acknowledg
 /// Compares the restarted server with what was acknowledged.
 fn verify(server: &Server, place: &Place, git: &Git, log: &Acknowledged, round: u32) {
     let copy = place.path(&format!("after-{round}.git"));
-    git.clone_repo(&server.url("crash"), &copy, &["--mirror"]);
+    git.clone_repo(&server.url(&log.repo), &copy, &["--mirror"]);
     let reachable = git.ok(&copy, &["rev-list", "--all"]);
     let reachable: HashSet<&str> = reachable.lines().collect();
     let commits = log.commits.lock().expect("log").clone();
@@ -126,6 +148,7 @@ fn verify(server: &Server, place: &Place, git: &Git, log: &Acknowledged, round: 
 
 /// Commits over HTTP to a branch of its own, each time upon the last.
 fn commit_over_http(http: Http, number: usize, log: &Acknowledged, stop: &AtomicBool) {
+    let path = format!("/api/v1/repos/{}/commits", log.repo);
     let mut at = 0;
     while !stop.load(Ordering::Relaxed) {
         at += 1;
@@ -138,7 +161,7 @@ fn commit_over_http(http: Http, number: usize, log: &Acknowledged, stop: &Atomic
             ],
         });
         let headers = [("content-type", "application/json")];
-        let reply = http.try_send("POST", "/api/v1/repos/crash/commits", &headers, body.to_string().as_bytes());
+        let reply = http.try_send("POST", &path, &headers, body.to_string().as_bytes());
         match reply {
             Ok(reply) if reply.status == 201 => {
                 let hash = reply.json()["hash"].as_str().expect("a hash").to_owned();
@@ -170,8 +193,8 @@ fn push_with_git(git: &Git, work: &Path, url: &str, number: usize, round: u32, l
 }
 
 /// Moves two branches together by atomic pushes, without git for more of them.
-fn push_pairs(http: Http, round: u32, log: &Acknowledged, stop: &AtomicBool) {
-    let mut old = tip(http, "pair/one");
+fn push_pairs(http: Http, mut old: Oid, round: u32, log: &Acknowledged, stop: &AtomicBool) {
+    let path = format!("/{}.git/git-receive-pack", log.repo);
     let mut at = 0;
     while !stop.load(Ordering::Relaxed) {
         at += 1;
@@ -182,7 +205,7 @@ fn push_pairs(http: Http, round: u32, log: &Acknowledged, stop: &AtomicBool) {
         let new = built.object(Kind::Commit, &commit_of(tree, &parents, &format!("pair {round} {at}")));
         let changes = ["one", "two"].map(|name| RefChange { old, new, name: format!("refs/heads/pair/{name}").into() });
         let body = push_body(&changes, "report-status atomic", &built.finish());
-        match http.try_send("POST", "/crash.git/git-receive-pack", RECEIVE_HEADERS, &body) {
+        match http.try_send("POST", &path, RECEIVE_HEADERS, &body) {
             Ok(reply) => {
                 assert_eq!(reply.status, 200, "{}", reply.text());
                 let report = Report::parse(&reply.body);
@@ -213,8 +236,8 @@ fn create_repositories(http: Http, round: u32, log: &Acknowledged, stop: &Atomic
 }
 
 /// The commit that a branch points to; the null id if there is none.
-fn tip(http: Http, branch: &str) -> Oid {
-    let reply = http.get(&format!("/api/v1/repos/crash/commits/refs%2Fheads%2F{}", branch.replace('/', "%2F")));
+fn tip(http: Http, repo: &str, branch: &str) -> Oid {
+    let reply = http.get(&format!("/api/v1/repos/{repo}/commits/refs%2Fheads%2F{}", branch.replace('/', "%2F")));
     match reply.status {
         404 => Oid::null(),
         _ => reply.expect(200)["hash"].as_str().expect("a hash").parse().expect("an id"),

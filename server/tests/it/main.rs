@@ -9,11 +9,13 @@
 //! | `crash` | `kill -9` under load, the orderly end |
 //! | `wire` | clients that take their time |
 //! | `disk` | a full disk |
+//! | `sync` | a disk that fails to sync, or claims to |
 //! | `start` | settings, addresses, locks, health |
 //! | `admin` | copies, backups, checks of whole stores from the command line |
 //! | `rest_*`, `grep` | the API |
 //!
-//! `GOVC_TEST_HISTORY=/path/to/bare.git[:/another.git]` runs `identity` on real histories instead of the generated one:
+//! `GOVC_TEST_HISTORY=/path/to/bare.git[:/another.git]` runs `identity` and `histories_stay_identical` on real histories instead of
+//! the generated one:
 //! `GOVC_TEST_HISTORY=redis.git cargo test -p govc-server --test it identity`. `GOVC_TEST_KILLS=N` sets the number of
 //! kills (8). Every server gets a free port and a temporary folder of its own, so tests run side by side.
 
@@ -44,4 +46,5 @@ mod rest_repos;
 mod rest_transactions;
 mod rest_versions;
 mod start;
+mod sync;
 mod wire;
