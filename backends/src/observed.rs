@@ -263,7 +263,7 @@ impl Drop for Counted<'_> {
 impl Backend for ObservedBackend {
     fn get(&self, family: Family, key: &[u8]) -> BackendResult<Option<Bytes>> {
         let counters = self.family(family);
-        let value = if counters.keys_read.fetch_add(1, Ordering::Relaxed) % READS_TIMED_OF == 0 {
+        let value = if counters.keys_read.fetch_add(1, Ordering::Relaxed).is_multiple_of(READS_TIMED_OF) {
             self.timed(Call::Get, || self.inner.get(family, key))
         } else {
             let value = self.inner.get(family, key);
