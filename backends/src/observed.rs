@@ -55,7 +55,7 @@ impl Call {
 /// What was read and written in one family.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct FamilyFigures {
-    /// Keys that were asked for by themselves, in calls that failed too, or with others.
+    /// Keys that were asked for by themselves or with others.
     pub keys_read: u64,
     /// Those of them that were not there.
     pub keys_missed: u64,
@@ -106,6 +106,10 @@ pub struct ObservedBackend {
 
 #[derive(Default)]
 struct FamilyCounters {
+    /// Calls of `get`, which choose those to be timed.
+    gets: AtomicU64,
+    /// What the last of them that was timed took, in nanoseconds.
+    last_get: AtomicU64,
     keys_read: AtomicU64,
     keys_missed: AtomicU64,
     bytes_read: AtomicU64,
@@ -121,9 +125,11 @@ struct FamilyCounters {
 struct CallCounters {
     errors: AtomicU64,
     nanos: AtomicU64,
-    /// What the last call that was timed took.
-    last: AtomicU64,
     classes: [AtomicU64; BOUNDS_MICROS.len() + 1],
+}
+
+fn nanos_since(begin: Instant) -> u64 {
+    u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn add(counter: &AtomicU64, more: usize) {
@@ -153,10 +159,7 @@ impl ObservedBackend {
     fn timed<T>(&self, call: Call, work: impl FnOnce() -> BackendResult<T>) -> BackendResult<T> {
         let begin = Instant::now();
         let result = work();
-        let nanos = u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        let counters = &self.calls[call as usize];
-        counters.last.store(nanos, Ordering::Relaxed);
-        counters.count(nanos, result.is_err());
+        self.calls[call as usize].count(nanos_since(begin), result.is_err());
         result
     }
 }
@@ -263,14 +266,17 @@ impl Drop for Counted<'_> {
 impl Backend for ObservedBackend {
     fn get(&self, family: Family, key: &[u8]) -> BackendResult<Option<Bytes>> {
         let counters = self.family(family);
-        let value = if counters.keys_read.fetch_add(1, Ordering::Relaxed).is_multiple_of(READS_TIMED_OF) {
-            self.timed(Call::Get, || self.inner.get(family, key))
-        } else {
+        let value = if counters.gets.fetch_add(1, Ordering::Relaxed).is_multiple_of(READS_TIMED_OF) {
+            let begin = Instant::now();
             let value = self.inner.get(family, key);
-            let calls = &self.calls[Call::Get as usize];
-            calls.count(calls.last.load(Ordering::Relaxed), value.is_err());
+            counters.last_get.store(nanos_since(begin), Ordering::Relaxed);
             value
-        }?;
+        } else {
+            self.inner.get(family, key)
+        };
+        self.calls[Call::Get as usize].count(counters.last_get.load(Ordering::Relaxed), value.is_err());
+        let value = value?;
+        add(&counters.keys_read, 1);
         counters.count_value(value.as_ref());
         Ok(value)
     }

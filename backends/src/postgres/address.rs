@@ -11,7 +11,7 @@ use std::time::Duration;
 use govc_engine::backend::{BackendError, BackendErrorKind, BackendResult};
 use percent_encoding::percent_decode_str;
 use tokio_postgres::Config;
-use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
+use tokio_postgres::config::{Host, LoadBalanceHosts, SslMode};
 
 use super::tls::{Tls, Trust};
 
@@ -48,6 +48,14 @@ impl Address {
         if config.get_user().is_none() {
             return Err(refused("the PostgreSQL URL names no user: postgres://user@host/database"));
         }
+        let (hosts, addresses, ports) =
+            (config.get_hosts().len(), config.get_hostaddrs().len(), config.get_ports().len());
+        if (hosts > 0 && addresses > 0 && hosts != addresses) || (ports > 1 && ports != hosts.max(addresses)) {
+            return Err(refused("the PostgreSQL URL names another number of hosts than of addresses or ports"));
+        }
+        if config.get_load_balance_hosts() != LoadBalanceHosts::Disable {
+            return Err(refused("load_balance_hosts is not supported: the first server that takes writes is used"));
+        }
         let local =
             config.get_hosts().iter().all(|host| matches!(host, Host::Unix(_))) && config.get_hostaddrs().is_empty();
         // A socket of this machine has no TLS, whatever is asked for; as in libpq.
@@ -66,10 +74,6 @@ impl Address {
         config.keepalives_retries(KEEPALIVE_RETRIES);
         if config.get_tcp_user_timeout().is_none() {
             config.tcp_user_timeout(UNACKNOWLEDGED_MAX);
-        }
-        // Of several servers only the primary will do.
-        if config.get_hosts().len().max(config.get_hostaddrs().len()) > 1 {
-            config.target_session_attrs(TargetSessionAttrs::ReadWrite);
         }
         let shown = shown(&config);
         Ok(Self { tls: trust.connector()?, config, shown, application, schema })

@@ -124,7 +124,7 @@ async fn keep(store: &Store, mut session: Session, mut stop: oneshot::Receiver<(
         if !broken && holds(&session, store.lease_key).await {
             continue;
         }
-        drop(session);
+        session.abandon();
         let mut patience = Patience::endless();
         session = loop {
             tokio::select! {

@@ -57,8 +57,7 @@ pub struct PostgresBackend {
     store: Arc<Store>,
     facts: Facts,
     lease: Mutex<Lease>,
-    /// Taken when the value is dropped, without waiting for tasks: that would panic on a thread of another runtime.
-    runtime: Option<Runtime>,
+    threads: Threads,
 }
 
 impl PostgresBackend {
@@ -71,14 +70,9 @@ impl PostgresBackend {
     /// message says what to do, and never holds the password.
     pub fn open(url: &str, options: PostgresOptions) -> BackendResult<Self> {
         let (address, options) = address_of(url, options)?;
-        let runtime = runtime(THREADS)?;
-        match wait(&runtime, open(address, options)) {
-            Ok((store, facts, lease)) => Ok(Self { store, facts, lease: Mutex::new(lease), runtime: Some(runtime) }),
-            Err(error) => {
-                runtime.shutdown_background();
-                Err(error.error)
-            }
-        }
+        let threads = Threads::start(THREADS)?;
+        let (store, facts, lease) = threads.run(open(address, options)).map_err(|error| error.error)?;
+        Ok(Self { store, facts, lease: Mutex::new(lease), threads })
     }
 
     /// Opens the store of `url` as it is now, also while a server has it open and writes it: later writes are not seen, and
@@ -96,10 +90,7 @@ impl PostgresBackend {
     /// As [`PostgresBackend::open`]; [`BackendErrorKind::Locked`] if a server has it open.
     pub fn remove(url: &str, options: PostgresOptions) -> BackendResult<()> {
         let (address, options) = address_of(url, options)?;
-        let runtime = runtime(1)?;
-        let removed = wait(&runtime, schema::remove(&address, &options)).map_err(|error| error.error);
-        runtime.shutdown_background();
-        removed
+        Threads::start(1)?.run(schema::remove(&address, &options)).map_err(|error| error.error)
     }
 
     /// What an administrator should know about the server's settings.
@@ -114,14 +105,6 @@ impl PostgresBackend {
         }
         warnings
     }
-
-    /// Runs work on this thread, to its end.
-    fn run<T>(&self, work: impl Future<Output = BackendResult<T>>) -> BackendResult<T> {
-        match &self.runtime {
-            Some(runtime) => wait(runtime, work),
-            None => Err(BackendError::new(BackendErrorKind::Closed, "the store is being dropped")),
-        }
-    }
 }
 
 /// A URL taken apart; a schema that it names goes before the options'.
@@ -133,18 +116,42 @@ fn address_of(url: &str, options: PostgresOptions) -> BackendResult<(Address, Po
     Ok((address, options))
 }
 
-fn runtime(threads: usize) -> BackendResult<Runtime> {
-    let runtime = Builder::new_multi_thread().worker_threads(threads).thread_name("govc-postgres").enable_all().build();
-    runtime.map_err(|error| {
-        BackendError::new(BackendErrorKind::Failed, format!("cannot start the threads of the database: {error}"))
-    })
+/// The threads beside the callers'.
+struct Threads {
+    /// Taken when the value is dropped, without waiting for tasks: that would panic on a thread of another runtime.
+    runtime: Option<Runtime>,
 }
 
-/// Runs work on this thread, with the timers and sockets of the runtime.
-fn wait<T>(runtime: &Runtime, work: impl Future<Output = T>) -> T {
-    let _context = runtime.enter();
-    // The caller may be a task, which is to give way after so many polls; here nobody would take it.
-    call::block_on(tokio::task::unconstrained(work))
+impl Threads {
+    fn start(count: usize) -> BackendResult<Self> {
+        let runtime =
+            Builder::new_multi_thread().worker_threads(count).thread_name("govc-postgres").enable_all().build();
+        let runtime = runtime.map_err(|error| {
+            BackendError::new(BackendErrorKind::Failed, format!("cannot start the threads of the database: {error}"))
+        })?;
+        Ok(Self { runtime: Some(runtime) })
+    }
+
+    /// Runs work on the caller's thread, to its end, with the timers and sockets of these.
+    fn run<T>(&self, work: impl Future<Output = T>) -> T {
+        let _context = self.runtime.as_ref().map(Runtime::enter);
+        // The caller may be a task, which is to give way after so many polls; here nobody would take it.
+        call::block_on(tokio::task::unconstrained(work))
+    }
+
+    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        if let Some(runtime) = &self.runtime {
+            runtime.spawn(work);
+        }
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 async fn open(address: Address, options: PostgresOptions) -> Result<(Arc<Store>, Facts, Lease), ConnectError> {
@@ -172,7 +179,7 @@ async fn open(address: Address, options: PostgresOptions) -> Result<(Arc<Store>,
 impl Backend for PostgresBackend {
     fn get(&self, family: Family, key: &[u8]) -> BackendResult<Option<Bytes>> {
         self.store.check_open()?;
-        self.run(reader::get(&self.store, family, key))
+        self.threads.run(reader::get(&self.store, family, key))
     }
 
     fn get_many(&self, family: Family, keys: &[Vec<u8>]) -> BackendResult<Vec<Option<Bytes>>> {
@@ -180,17 +187,15 @@ impl Backend for PostgresBackend {
         if keys.is_empty() {
             return Ok(Vec::new());
         }
-        self.run(reader::get_many(&self.store, family, keys))
+        self.threads.run(reader::get_many(&self.store, family, keys))
     }
 
     fn scan(&self, family: Family, scan: Scan) -> BackendResult<Entries<'_>> {
         self.store.check_open()?;
         let reverse = scan.reverse;
-        let (Some(span), Some(runtime)) = (Span::of(scan), &self.runtime) else {
-            return Ok(Box::new(std::iter::empty()));
-        };
+        let Some(span) = Span::of(scan) else { return Ok(Box::new(std::iter::empty())) };
         let (walker, walk) = scan::pair(Arc::clone(&self.store), family, span, reverse);
-        runtime.spawn(walker.run());
+        self.threads.spawn(walker.run());
         Ok(Box::new(walk.begin()?))
     }
 
@@ -202,7 +207,7 @@ impl Backend for PostgresBackend {
         if batch.ops.is_empty() && batch.preconditions.is_empty() && sync == Sync::No {
             return Ok(());
         }
-        self.run(writer::write(&self.store, &batch, sync))
+        self.threads.run(writer::write(&self.store, &batch, sync))
     }
 
     fn sync(&self) -> BackendResult<()> {
@@ -217,7 +222,7 @@ impl Backend for PostgresBackend {
 
     fn usage(&self) -> BackendResult<Usage> {
         self.store.check_open()?;
-        self.run(reader::usage(&self.store))
+        self.threads.run(reader::usage(&self.store))
     }
 
     fn close(&self) -> BackendResult<()> {
@@ -225,7 +230,7 @@ impl Backend for PostgresBackend {
         if self.store.is_closed() {
             return Ok(());
         }
-        let synced = self.run(writer::close(&self.store));
+        let synced = self.threads.run(writer::close(&self.store));
         lease.release();
         synced
     }
@@ -234,8 +239,7 @@ impl Backend for PostgresBackend {
 impl Drop for PostgresBackend {
     fn drop(&mut self) {
         self.lease.lock().release();
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
+        // While there are threads that tell of sockets, so that they can take leave.
+        self.store.end_sessions();
     }
 }

@@ -4,13 +4,14 @@
 //! the server removes takes room until then.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 use govc_engine::backend::{
     Backend, BackendError, BackendErrorKind, BackendResult, Batch, Description, Entries, Family, Scan, Sync, Usage,
 };
 use parking_lot::Mutex;
-use tokio::runtime::Runtime;
+use tokio::time::timeout;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
@@ -18,9 +19,11 @@ use super::address::Address;
 use super::failure::{ConnectError, words};
 use super::options::PostgresOptions;
 use super::session::Session;
-use super::{address_of, runtime, schema, wait};
+use super::{Threads, address_of, schema};
 use crate::span::Span;
 
+/// How long taking leave may take.
+const LEAVE_MAX: Duration = Duration::from_secs(1);
 /// Bytes that a page of a scan aims at.
 const PAGE_BYTES: usize = 1 << 20;
 /// Rows of the first page, and the most of any: their sizes are not known before.
@@ -32,32 +35,26 @@ pub struct PostgresMoment {
     place: String,
     /// `None` once closed.
     session: Mutex<Option<Session>>,
-    /// Taken when the value is dropped.
-    runtime: Option<Runtime>,
+    threads: Threads,
 }
 
 impl PostgresMoment {
     /// Opens the store of `url` as it is now.
     pub(super) fn open(url: &str, options: PostgresOptions) -> BackendResult<Self> {
         let (address, options) = address_of(url, options)?;
-        let runtime = runtime(1)?;
+        let threads = Threads::start(1)?;
         let place = super::place(&address, &options);
-        match wait(&runtime, begin(&address, &options)) {
-            Ok(session) => Ok(Self { place, session: Mutex::new(Some(session)), runtime: Some(runtime) }),
-            Err(error) => {
-                runtime.shutdown_background();
-                Err(error.error)
-            }
-        }
+        let session = threads.run(begin(&address, &options)).map_err(|error| error.error)?;
+        Ok(Self { place, session: Mutex::new(Some(session)), threads })
     }
 
     /// Asks one statement. Scans and gets take turns in the one session.
     fn ask(&self, sql: &str, parameters: &[&(dyn ToSql + std::marker::Sync)]) -> BackendResult<Vec<Row>> {
         let session = self.session.lock();
-        let (Some(session), Some(runtime)) = (&*session, &self.runtime) else {
+        let Some(session) = &*session else {
             return Err(BackendError::new(BackendErrorKind::Closed, format!("the store at {} is closed", self.place)));
         };
-        wait(runtime, session.link.drive(session.client.query(sql, parameters))).map_err(|error| {
+        self.threads.run(session.link.drive(session.client.query(sql, parameters))).map_err(|error| {
             // A moment that breaks off cannot be had again.
             let message = format!("cannot read the store at {}: {}", self.place, words(&error));
             BackendError::new(BackendErrorKind::Failed, message)
@@ -144,16 +141,18 @@ impl Backend for PostgresMoment {
     }
 
     fn close(&self) -> BackendResult<()> {
-        drop(self.session.lock().take());
+        if let Some(session) = self.session.lock().take() {
+            // Nothing depends on it; a server notes a transaction that is left open.
+            let end = session.link.drive(session.client.batch_execute("ROLLBACK"));
+            let _ = self.threads.run(async { timeout(LEAVE_MAX, end).await });
+        }
         Ok(())
     }
 }
 
 impl Drop for PostgresMoment {
     fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
+        let _ = self.close();
     }
 }
 

@@ -104,7 +104,10 @@ async fn answer(store: &Store, question: Question<'_>) -> BackendResult<Vec<Row>
                     return Ok(rows);
                 }
                 Err(error) => match Trouble::of(&error) {
-                    Trouble::Lost(words) => words,
+                    Trouble::Lost(words) => {
+                        session.abandon();
+                        words
+                    }
                     Trouble::Again(words) => {
                         store.give_back(session);
                         words

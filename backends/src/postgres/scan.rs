@@ -158,17 +158,25 @@ impl Walker {
                         }
                         Err(Stop::Dropped) => {
                             // There may be large rows on their way; a new session costs less.
+                            session.abandon();
                             return Ok(());
                         }
-                        Err(Stop::Told(error)) => return Err(error),
-                        Err(Stop::Server(error)) => match Trouble::of(&error) {
-                            Trouble::Refused(error) => return Err(refused(&store, &error)),
-                            Trouble::Lost(words) | Trouble::Again(words) if self.begun => {
-                                let message = format!("a scan of the store at {} broke off: {words}", store.place());
-                                return Err(BackendError::new(BackendErrorKind::Unavailable, message));
+                        Err(Stop::Told(error)) => {
+                            session.abandon();
+                            return Err(error);
+                        }
+                        Err(Stop::Server(error)) => {
+                            session.abandon();
+                            match Trouble::of(&error) {
+                                Trouble::Refused(error) => return Err(refused(&store, &error)),
+                                Trouble::Lost(words) | Trouble::Again(words) if self.begun => {
+                                    let message =
+                                        format!("a scan of the store at {} broke off: {words}", store.place());
+                                    return Err(BackendError::new(BackendErrorKind::Unavailable, message));
+                                }
+                                Trouble::Lost(words) | Trouble::Again(words) => words,
                             }
-                            Trouble::Lost(words) | Trouble::Again(words) => words,
-                        },
+                        }
                     }
                 }
                 Err(error) => error.error.message,

@@ -10,7 +10,7 @@ use govc_engine::backend::{BackendError, BackendErrorKind, Family};
 use parking_lot::Mutex;
 use tokio::time::timeout;
 use tokio_postgres::tls::MakeTlsConnect;
-use tokio_postgres::{Client, SimpleQueryMessage, Statement};
+use tokio_postgres::{Client, Config, SimpleQueryMessage, Statement};
 
 use super::address::{Address, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_RETRIES, UNACKNOWLEDGED_MAX};
 use super::failure::ConnectError;
@@ -56,9 +56,9 @@ pub(super) struct Facts {
 
 /// A connection, used by one call at a time. Whatever asks with `client` is run by `link`, or nothing is sent.
 pub(super) struct Session {
-    // Dropped in this order, so that the link sees the client gone.
-    pub(super) statements: Statements,
+    // Dropped in this order: the client takes leave, statements have nobody to be told of, and the link sends what there is.
     pub(super) client: Client,
+    pub(super) statements: Statements,
     pub(super) link: Link,
     pub(super) facts: Facts,
 }
@@ -71,19 +71,15 @@ impl Session {
     /// Connects and makes the settings. `role` is added to the application's name. Of several servers the first is taken that
     /// can hold a store.
     pub(super) async fn open(address: &Address, options: &PostgresOptions, role: &str) -> Result<Self, ConnectError> {
-        // Also what is said after connecting is bounded.
-        let patience =
-            options.connect_timeout.max(*address.config.get_connect_timeout().unwrap_or(&options.connect_timeout));
         let mut last = None;
         for candidate in candidates(&address.config) {
-            match timeout(patience, Self::connect(&candidate, address, options, role)).await {
-                Ok(Ok(session)) => return Ok(session),
-                Ok(Err(error)) => last = Some(error),
-                Err(_) => last = Some(ConnectError::timed_out(address, patience)),
+            match Self::connect(&candidate, address, options, role).await {
+                Ok(session) => return Ok(session),
+                Err(error) => last = Some(error),
             }
         }
         // A URL without any host is refused when it is read.
-        Err(last.unwrap_or_else(|| ConnectError::timed_out(address, patience)))
+        Err(last.unwrap_or_else(|| ConnectError::timed_out(address, options.connect_timeout)))
     }
 
     async fn connect(
@@ -92,21 +88,41 @@ impl Session {
         options: &PostgresOptions,
         role: &str,
     ) -> Result<Self, ConnectError> {
-        let of = |error: tokio_postgres::Error| ConnectError::of(address, &error);
         let mut config = address.config.clone();
         config.application_name(format!("{} {role}", address.application));
         let wire = candidate.connect(&config).await.map_err(|error| ConnectError::unreached(address, &error))?;
+        // What is said then is bounded as well.
+        let patience = options.connect_timeout.max(*config.get_connect_timeout().unwrap_or(&options.connect_timeout));
+        match timeout(patience, Self::begin(wire, candidate, address, &config, options)).await {
+            Ok(result) => result,
+            Err(_) => Err(ConnectError::timed_out(address, patience)),
+        }
+    }
+
+    async fn begin(
+        wire: Wire,
+        candidate: &Candidate,
+        address: &Address,
+        config: &Config,
+        options: &PostgresOptions,
+    ) -> Result<Self, ConnectError> {
+        let of = |error: tokio_postgres::Error| ConnectError::of(address, &error);
         let mut tls = address.tls.clone();
         let Ok(tls) = MakeTlsConnect::<Wire>::make_tls_connect(&mut tls, &candidate.host);
         let (client, connection) = config.connect_raw(wire, tls).await.map_err(of)?;
         let link = Link::new(connection);
         let answers = link.drive(client.simple_query(&set_up(options))).await.map_err(of)?;
         let facts = facts(address, &answers)?;
-        Ok(Self { statements: Statements::default(), client, link, facts })
+        Ok(Self { client, statements: Statements::default(), link, facts })
     }
 
     pub(super) fn is_open(&self) -> bool {
         self.link.is_open()
+    }
+
+    /// Ends the connection at once, with what it may still be receiving.
+    pub(super) fn abandon(self) {
+        self.link.cut();
     }
 
     /// A statement, prepared with the first use.

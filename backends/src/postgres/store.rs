@@ -92,6 +92,12 @@ impl Store {
         self.idle.lock().clear();
     }
 
+    /// Ends the sessions that nobody uses.
+    pub(super) fn end_sessions(&self) {
+        self.idle.lock().clear();
+        self.slots.lock().iter_mut().for_each(|slot| slot.session = None);
+    }
+
     pub(super) fn check_open(&self) -> BackendResult<()> {
         if self.is_closed() {
             return Err(BackendError::new(

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
 use tokio_postgres::Config;
 use tokio_postgres::config::Host;
 use tokio_postgres::tls::MakeTlsConnect;
@@ -61,11 +62,11 @@ impl Candidate {
     /// Connects to the first of its addresses that answers.
     pub(super) async fn connect(&self, config: &Config) -> io::Result<Wire> {
         match &self.place {
-            Place::Unix(path) => Ok(Wire::Unix(UnixStream::connect(path).await?)),
+            Place::Unix(path) => Ok(Wire::Unix(bounded(config, UnixStream::connect(path)).await?)),
             Place::Tcp(name, port) => {
                 let mut last = io::Error::new(io::ErrorKind::NotFound, "the lookup of the host gave no address");
                 for address in tokio::net::lookup_host((name.as_str(), *port)).await? {
-                    match TcpStream::connect(address).await {
+                    match bounded(config, TcpStream::connect(address)).await {
                         Ok(stream) => return Wire::tcp(stream, config),
                         Err(error) => last = error,
                     }
@@ -74,6 +75,14 @@ impl Candidate {
             }
         }
     }
+}
+
+/// Bounds the attempt to reach one address.
+async fn bounded<T>(config: &Config, connecting: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    let Some(patience) = config.get_connect_timeout() else { return connecting.await };
+    timeout(*patience, connecting)
+        .await
+        .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {patience:?}"))))
 }
 
 /// A socket to the server.
@@ -190,6 +199,11 @@ impl Link {
             ask.as_mut().poll(cx)
         })
         .await
+    }
+
+    /// Ends the connection at once, with what may still be on its way.
+    pub(super) fn cut(&self) {
+        *self.0.lock() = None;
     }
 
     /// Returns when the connection has ended.

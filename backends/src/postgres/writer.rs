@@ -209,7 +209,9 @@ impl<'a> Attempts<'a> {
                 End::Trouble(Trouble::Again(words) | Trouble::Lost(words)) => words,
                 End::Lost { words, open } => {
                     self.open |= open;
-                    self.slot.session = None;
+                    if let Some(session) = self.slot.session.take() {
+                        session.abandon();
+                    }
                     words
                 }
             };
@@ -261,17 +263,15 @@ impl<'a> Attempts<'a> {
             solid: self.slot.solid,
             seq: Some(seq),
         };
-        if let Err(words) = self.session().await {
-            return End::Lost { words, open: false };
-        }
-        // Opening a session looks whether acknowledged writes are gone. Whoever asks next tells it.
-        if self.store.verdict().is_some() && !self.open {
-            return End::Lost { words: "the store is given up".to_owned(), open: false };
-        }
+        let (store, open) = (self.store, self.open);
         let session = match self.session().await {
             Ok(session) => session,
             Err(words) => return End::Lost { words, open: false },
         };
+        // Opening a session looks whether acknowledged writes are gone. Whoever asks next tells it.
+        if store.verdict().is_some() && !open {
+            return End::Lost { words: "the store is given up".to_owned(), open: false };
+        }
         let end = match &changes.calls[..] {
             [call] => session.link.drive(head.send(session, call, true)).await,
             calls => session.link.drive(head.send_all(session, calls)).await,

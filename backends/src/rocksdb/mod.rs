@@ -252,7 +252,9 @@ impl RocksBackend {
         }
         let Ok(entries) = std::fs::read_dir(&self.folder) else { return };
         for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
-            if path.extension().is_some_and(|extension| extension == "log") {
+            let is_number = |stem: &std::ffi::OsStr| stem.as_encoded_bytes().iter().all(u8::is_ascii_digit);
+            // Others may have logs of their own there.
+            if path.extension().is_some_and(|extension| extension == "log") && path.file_stem().is_some_and(is_number) {
                 // One that stays takes room until then.
                 let _ = std::fs::remove_file(path);
             }

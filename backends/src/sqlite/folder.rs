@@ -110,9 +110,7 @@ impl Folder {
 
     /// Makes the names of the files in the folder durable.
     pub(super) fn sync(&self) -> BackendResult<()> {
-        File::open(&self.files.folder)
-            .and_then(|folder| folder.sync_all())
-            .map_err(|error| failure::of_file(&self.files.folder, "sync the folder", &error))
+        sync(&self.files.folder)
     }
 
     /// Makes an empty database. Whatever goes wrong, the next open begins anew.
@@ -132,8 +130,17 @@ impl Folder {
             .and_then(|file| file.sync_all())
             .and_then(|()| fs::rename(&new, self.file()))
             .map_err(|error| failure::of_file(&new, "put in place", &error))?;
-        self.sync()
+        self.sync()?;
+        // Its own name may be new as well, though another made it.
+        self.files.folder.parent().map_or(Ok(()), sync)
     }
+}
+
+fn sync(folder: &Path) -> BackendResult<()> {
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .map_err(|error| failure::of_file(folder, "sync the folder", &error))
 }
 
 /// Makes a folder and those above it that are not there, and their names durable.
@@ -141,13 +148,7 @@ fn make_folders(path: &Path) -> BackendResult<()> {
     let new =
         path.ancestors().take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists()).collect::<Vec<_>>();
     fs::create_dir_all(path).map_err(|error| failure::of_file(path, "create the folder", &error))?;
-    for folder in new {
-        let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(parent)
-            .and_then(|parent| parent.sync_all())
-            .map_err(|error| failure::of_file(parent, "sync the folder", &error))?;
-    }
-    Ok(())
+    new.into_iter().filter_map(Path::parent).try_for_each(sync)
 }
 
 fn remove(file: &Path) -> BackendResult<()> {
