@@ -50,9 +50,16 @@ pub trait Subject {
         None
     }
 
-    /// Bytes on the disk while it is closed; by default those of the files in [`Subject::folder`].
+    /// Bytes on the disk while it is closed: by default those of the files in [`Subject::folder`]; without one, what the
+    /// backend says, opened again.
     fn disk_bytes(&mut self) -> Option<u64> {
-        disk::used_bytes(self.folder()?).ok()
+        if let Some(folder) = self.folder() {
+            return disk::used_bytes(folder).ok();
+        }
+        let backend = self.reopen()?.ok()?;
+        let usage = backend.usage();
+        backend.close().ok()?;
+        usage.ok()?.disk_bytes
     }
 
     /// An empty backend, which later calls of [`Subject::reopen`] mean. All handles on the one before are gone.

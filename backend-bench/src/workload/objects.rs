@@ -19,6 +19,8 @@ const BESIDE: u32 = 4;
 /// Objects that are read hot: so many fit into the memory of the store whatever they are.
 const HOT_OBJECTS: usize = 10_000;
 const HOT_BYTES: u64 = 64 << 20;
+/// Rows that are read at once to make a backend warm.
+const WARM_ROWS: usize = 256;
 const READ: &str = "read";
 const EVERY_OBJECT: &str = "every object as it was read";
 
@@ -167,10 +169,11 @@ fn past_memory(context: &mut Context<'_, '_>, deltas: bool) -> Result<Row> {
 /// Reads what the engine will read.
 fn warm(context: &Context<'_, '_>, backend: &dyn Backend) -> Result<()> {
     for family in [Family::Blocks, Family::Ids] {
-        for (key, _) in context.inputs.import.family(family) {
-            backend.get(family, key)?;
+        for rows in context.inputs.import.family(family).chunks(WARM_ROWS) {
+            let keys: Vec<Vec<u8>> = rows.iter().map(|(key, _)| key.to_vec()).collect();
+            backend.get_many(family, &keys)?;
+            context.plan.stop.check()?;
         }
-        context.plan.stop.check()?;
     }
     Ok(())
 }

@@ -134,6 +134,7 @@ impl Wire {
             match read {
                 // The reactor has been told so, and asks anew.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 read => return Poll::Ready(read),
             }
         }

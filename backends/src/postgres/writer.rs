@@ -40,9 +40,20 @@ pub(super) async fn write(store: &Store, batch: &Batch, sync: Sync) -> BackendRe
     };
     // There are as many slots as places.
     let Some(mut slot) = store.take_slot() else { return Err(store.unavailable("no writing connection is left")) };
+    let unfinished = Unfinished(store);
     let result = Attempts::new(store, &mut slot, sync).run(&mut patience, &changes, &batch.preconditions).await;
+    std::mem::forget(unfinished);
     store.give_slot_back(slot);
     result
+}
+
+/// A write under way. One that is broken off, by a panic, takes the store with it: nobody knows what became of it.
+struct Unfinished<'a>(&'a Store);
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        self.0.fail("a write was broken off");
+    }
 }
 
 /// Waits for all writes, makes them durable, and lets none follow.

@@ -374,7 +374,7 @@ impl Prepared {
         let mut is_acknowledged = durability != Durability::Durable;
         if durability == Durability::Relaxed {
             if core.health.is_refused() {
-                return Err(core.health.refusal("the storage takes no writes for now"));
+                return Err(core.health.refusal("the storage takes no writes at the moment"));
             }
             // Who is faster than the disk waits for it.
             is_acknowledged = core.journal.waiting_bytes() < core.options.settle_bytes as u64;

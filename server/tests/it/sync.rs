@@ -95,6 +95,16 @@ fn committed(server: &Server, number: usize) -> String {
     commit(server, number).expect(201)["hash"].as_str().expect("a hash").to_owned()
 }
 
+/// A server on a disk that syncs still, with so many commits.
+fn begun(backend: &str, commits: usize) -> (Place, Disk, Server, Vec<String>) {
+    let place = Place::new();
+    let disk = Disk::new(&place);
+    let server = disk.under(&place.path("data"), backend).start();
+    server.create("repo");
+    let acknowledged = (0..commits).map(|number| committed(&server, number)).collect();
+    (place, disk, server, acknowledged)
+}
+
 /// The branch's commits, oldest first, from a clone that `git fsck` finds whole.
 fn history(git: &Git, server: &Server, copy: &Path) -> Vec<String> {
     git.clone_repo(&server.url("repo"), copy, &["--mirror"]);
@@ -105,13 +115,8 @@ fn history(git: &Git, server: &Server, copy: &Path) -> Vec<String> {
 #[test]
 fn a_failed_sync_is_told_and_nothing_acknowledged_is_lost() {
     for backend in ["rocksdb", "sqlite"] {
-        let place = Place::new();
+        let (place, disk, server, mut acknowledged) = begun(backend, 20);
         let git = Git::new(&place.path("home"));
-        let disk = Disk::new(&place);
-        let server = disk.under(&place.path("data"), backend).start();
-        server.create("repo");
-        let mut acknowledged: Vec<String> = (0..20).map(|number| committed(&server, number)).collect();
-
         disk.set("f");
         let refused = commit(&server, 20);
         let words = refused.text();
@@ -157,13 +162,8 @@ fn lengths(folder: &Path) -> BTreeMap<PathBuf, u64> {
 #[test]
 fn a_disk_that_lies_and_loses_power_leaves_whole_commits() {
     for backend in ["rocksdb", "sqlite"] {
-        let place = Place::new();
-        let git = Git::new(&place.path("home"));
-        let disk = Disk::new(&place);
-        let data = place.path("data");
-        let server = disk.under(&data, backend).start();
-        server.create("repo");
-        let mut acknowledged: Vec<String> = (0..10).map(|number| committed(&server, number)).collect();
+        let (place, disk, server, mut acknowledged) = begun(backend, 10);
+        let (git, data) = (Git::new(&place.path("home")), place.path("data"));
         disk.set("l");
         let synced = lengths(&data);
         acknowledged.extend((10..40).map(|number| committed(&server, number)));
