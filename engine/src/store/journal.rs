@@ -18,6 +18,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
+
 use super::{
     core::Core,
     feed::publication,
@@ -230,6 +232,7 @@ pub(crate) fn run(core: Arc<Core>, queue: JournalQueue) {
         group_bytes: 0,
         barriers: Vec::new(),
         unsynced_since: None,
+        spare: Vec::new(),
         stopping: false,
     };
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| journal.run()));
@@ -254,6 +257,8 @@ struct Journal {
     barriers: Vec<Promise>,
     /// Since when relaxed writes wait for a sync.
     unsynced_since: Option<Instant>,
+    /// Memory for the next record; empty.
+    spare: Vec<u8>,
     stopping: bool,
 }
 
@@ -359,7 +364,7 @@ impl Journal {
         let shares = items.iter().any(|item| item.staged().iter().any(shared));
         let core = self.core.clone();
         let id_rows = shares.then(|| core.id_rows.lock());
-        let (batch, sync, bytes) = match self.encode(&items, first) {
+        let (batch, sync, record) = match self.encode(&items, first) {
             Ok(encoded) => encoded,
             Err(error) => {
                 self.core.feed.abandon(first, count);
@@ -371,6 +376,8 @@ impl Journal {
         let started = Instant::now();
         let written = self.core.backend.write(batch, sync);
         drop(id_rows);
+        let bytes = record.len();
+        self.reuse(record);
         match written {
             Ok(()) => {
                 let counters = &self.core.counters;
@@ -399,9 +406,10 @@ impl Journal {
         }
     }
 
-    fn encode(&self, items: &[Item], first: Seq) -> Result<(Batch, Sync, usize)> {
+    /// The batch of a group, how it is written, and its record.
+    fn encode(&mut self, items: &[Item], first: Seq) -> Result<(Batch, Sync, Bytes)> {
         let mut batched = HashSet::new();
-        let mut record = RecordWriter::new();
+        let mut record = RecordWriter::new(std::mem::take(&mut self.spare), items.iter().map(Item::record_bytes).sum());
         let mut batch = Batch::new();
         let mut sync = Sync::No;
         let mut seq = first;
@@ -440,10 +448,21 @@ impl Journal {
             batch.uses_reserve = true;
         }
         let record = record.finish();
-        let bytes = record.len();
         batch.require_absent(Family::Journal, key::journal(first));
-        batch.put(Family::Journal, key::journal(first), record);
-        Ok((batch, sync, bytes))
+        batch.put(Family::Journal, key::journal(first), record.clone());
+        Ok((batch, sync, record))
+    }
+
+    /// Keeps the memory of a record for the next, unless the backend has it still: fresh memory costs the kernel more
+    /// than what is written into it.
+    fn reuse(&mut self, record: Bytes) {
+        if record.is_unique() {
+            self.spare = Vec::from(record);
+            self.spare.clear();
+            if self.spare.capacity() > 2 * GROUP_BYTES_MAX {
+                self.spare = Vec::new();
+            }
+        }
     }
 
     /// Everything is durable: make it visible, tell the followers, answer.
@@ -625,7 +644,21 @@ fn fall_back(repo: &RepoState) -> bool {
     }
 }
 
+/// What a transaction's record, and each of its objects there, take beside contents, mostly, in bytes.
+const ENTRY_BYTES: usize = 256;
+const OBJECT_BYTES: usize = 26;
+
 impl Item {
+    /// What the item takes in a record, about.
+    fn record_bytes(&self) -> usize {
+        match self {
+            Item::Transaction(Pending { carried, .. }) => {
+                carried.bytes() + OBJECT_BYTES * carried.objects().len() + ENTRY_BYTES
+            }
+            Item::Catalog(_) => ENTRY_BYTES,
+        }
+    }
+
     /// The repository of a transaction.
     fn repo(&self) -> Option<&Arc<RepoState>> {
         match self {

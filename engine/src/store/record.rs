@@ -286,8 +286,12 @@ const REPO: u8 = 2;
 const DELETED: u8 = 3;
 
 impl RecordWriter {
-    pub(crate) fn new() -> Self {
-        Self { out: vec![JOURNAL_VERSION] }
+    /// A record of about `bytes` in the memory of `spare`.
+    pub(crate) fn new(spare: Vec<u8>, bytes: usize) -> Self {
+        let mut out = spare;
+        out.reserve(bytes);
+        out.push(JOURNAL_VERSION);
+        Self { out }
     }
 
     pub(crate) fn transaction<'a>(
