@@ -144,6 +144,8 @@ struct State {
     syncs: u64,
     /// With what every write is refused.
     refusal: Option<BackendError>,
+    /// How many writes are still taken before one is refused as [`BackendErrorKind::Full`].
+    full_after: Option<u64>,
     /// What the last successful sync made durable.
     durable: MemoryBackend,
     /// The content after each write since, oldest first.
@@ -173,6 +175,7 @@ impl FaultBackend {
             writes: 0,
             syncs: 0,
             refusal: None,
+            full_after: None,
             durable,
             unsynced: VecDeque::new(),
             frozen: false,
@@ -185,6 +188,11 @@ impl FaultBackend {
     pub fn set_full(&self, full: bool) {
         let refusal = || BackendError::new(BackendErrorKind::Full, "the disk is full, by the test's wish");
         self.state.lock().refusal = full.then(refusal);
+    }
+
+    /// The `nth` write from now on, 1 being the next, answers [`BackendErrorKind::Full`]; those after it do not.
+    pub fn be_full_once(&self, nth: u64) {
+        self.state.lock().full_after = Some(nth.saturating_sub(1));
     }
 
     /// While `away`, every write and sync answers [`BackendErrorKind::Unavailable`]. Reads go on.
@@ -281,6 +289,12 @@ impl Backend for FaultBackend {
         let mut state = self.state.lock();
         if state.closed {
             return Err(closed());
+        }
+        if let Some(left) = state.full_after {
+            state.full_after = left.checked_sub(1);
+            if left == 0 {
+                return Err(BackendError::new(BackendErrorKind::Full, "the disk is full once, by the test's wish"));
+            }
         }
         if let Some(refusal) = &state.refusal {
             return Err(refusal.clone());

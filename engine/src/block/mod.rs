@@ -8,7 +8,7 @@ mod frame;
 
 pub use codec::{Base, BlockBuilder, DecodedBlock, Location, RecordHeader};
 pub(crate) use codec::{allocated, join_parts, split_parts};
-pub use delta::{DeltaIndex, apply_delta, apply_delta_limited, delta_sizes, make_delta};
+pub use delta::{DeltaIndex, apply_delta, apply_delta_limited, apply_deltas, delta_sizes, make_delta};
 
 #[cfg(test)]
 mod tests;
@@ -23,6 +23,14 @@ pub fn fuzz_delta(data: &[u8]) {
     }
     let made = make_delta(base, delta, usize::MAX).expect("nothing is too long");
     assert_eq!(apply_delta(base, &made).expect("what is made can be applied"), delta);
+    // Followed or one by one, a chain makes the same, or neither makes anything.
+    let back = make_delta(delta, base, usize::MAX).expect("nothing is too long");
+    assert_eq!(apply_deltas(base, &[&made, &back]).expect("what is made can be applied"), base);
+    let step = apply_delta_limited(base, delta, 1 << 20);
+    let then = step.as_ref().ok().map(|middle| make_delta(middle, base, usize::MAX).expect("nothing is too long"));
+    if let Some(then) = then {
+        assert_eq!(apply_deltas(base, &[delta, &then]).expect("both can be applied"), base);
+    }
 }
 
 /// Feeds arbitrary bytes to block decoding, with and without a right checksum; a fuzz target.

@@ -272,3 +272,57 @@ proptest! {
         fuzz_block(&damaged);
     }
 }
+
+/// Versions of a text, each a delta against the one before, of all sizes of change.
+#[test]
+fn a_chain_that_is_followed_makes_what_its_deltas_make_one_by_one() {
+    let mut numbers = 1_u64;
+    let mut below = |end: usize| {
+        numbers = numbers.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((numbers >> 33) as usize) % end
+    };
+    for length in [0, 1, 300, 20_000] {
+        let root: Vec<u8> = (0..length).map(|_| below(256) as u8).collect();
+        let (mut data, mut deltas) = (root.clone(), Vec::new());
+        for _ in 0..60 {
+            let mut next = data.clone();
+            for _ in 0..1 + below(4) {
+                let (at, len) = (below(next.len() + 1), below(200));
+                let end = (at + len).min(next.len());
+                match below(3) {
+                    0 => drop(next.drain(at..end)),
+                    1 => drop(next.splice(at..at, (0..len).map(|byte| byte as u8))),
+                    _ => {
+                        let moved = next[at..end].to_vec();
+                        let to = below(next.len() + 1);
+                        drop(next.splice(to..to, moved));
+                    }
+                }
+            }
+            deltas.push(make_delta(&data, &next, usize::MAX).unwrap());
+            data = next;
+            assert_eq!(apply_deltas(&root, &deltas).unwrap(), data);
+        }
+        let wrong = [deltas[0].clone(), deltas[2].clone()];
+        if apply_delta(&root, &wrong[0]).and_then(|middle| apply_delta(&middle, &wrong[1])).is_err() {
+            assert_eq!(*apply_deltas(&root, &wrong).unwrap_err().kind(), ErrorKind::Corrupt);
+        }
+        assert_eq!(apply_deltas(&root, &[] as &[Vec<u8>]).unwrap(), root);
+    }
+}
+
+/// A delta that takes a base apart byte by byte: following it would take more memory than what it makes.
+#[test]
+fn a_chain_of_crumbs_is_applied_one_by_one() {
+    let base: Vec<u8> = (0..=255).collect();
+    let reversed = |len: usize| {
+        let mut delta = Vec::new();
+        put_varint(&mut delta, len as u64);
+        put_varint(&mut delta, 100_000);
+        (0..100_000).for_each(|at| delta.extend([0x80 | 0x01 | 0x10, (255 - at % 256) as u8, 1]));
+        delta
+    };
+    let deltas = [reversed(256), reversed(100_000)];
+    let middle = apply_delta(&base, &deltas[0]).unwrap();
+    assert_eq!(apply_deltas(&base, &deltas).unwrap(), apply_delta(&middle, &deltas[1]).unwrap());
+}

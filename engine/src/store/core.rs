@@ -21,15 +21,16 @@ use super::{
     journal::JournalHandle,
     links::LinkCache,
     pool::Pool,
+    records::Records,
+    rewrite::Leaving,
     settle::SettleQueue,
     snapshot::{Object, Place, Stored},
     table::{ObjectTable, Scope},
     version::Version,
 };
 use crate::{
-    Error, Result,
+    Error, ErrorKind, Result,
     backend::{Backend, Batch, Family, key},
-    block::{Base, DecodedBlock, Location, apply_delta, join_parts},
     object::{Kind, Oid},
     sync::{
         Mutex,
@@ -37,9 +38,6 @@ use crate::{
         thread,
     },
 };
-
-/// Longest chain of deltas that a reader follows; longer ones are damage or an attack.
-pub(crate) const CHAIN_MAX: usize = 10_000;
 
 /// Counts for statistics.
 #[derive(Default)]
@@ -63,8 +61,7 @@ pub(crate) struct Core {
     pub(crate) backend: Arc<dyn Backend>,
     pub(crate) options: StoreOptions,
     pub(crate) table: ObjectTable,
-    blocks: ClockCache<(PoolId, u32, u32), Arc<DecodedBlock>>,
-    bases: ClockCache<(PoolId, Location), Bytes>,
+    pub(crate) records: Records,
     /// What commits point at.
     pub(crate) links: LinkCache,
     /// Old versions that were made again from rows.
@@ -79,8 +76,10 @@ pub(crate) struct Core {
     pub(crate) memory_held_bytes: AtomicU64,
     /// The numbers of segments.
     pub(crate) segments: Segments,
-    /// Held while rows of pools that have forks are compared and written.
+    /// Held while rows of pools that have forks, or that are rewritten, are compared and written.
     pub(crate) id_rows: Mutex<()>,
+    /// Segments that were rewritten and wait for their last readers.
+    pub(crate) leaving: Mutex<Vec<Leaving>>,
     /// Writers between the check that the store is open and the hand-over to the journal.
     publishing: AtomicUsize,
 }
@@ -107,10 +106,9 @@ impl Core {
         let (blocks, bases, links, rebuilt) = (budget / 4, budget / 16, budget / 64, budget / 64);
         Self {
             id,
+            records: Records::new(backend.clone(), blocks, bases),
             backend,
             table: ObjectTable::new(budget - blocks - bases - links - rebuilt - Feed::share_of(budget)),
-            blocks: ClockCache::new(blocks),
-            bases: ClockCache::new(bases),
             links: LinkCache::new(links),
             rebuilt: ClockCache::new(rebuilt),
             catalog: Catalog::default(),
@@ -122,6 +120,7 @@ impl Core {
             memory_held_bytes: AtomicU64::new(0),
             segments: Segments::new(next_segment),
             id_rows: Mutex::new(()),
+            leaving: Mutex::new(Vec::new()),
             publishing: AtomicUsize::new(0),
             options,
         }
@@ -147,7 +146,7 @@ impl Core {
 
     /// Bytes of memory that the caches, the table, what it makes room for, and the feed hold.
     pub(crate) fn resident_bytes(&self) -> u64 {
-        let caches = self.blocks.used_bytes() + self.bases.used_bytes() + self.rebuilt.used_bytes();
+        let caches = self.records.resident_bytes() + self.rebuilt.used_bytes();
         self.table.used_bytes() + caches + self.links.used_bytes() + self.feed.resident_bytes()
     }
 
@@ -163,15 +162,28 @@ impl Core {
         }
         // Before the rows: a segment leaves flight after its rows are there.
         if let Some(staged) = pool.in_flight(oid, scope) {
-            return staged.object(oid);
+            match staged.object(oid) {
+                // Its rows came, and it was rewritten, since it was looked up.
+                Err(error) if *error.kind() == ErrorKind::NotFound => {}
+                found => return found,
+            }
         }
-        let Some((layer, row)) = self.row(pool, oid)? else {
-            // Every git knows the empty tree without being given it.
-            let empty = *oid == Oid::empty_tree();
-            return Ok(empty.then(|| Object { kind: Kind::Tree, data: Bytes::new() }));
+        let mut before = None;
+        let (layer, row, data) = loop {
+            let Some((layer, row)) = self.row(pool, oid)? else {
+                // Every git knows the empty tree without being given it.
+                let empty = *oid == Oid::empty_tree();
+                return Ok(empty.then(|| Object { kind: Kind::Tree, data: Bytes::new() }));
+            };
+            match self.records.materialise(layer, row.location) {
+                // What was rewritten since is somewhere else now.
+                Err(error) if *error.kind() == ErrorKind::NotFound && before != Some(row.location) => {
+                    before = Some(row.location);
+                }
+                data => break (layer, row, data?),
+            }
         };
         self.counters.cache_misses.add(1);
-        let data = self.materialise(layer, row.location)?;
         if data.len() as u64 != row.size {
             return Err(Error::corrupt(format!("object {oid} has {} bytes instead of {}", data.len(), row.size)));
         }
@@ -312,76 +324,7 @@ impl Core {
     pub(crate) fn record_at(&self, pool: &Pool, place: Place) -> Result<Stored> {
         let layer = pool.layers().find(|(layer, _)| layer.id == place.pool);
         let (layer, _) = layer.ok_or_else(|| Error::not_found("a record of a pool that is not the repository's"))?;
-        self.record(layer, place.location)
-    }
-
-    fn record(&self, pool: &Pool, location: Location) -> Result<Stored> {
-        let block = self.block(pool, location.segment, location.block)?;
-        let (header, body) = record_of(&block, location)?;
-        let base = match header.base {
-            Base::Whole => None,
-            Base::Near { block, slot } => {
-                Some(Place { pool: pool.id, location: Location { segment: location.segment, block, slot } })
-            }
-        };
-        Ok(Stored { kind: header.kind, size: header.size, base, body })
-    }
-
-    /// The bytes of the object whose record is at `location`.
-    pub(crate) fn materialise(&self, pool: &Pool, location: Location) -> Result<Bytes> {
-        // Locations only: bodies would keep every block of the chain in memory.
-        let mut chain = Vec::new();
-        let mut at = location;
-        let mut data = loop {
-            if let Some(data) = self.bases.get(&(pool.id, at)) {
-                break data;
-            }
-            let Stored { base, body, .. } = self.record(pool, at)?;
-            let Some(base) = base else {
-                // Not a slice of the block, which would stay in memory as long as the object.
-                let data = Bytes::copy_from_slice(&body);
-                self.keep_base(pool, at, &data);
-                break data;
-            };
-            if chain.len() == CHAIN_MAX {
-                return Err(Error::corrupt(format!("a chain of more than {CHAIN_MAX} deltas")));
-            }
-            chain.push(at);
-            at = base.location;
-        };
-        for at in chain.into_iter().rev() {
-            data = apply_delta(&data, &self.record(pool, at)?.body)?.into();
-            self.keep_base(pool, at, &data);
-        }
-        Ok(data)
-    }
-
-    fn keep_base(&self, pool: &Pool, at: Location, data: &Bytes) {
-        self.bases.insert((pool.id, at), data.clone(), data.len() as u64 + 96);
-    }
-
-    fn block(&self, pool: &Pool, segment: u32, block: u32) -> Result<Arc<DecodedBlock>> {
-        let cache_key = (pool.id, segment, block);
-        if let Some(decoded) = self.blocks.get(&cache_key) {
-            return Ok(decoded);
-        }
-        let missing = || Error::not_found(format!("block {segment}/{block} of pool {} is missing", pool.id.0));
-        let encoded = match &pool.memory {
-            Some(memory) => {
-                let found = memory.segments().and_then(|held| held.blocks.pin().get(&(segment, block)).cloned());
-                found.ok_or_else(missing)?
-            }
-            None => {
-                let part = |part: u16| -> Result<Bytes> {
-                    let key = key::block_part(pool.id, segment, block, part);
-                    self.backend.get(Family::Blocks, &key)?.ok_or_else(missing)
-                };
-                join_parts(part(0)?, part)?
-            }
-        };
-        let decoded = Arc::new(DecodedBlock::decode(&encoded)?);
-        self.blocks.insert(cache_key, decoded.clone(), decoded.resident_bytes() as u64);
-        Ok(decoded)
+        self.records.record(layer, place.location)
     }
 }
 
@@ -389,12 +332,4 @@ impl Core {
 fn visible(layer: &Pool, until: u64, row: Option<Bytes>) -> Result<Option<(&Pool, IdRow)>> {
     let row = row.map(|row| IdRow::decode(&row)).transpose()?;
     Ok(row.filter(|row| row.since <= until).map(|row| (layer, row)))
-}
-
-fn record_of(block: &DecodedBlock, at: Location) -> Result<(crate::block::RecordHeader, Bytes)> {
-    let slot = usize::from(at.slot);
-    match (block.header(slot), block.body(slot)) {
-        (Some(header), Some(body)) => Ok((*header, body)),
-        _ => Err(Error::corrupt(format!("block {}/{} has no record {slot}", at.segment, at.block))),
-    }
 }

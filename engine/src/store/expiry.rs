@@ -1,4 +1,4 @@
-//! The end of realities whose time is over: readers are told at once, a little later they are removed, so that abandoned
+//! The end of blocks that were rewritten, and of realities whose time is over: readers are told at once, a little later they are removed, so that abandoned
 //! ones keep no memory.
 
 use std::{sync::Arc, time::Duration};
@@ -22,6 +22,9 @@ pub(crate) fn run(core: &Arc<Core>, stop: &Receiver<()>) {
     while stop.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
         if let Err(error) = sweep(core) {
             tracing::warn!(%error, "realities whose time is over stay for now");
+        }
+        if let Err(error) = core.remove_leaving() {
+            tracing::warn!(%error, "blocks that were rewritten stay for now");
         }
     }
 }

@@ -361,7 +361,7 @@ fn look_at(core: &Core, pool: &Pool, name: &str, placed: &[Placed], progress: &d
             break;
         }
         let wrong = |what: &dyn Display| format!("repository {name}: object {}: {what}", placed.oid);
-        let data = match core.materialise(pool, placed.location) {
+        let data = match core.records.materialise(pool, placed.location) {
             Ok(data) => data,
             Err(error) if !is_damage(&error) => return Err(error),
             Err(error) => {

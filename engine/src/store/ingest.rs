@@ -84,6 +84,8 @@ impl IdRow {
 pub struct Ingest {
     target: Target,
     next_block: AtomicU32,
+    /// zstd's level of its blocks.
+    level: i32,
     state: Mutex<State>,
 }
 
@@ -93,6 +95,8 @@ struct State {
     batch: Batch,
     /// Whether the intent has been put into a batch.
     begun: bool,
+    /// Bytes of all blocks.
+    block_bytes: u64,
 }
 
 /// The segment that is written, and its removal if it is never published.
@@ -131,15 +135,20 @@ impl Target {
 
 impl Ingest {
     pub(super) fn new(core: Arc<Core>, repo: Arc<RepoState>) -> Self {
-        Self::with(core, repo, false)
+        Self::with(core, repo, false, LEVEL)
     }
 
     /// For objects that are in the journal: writing them makes room.
     pub(super) fn for_settling(core: Arc<Core>, repo: Arc<RepoState>) -> Self {
-        Self::with(core, repo, true)
+        Self::with(core, repo, true, LEVEL)
     }
 
-    fn with(core: Arc<Core>, repo: Arc<RepoState>, settles: bool) -> Self {
+    /// For objects that are stored already, to be stored better.
+    pub(super) fn for_rewriting(core: Arc<Core>, repo: Arc<RepoState>, level: i32) -> Self {
+        Self::with(core, repo, false, level)
+    }
+
+    fn with(core: Arc<Core>, repo: Arc<RepoState>, settles: bool, level: i32) -> Self {
         let target = Target {
             core,
             repo,
@@ -149,7 +158,7 @@ impl Ingest {
             settles,
             held_bytes: AtomicU64::new(0),
         };
-        Self { target, next_block: AtomicU32::new(0), state: Mutex::default() }
+        Self { target, next_block: AtomicU32::new(0), level, state: Mutex::default() }
     }
 
     /// A writer of blocks for one thread.
@@ -181,6 +190,7 @@ impl Ingest {
         for (part, piece) in split_parts(encoded).into_iter().enumerate() {
             let part = u16::try_from(part).map_err(|_| Error::too_large("a block has too many parts"))?;
             let key = key::block_part(target.repo.pool.id, segment, number, part);
+            state.block_bytes += piece.len() as u64;
             state.batch.put(Family::Blocks, key, piece);
         }
         if state.batch.byte_len() < WRITE_BYTES {
@@ -196,13 +206,13 @@ impl Ingest {
     /// When the backend fails; then nothing is left behind.
     pub fn finish(self) -> Result<Staged> {
         let Self { target, state, .. } = self;
-        let State { mut rows, batch, .. } = state.into_inner();
+        let State { mut rows, batch, block_bytes, .. } = state.into_inner();
         if !batch.is_empty() {
             target.write(batch)?;
         }
         rows.sort_unstable_by_key(|(oid, _)| *oid);
         rows.dedup_by_key(|(oid, _)| *oid);
-        Ok(Staged { target: Arc::new(target), rows: rows.into() })
+        Ok(Staged { target: Arc::new(target), rows: rows.into(), block_bytes })
     }
 }
 
@@ -234,7 +244,7 @@ impl Lane<'_> {
         if self.builder.is_empty() {
             return Ok(());
         }
-        let encoded = self.builder.finish(self.block, LEVEL)?;
+        let encoded = self.builder.finish(self.block, self.ingest.level)?;
         self.ingest.take(self.block, encoded, &mut self.rows)?;
         self.block = self.ingest.next_block.fetch_add(1, Ordering::Relaxed);
         Ok(())
@@ -256,6 +266,7 @@ pub struct Staged {
     target: Arc<Target>,
     /// By id.
     rows: Arc<[(Oid, IdRow)]>,
+    block_bytes: u64,
 }
 
 impl Staged {
@@ -268,7 +279,7 @@ impl Staged {
     #[must_use]
     pub fn only(&self, wanted: impl Fn(&Oid) -> bool) -> Self {
         let rows = self.rows.iter().filter(|(oid, _)| wanted(oid)).copied().collect();
-        Self { target: self.target.clone(), rows }
+        Self { target: self.target.clone(), rows, block_bytes: self.block_bytes }
     }
 
     /// How many objects there are.
@@ -292,13 +303,18 @@ impl Staged {
     /// When the backend fails.
     pub fn object(&self, oid: &Oid) -> Result<Option<Object>> {
         let Some(row) = self.row(oid) else { return Ok(None) };
-        let data = self.target.core.materialise(&self.target.repo.pool, row.location)?;
+        let data = self.target.core.records.materialise(&self.target.repo.pool, row.location)?;
         Ok(Some(Object { kind: row.kind, data }))
     }
 
     fn row(&self, oid: &Oid) -> Option<&IdRow> {
         let at = self.rows.binary_search_by_key(oid, |(oid, _)| *oid).ok()?;
         Some(&self.rows[at].1)
+    }
+
+    /// Bytes of the segment's blocks in the backend.
+    pub(super) fn block_bytes(&self) -> u64 {
+        self.block_bytes
     }
 
     /// Whether it was written for this repository.

@@ -5,7 +5,7 @@
 //! its source holds, and neither reads what only the other has. For that, a pool that was forked notes with each object
 //! since which version it has it. A pool stays as long as there is a layer over it, also when its repository is gone.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 use bytes::Bytes;
 
@@ -40,6 +40,8 @@ pub(crate) struct Pool {
     life: Mutex<Life>,
     /// Set by the settling thread when nothing of the repository is in the backend any more.
     purged: AtomicBool,
+    /// What readers hold who have been told where records are.
+    generation: Mutex<Arc<Generation>>,
     /// Forks that there are, without those that are deleted or were never enlisted.
     pub(crate) live_forks: AtomicUsize,
 }
@@ -50,6 +52,13 @@ const ALONE: u8 = 0;
 const BEGUN: u8 = 1;
 /// All rows of versions that are still to come say it.
 const SHARED: u8 = 2;
+
+/// Where a pool's records are, until a rewrite moves them. Who holds one can read each record that was there when it was
+/// taken; an earlier one holds all later ones.
+#[derive(Default)]
+pub(crate) struct Generation {
+    next: OnceLock<Arc<Generation>>,
+}
 
 /// The pool under a fork's.
 pub(crate) struct Base {
@@ -110,6 +119,7 @@ impl Pool {
             sharing: AtomicU8::new(ALONE),
             life: Mutex::default(),
             purged: AtomicBool::new(false),
+            generation: Mutex::default(),
             live_forks: AtomicUsize::new(0),
         }
     }
@@ -175,6 +185,21 @@ impl Pool {
 
     pub(crate) fn is_retired(&self) -> bool {
         self.life.lock().retired
+    }
+
+    /// Keeps all records where they are, as long as it is held.
+    pub(crate) fn hold(&self) -> Arc<Generation> {
+        self.generation.lock().clone()
+    }
+
+    /// Ends a generation after records were rewritten: where they were nobody looks any more once it is gone.
+    pub(crate) fn end_generation(&self) -> Weak<Generation> {
+        let mut current = self.generation.lock();
+        let next = Arc::new(Generation::default());
+        // Nobody else sets it, under this lock.
+        let _ = current.next.set(next.clone());
+        let ended = std::mem::replace(&mut *current, next);
+        Arc::downgrade(&ended)
     }
 
     pub(crate) fn set_purged(&self) {

@@ -314,7 +314,6 @@ fn settle_groups(core: &Arc<Core>, groups: &[Arc<Group>]) -> Result<Purge> {
     }
     // Unsynced: should it be lost, the journal is still there.
     let written = core.backend.write(batch, Sync::No);
-    drop(id_rows);
     let keep = || staged.iter().for_each(|settled| settled.staged.keep());
     if let Err(error) = written {
         if !error.kind.is_passing() {
@@ -325,6 +324,8 @@ fn settle_groups(core: &Arc<Core>, groups: &[Arc<Group>]) -> Result<Purge> {
     }
     keep();
     purge.apply(deleted());
+    // Only now: who rewrites a pool asks under this lock whether it is still needed.
+    drop(id_rows);
     for repo in groups.iter().flat_map(|group| &group.entries).filter_map(GroupEntry::created) {
         if let Some(fork_of) = &repo.fork_of {
             fork_of.set_settled();

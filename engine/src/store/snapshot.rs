@@ -1,10 +1,10 @@
 //! Snapshots: a pinned version and the objects it reaches. What every reader holds.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
-use super::{ids::PoolId, state::Repo, table::Scope, version::Version};
+use super::{ids::PoolId, pool::Generation, state::Repo, table::Scope, version::Version};
 use crate::{
     Error, Result,
     block::Location,
@@ -47,6 +47,8 @@ pub struct Snapshot {
     repo: Repo,
     version: Arc<Version>,
     scope: Scope,
+    /// Taken once it tells where records are, so that they stay there.
+    generations: OnceLock<Arc<[Arc<Generation>]>>,
 }
 
 impl Snapshot {
@@ -54,11 +56,11 @@ impl Snapshot {
         // Of a version that readers see before it is written, objects may be on their way.
         let is_ahead = version.number > repo.state.written.load().number;
         let scope = if is_ahead { Scope::Any } else { Scope::Live };
-        Self { repo: repo.clone(), version, scope }
+        Self { repo: repo.clone(), version, scope, generations: OnceLock::new() }
     }
 
     pub(super) fn of_tip(repo: &Repo, version: Arc<Version>) -> Self {
-        Self { repo: repo.clone(), version, scope: Scope::Any }
+        Self { repo: repo.clone(), version, scope: Scope::Any, generations: OnceLock::new() }
     }
 
     /// The repository.
@@ -167,18 +169,22 @@ impl Snapshot {
         Ok(self.header(oid)?.is_some())
     }
 
-    /// Where objects are stored, in the order of `oids`; `None` for those that are in memory or the journal only.
+    /// Where objects are stored, in the order of `oids`; `None` for those that are in memory or the journal only. The
+    /// records stay there as long as the snapshot, or a clone that was made afterwards, is held.
     ///
     /// # Errors
     /// As [`Snapshot::try_object`].
     pub fn locate(&self, oids: &[Oid]) -> Result<Vec<Option<Place>>> {
-        self.repo.core.locate(&self.repo.state.pool, oids)
+        let pool = &self.repo.state.pool;
+        // Before rows are read.
+        self.generations.get_or_init(|| pool.layers().map(|(layer, _)| layer.hold()).collect());
+        self.repo.core.locate(pool, oids)
     }
 
     /// The record at a place that [`Snapshot::locate`] gave.
     ///
     /// # Errors
-    /// As [`Snapshot::try_object`]; [`crate::ErrorKind::NotFound`] if it has been rewritten since.
+    /// As [`Snapshot::try_object`]; [`crate::ErrorKind::NotFound`] if it is not there, as when another snapshot was asked.
     pub fn record(&self, place: Place) -> Result<Stored> {
         self.repo.core.record_at(&self.repo.state.pool, place)
     }

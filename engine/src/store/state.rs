@@ -57,6 +57,8 @@ pub(crate) struct RepoState {
     /// Set by the journal thread when the deletion is durable: nothing more is written.
     pub(crate) gone: AtomicBool,
     pub(crate) reference_bytes: ReferenceBytes,
+    /// Whether its pool is being rewritten.
+    pub(crate) rewriting: AtomicBool,
     /// Held while the record changes, so that changes do not overwrite one another.
     pub(crate) changing: Mutex<()>,
 }
@@ -85,6 +87,7 @@ impl RepoState {
             deleted: AtomicBool::new(false),
             gone: AtomicBool::new(false),
             reference_bytes: ReferenceBytes::new(shared),
+            rewriting: AtomicBool::new(false),
             changing: Mutex::new(()),
         }
     }

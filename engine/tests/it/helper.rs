@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use govc_backends::{FaultBackend, FaultPlan, Survivors};
+use govc_backends::{FaultBackend, FaultPlan, MemoryBackend, Survivors};
 use govc_engine::{
     Cause, Commit, Durability, ErrorKind, Expected, Kind, Oid, Published, RefEdit, RefName, Repo, RepoName,
     RepoSettings, Result, Signature, Store, StoreOptions, Transaction,
@@ -127,9 +127,11 @@ pub(crate) fn entries(backend: &dyn Backend, family: Family, prefix: &[u8]) -> V
     backend.scan(family, Scan::prefix(prefix)).unwrap().collect::<BackendResult<_>>().unwrap()
 }
 
-/// A disk whose writes wait while the gate is shut.
+/// A disk whose writes wait while the gate is shut, and whose reads of blocks can be kept waiting for something.
 pub(crate) struct Gate {
     disk: FaultBackend,
+    /// What is done before the next block is read.
+    before_block: Mutex<Option<Box<dyn FnOnce() + Send>>>,
     shut: Mutex<bool>,
     opened: Condvar,
     /// How long each write takes at least.
@@ -139,7 +141,13 @@ pub(crate) struct Gate {
 impl Gate {
     pub(crate) fn new() -> Self {
         let disk = FaultBackend::new(FaultPlan::none());
-        Self { disk, shut: Mutex::new(false), opened: Condvar::new(), delay: Duration::ZERO }
+        let shut = Mutex::new(false);
+        Self { disk, before_block: Mutex::new(None), shut, opened: Condvar::new(), delay: Duration::ZERO }
+    }
+
+    /// One that begins with what `disk` holds.
+    pub(crate) fn over(disk: &MemoryBackend) -> Self {
+        Self { disk: FaultBackend::over(disk, FaultPlan::none()).unwrap(), ..Self::new() }
     }
 
     /// A disk that takes its time, so that much happens between a write and its end.
@@ -149,6 +157,11 @@ impl Gate {
 
     pub(crate) fn disk(&self) -> &FaultBackend {
         &self.disk
+    }
+
+    /// Has something done when a block is about to be read, by whoever reads it.
+    pub(crate) fn before_block(&self, what: impl FnOnce() + Send + 'static) {
+        *self.before_block.lock() = Some(Box::new(what));
     }
 
     /// Shuts the gate until the answer is dropped, also by a test that fails.
@@ -169,6 +182,8 @@ impl Drop for Shut {
 
 impl Backend for Gate {
     fn get(&self, family: Family, key: &[u8]) -> BackendResult<Option<Bytes>> {
+        let before = (family == Family::Blocks).then(|| self.before_block.lock().take()).flatten();
+        before.into_iter().for_each(|what| what());
         self.disk.get(family, key)
     }
 

@@ -17,3 +17,4 @@ mod publish;
 mod read;
 mod reality;
 mod recovery;
+mod rewrite;

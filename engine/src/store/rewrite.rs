@@ -1,0 +1,363 @@
+//! Rewriting: the objects of a pool, stored anew and better, while everybody goes on reading and writing.
+//!
+//! Who rewrites is told which objects there are, reads them, and writes them into a new segment as it sees fit. Then
+//! each record of the segment is read back and hashed; only if all are right, the rows of the objects are turned to
+//! it, in batches, and the segments that nothing leads to any more go. A reader that was told where records are keeps them
+//! there ([`Pool::hold`]); one that meets a block that is gone looks the object up again.
+//!
+//! Objects that come meanwhile, or come again, are left as they are.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Weak},
+};
+
+use bytes::Bytes;
+
+use super::{
+    core::Core,
+    ingest::{IdRow, Ingest, Lane, Staged, removal},
+    pool::{Generation, Pool},
+    records::Records,
+    state::{Repo, RepoState},
+};
+use crate::{
+    Error, ErrorKind, Progress, Result,
+    backend::{Batch, Family, Scan, Sync, key},
+    block::Location,
+    object::{Kind, Oid, hash_object},
+    sync::atomic::Ordering,
+};
+
+/// Rows that are turned to the new segment in one batch.
+const ROWS_AT_ONCE: usize = 1024;
+
+/// An object that is stored in a pool.
+#[derive(Debug, Clone, Copy)]
+pub struct StoredObject {
+    /// Its id.
+    pub oid: Oid,
+    /// Its kind.
+    pub kind: Kind,
+    /// Its size in bytes.
+    pub size: u64,
+    location: Location,
+}
+
+/// What a rewrite has done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Rewritten {
+    /// Objects that are in the new segment.
+    pub objects: u64,
+    /// Their bytes.
+    pub object_bytes: u64,
+    /// Bytes of the pool's blocks before.
+    pub stored_bytes_before: u64,
+    /// Bytes of the new segment's blocks.
+    pub stored_bytes_after: u64,
+}
+
+/// A rewrite of a repository's pool, under way. Dropped before [`Rewrite::install`], it leaves nothing behind.
+pub struct Rewrite {
+    repo: Repo,
+    /// By id.
+    objects: Vec<StoredObject>,
+    /// All segments of the pool that the rewrite replaces, with the bytes of their blocks.
+    segments: BTreeMap<u32, u64>,
+    records: Records,
+    memory_bytes: u64,
+    ingest: Ingest,
+    _under_way: UnderWay,
+    /// So that what is to be read stays.
+    _generation: Arc<Generation>,
+}
+
+/// Keeps others from rewriting the same pool.
+struct UnderWay(Arc<RepoState>);
+
+impl UnderWay {
+    fn begin(repo: &Repo) -> Result<Self> {
+        if repo.state.rewriting.swap(true, Ordering::AcqRel) {
+            return Err(Error::new(ErrorKind::Exists, "the repository is being compacted already"));
+        }
+        Ok(Self(repo.state.clone()))
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.rewriting.store(false, Ordering::Release);
+    }
+}
+
+/// A segment that was rewritten. It goes once nobody holds the generation that it belongs to, or an earlier one.
+pub(crate) struct Leaving {
+    repo: Arc<RepoState>,
+    segment: u32,
+    readers: Weak<Generation>,
+}
+
+impl Repo {
+    /// Begins to rewrite what the repository brought; not what it was forked from. New blocks are compressed at `level`
+    /// of zstd; about `memory_bytes` are taken for blocks and objects that are read.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] for a memory repository, [`ErrorKind::Exists`] if a rewrite is under way,
+    /// [`ErrorKind::NotFound`] if the repository has been deleted; else when the backend fails.
+    pub fn rewrite(&self, level: i32, memory_bytes: u64) -> Result<Rewrite> {
+        if self.state.pool.memory.is_some() {
+            return Err(Error::invalid("a repository that is only in memory cannot be compacted"));
+        }
+        if self.is_deleted() {
+            return Err(Error::not_found(format!("repository {} has been deleted", self.name())));
+        }
+        self.core.health.check_writable()?;
+        let under_way = UnderWay::begin(self)?;
+        // Segments before intents before rows: a segment that had no intent then has all of its rows now, or none for ever.
+        let generation = self.state.pool.hold();
+        let mut segments = self.segments()?;
+        for unpublished in self.intents()? {
+            segments.remove(&unpublished);
+        }
+        let objects = self.stored_objects()?;
+        // Segments that were published since are left alone, with the objects in them.
+        let objects = objects.into_iter().filter(|object| segments.contains_key(&object.location.segment)).collect();
+        Ok(Rewrite {
+            repo: self.clone(),
+            objects,
+            segments,
+            records: Records::new(self.core.backend.clone(), memory_bytes / 2, memory_bytes / 2),
+            memory_bytes,
+            ingest: Ingest::for_rewriting(self.core.clone(), self.state.clone(), level),
+            _under_way: under_way,
+            _generation: generation,
+        })
+    }
+
+    /// The segments of the repository's pool, with the bytes of their blocks.
+    fn segments(&self) -> Result<BTreeMap<u32, u64>> {
+        let mut segments = BTreeMap::new();
+        let prefix = key::pool(self.state.pool.id);
+        for row in self.core.backend.scan(Family::Blocks, Scan::prefix(&prefix))? {
+            let (block_key, value) = row?;
+            let segment = block_key.get(prefix.len()..).and_then(|rest| rest.first_chunk::<4>());
+            let segment = segment.ok_or_else(|| Error::corrupt("the key of a block is too short"))?;
+            *segments.entry(u32::from_be_bytes(*segment)).or_default() += value.len() as u64;
+        }
+        Ok(segments)
+    }
+
+    /// The segments, of all pools, that are not published, or not any more.
+    fn intents(&self) -> Result<BTreeSet<u32>> {
+        let mut segments = BTreeSet::new();
+        for row in self.core.backend.scan(Family::Meta, Scan::prefix(key::INTENT))? {
+            let (intent, _) = row?;
+            let segment = intent.get(key::INTENT.len()..).and_then(|rest| rest.first_chunk::<4>());
+            segments.insert(u32::from_be_bytes(*segment.ok_or_else(|| Error::corrupt("an intent names no segment"))?));
+        }
+        Ok(segments)
+    }
+
+    fn stored_objects(&self) -> Result<Vec<StoredObject>> {
+        let mut objects = Vec::new();
+        let prefix = key::pool(self.state.pool.id);
+        for row in self.core.backend.scan(Family::Ids, Scan::prefix(&prefix))? {
+            let (id_key, value) = row?;
+            let oid = Oid::from_bytes(id_key.get(prefix.len()..).unwrap_or_default())?;
+            let IdRow { kind, size, location, .. } = IdRow::decode(&value)?;
+            objects.push(StoredObject { oid, kind, size, location });
+        }
+        Ok(objects)
+    }
+}
+
+impl Rewrite {
+    /// The repository.
+    pub fn repo(&self) -> &Repo {
+        &self.repo
+    }
+
+    /// The objects that are rewritten, by id.
+    pub fn objects(&self) -> &[StoredObject] {
+        &self.objects
+    }
+
+    /// Which of [`Rewrite::objects`] has this id.
+    pub fn position(&self, oid: &Oid) -> Option<usize> {
+        self.objects.binary_search_by_key(oid, |object| object.oid).ok()
+    }
+
+    /// Bytes of the blocks that the rewrite replaces.
+    pub fn stored_bytes(&self) -> u64 {
+        self.segments.values().sum()
+    }
+
+    /// The bytes of an object, by its place in [`Rewrite::objects`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] if it cannot be made; else when the backend fails.
+    pub fn read(&self, at: usize) -> Result<Bytes> {
+        let object = self.objects.get(at).ok_or_else(|| Error::not_found("an object that is not rewritten"))?;
+        let read = self.records.materialise(&self.repo.state.pool, object.location);
+        read.map_err(|error| error.context(format!("object {}", object.oid)))
+    }
+
+    /// A writer of blocks for one thread. All objects have to be written, each once, bases before their deltas.
+    pub fn lane(&self) -> Lane<'_> {
+        self.ingest.lane()
+    }
+
+    /// Reads back what was written, and puts it in the place of what was there.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] if an object is not in the new segment, or not as it was: then everything stays as it was.
+    /// [`ErrorKind::NotFound`] if the repository was deleted meanwhile, [`ErrorKind::Cancelled`]; else when the backend
+    /// fails. If that is while rows are turned, some lead to the new segment and others to the old ones, which all stay.
+    pub fn install(self, progress: &dyn Progress) -> Result<Rewritten> {
+        let Self { repo, objects, segments, records, memory_bytes, ingest, _under_way, _generation } = self;
+        drop(records);
+        let staged = ingest.finish()?;
+        let records = Records::new(repo.core.backend.clone(), memory_bytes / 2, memory_bytes / 2);
+        let object_bytes = verify(&repo.state.pool, &objects, &staged, &records, progress)?;
+        turn_rows(&repo, &objects, &staged, progress)?;
+        repo.core.retire_segments(&repo.state, segments.keys().copied())?;
+        drop(_generation);
+        repo.core.remove_leaving()?;
+        Ok(Rewritten {
+            objects: objects.len() as u64,
+            object_bytes,
+            stored_bytes_before: segments.values().sum(),
+            stored_bytes_after: staged.block_bytes(),
+        })
+    }
+}
+
+/// Makes each object from the new segment and hashes it; gives the bytes of all.
+fn verify(
+    pool: &Pool,
+    objects: &[StoredObject],
+    staged: &Staged,
+    records: &Records,
+    progress: &dyn Progress,
+) -> Result<u64> {
+    if objects.len() != staged.len() {
+        let (written, all) = (staged.len(), objects.len());
+        return Err(Error::corrupt(format!("a rewrite wrote {written} of {all} objects; everything stays as it was")));
+    }
+    progress.begin("verifying", Some(objects.iter().map(|object| object.size).sum()));
+    // In the order of their places, so that bases have just been made.
+    let mut rows: Vec<&(Oid, IdRow)> = staged.rows().iter().collect();
+    rows.sort_unstable_by_key(|(_, row)| row.location);
+    let mut bytes = 0;
+    for (at, (oid, row)) in rows.into_iter().enumerate() {
+        if at % 256 == 0 {
+            check_cancelled(progress)?;
+        }
+        let data = records.materialise(pool, row.location)?;
+        if hash_object(row.kind, &data)? != *oid {
+            return Err(Error::corrupt(format!("object {oid} was rewritten wrongly; everything stays as it was")));
+        }
+        bytes += data.len() as u64;
+        progress.advance(data.len() as u64);
+    }
+    progress.end();
+    Ok(bytes)
+}
+
+/// Turns the rows of objects that are where they were to the new segment.
+fn turn_rows(repo: &Repo, objects: &[StoredObject], staged: &Staged, progress: &dyn Progress) -> Result<()> {
+    let (core, pool) = (&repo.core, &repo.state.pool);
+    progress.begin("installing", None);
+    let mut has_begun = false;
+    // Both are sorted by id and hold the same ones.
+    for (objects, rows) in objects.chunks(ROWS_AT_ONCE).zip(staged.rows().chunks(ROWS_AT_ONCE)) {
+        if !has_begun {
+            check_cancelled(progress)?;
+        }
+        let keys: Vec<_> = objects.iter().map(|object| key::id(pool.id, &object.oid)).collect();
+        let mut batch = Batch::new();
+        // Rows of a pool go under this lock, and those that say since when are written under it.
+        let _rows = core.id_rows.lock();
+        if pool.is_purged() {
+            return Err(Error::not_found(format!("repository {} has been deleted", repo.name())));
+        }
+        core.health.check_not_poisoned()?;
+        for (at, old) in core.backend.get_many(Family::Ids, &keys)?.into_iter().enumerate() {
+            let Some(old) = old.map(|old| IdRow::decode(&old)).transpose()? else { continue };
+            let ((oid, row), object) = (&rows[at], &objects[at]);
+            if *oid != object.oid {
+                return Err(Error::corrupt("a rewrite wrote other objects than it was given"));
+            }
+            if old.location == object.location {
+                batch.put(Family::Ids, keys[at].clone(), IdRow { since: old.since, ..*row }.encode());
+            }
+        }
+        if !has_begun {
+            // From here on the segment stays: rows lead to it.
+            staged.end_intent(&mut batch);
+        }
+        let written = core.backend.write(batch, Sync::No);
+        if written.is_ok() || written.as_ref().is_err_and(|error| !error.kind.is_passing()) {
+            // It may have been written; should it not, the next opening finds the intent.
+            staged.keep();
+            has_begun = true;
+        }
+        if let Err(error) = written {
+            if !error.kind.is_passing() {
+                core.health.poison(&format!("turning rows to rewritten blocks failed: {error}"));
+            }
+            return Err(error.into());
+        }
+    }
+    progress.end();
+    Ok(())
+}
+
+fn check_cancelled(progress: &dyn Progress) -> Result<()> {
+    match progress.is_cancelled() {
+        true => Err(Error::new(ErrorKind::Cancelled, "ended on request; everything stays as it was")),
+        false => Ok(()),
+    }
+}
+
+impl Core {
+    /// Notes that nothing leads to these segments any more: they go with their last readers, or at the next opening.
+    fn retire_segments(&self, repo: &Arc<RepoState>, segments: impl Iterator<Item = u32>) -> Result<()> {
+        let mut batch = Batch::new();
+        let segments: Vec<u32> = segments.collect();
+        for segment in &segments {
+            batch.put(Family::Meta, key::intent(*segment), key::pool(repo.pool.id));
+        }
+        self.health.check_not_poisoned()?;
+        if let Err(error) = self.backend.write(batch, Sync::No) {
+            if !error.kind.is_passing() {
+                self.health.poison(&format!("replacing rewritten blocks failed: {error}"));
+            }
+            return Err(error.into());
+        }
+        let readers = repo.pool.end_generation();
+        let leaving = |segment| Leaving { repo: repo.clone(), segment, readers: readers.clone() };
+        self.leaving.lock().extend(segments.into_iter().map(leaving));
+        Ok(())
+    }
+
+    /// Removes the rewritten segments that nobody reads any more.
+    ///
+    /// # Errors
+    /// When the backend fails. What is left is tried again at the next call, or at the next opening.
+    pub(crate) fn remove_leaving(&self) -> Result<()> {
+        let mut leaving = self.leaving.lock();
+        while let Some(at) = leaving.iter().position(|segment| segment.readers.strong_count() == 0) {
+            self.health.check_not_poisoned()?;
+            let batch = removal(leaving[at].repo.pool.id, leaving[at].segment);
+            if let Err(error) = self.backend.write(batch, Sync::No) {
+                if !error.kind.is_passing() {
+                    self.health.poison(&format!("removing rewritten blocks failed: {error}"));
+                }
+                return Err(error.into());
+            }
+            leaving.swap_remove(at);
+        }
+        Ok(())
+    }
+}
