@@ -10,12 +10,16 @@ use std::time::Instant;
 use govc_backends::{ObservedBackend, OpenOptions};
 use govc_engine::{BackendErrorKind, Limits, Repo, Retention, Store, StoreOptions};
 
+use crate::compaction::Compactions;
 use crate::config::Config;
 use crate::git::{PackCache, PackCacheOptions};
 use crate::http::body::Bodies;
 use crate::telemetry::Metrics;
 use crate::transactions::{TransactionOptions, Transactions};
 use crate::work::{WorkOptions, WorkPool};
+
+/// Which share of the engine's memory a compaction may take beside it.
+const COMPACTION_SHARE: u64 = 4;
 
 /// The server's state. One exists for the life of the process.
 pub struct App {
@@ -35,6 +39,8 @@ pub struct App {
     pub(crate) bodies: Bodies,
     /// What callers have staged and not committed.
     pub(crate) transactions: Transactions,
+    /// Compactions that were asked for.
+    pub(crate) compactions: Compactions,
     /// When the server started.
     pub started: Instant,
     /// Set once, when the server begins to stop; read by the readiness probe. Orders nothing.
@@ -105,8 +111,20 @@ impl App {
             bytes_max: usize::try_from(config.transactions.bytes_max).unwrap_or(usize::MAX),
             idle: config.transactions.idle,
         });
-        let draining = AtomicBool::new(false);
-        Self { store, backend, config, metrics, work, packs, bodies, transactions, started: Instant::now(), draining }
+        let compactions = Compactions::new(config.engine_memory_bytes() / COMPACTION_SHARE);
+        Self {
+            store,
+            backend,
+            config,
+            metrics,
+            work,
+            packs,
+            bodies,
+            transactions,
+            compactions,
+            started: Instant::now(),
+            draining: AtomicBool::new(false),
+        }
     }
 
     /// Marks the server as stopping: it is not ready any more, and goes on answering what reaches it.

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::admin::{BackupArgs, BenchArgs, CopyArgs, FsckArgs, RestoreArgs, StatsArgs};
+use crate::admin::{BackupArgs, BenchArgs, CompactArgs, CopyArgs, FsckArgs, RestoreArgs, StatsArgs};
 use crate::config::Config;
 use crate::serve;
 
@@ -78,6 +78,13 @@ enum Command {
                             may have the store open."
     )]
     Stats(StatsArgs),
+    /// Store repositories smaller
+    #[command(
+        long_about = "Store repositories anew and smaller, each object as a delta against the base that makes it small. \
+                            Every object is read back and hashed before it takes the place of what was there. No server \
+                            may have the store open: ask a running one with POST /api/v1/repos/{id}/compact."
+    )]
+    Compact(CompactArgs),
     /// Measure storage backends with the same work, compare reports
     #[command(
         long_about = "Measure storage backends with the same work, verify what they hold afterwards, and write a \
@@ -220,6 +227,7 @@ pub fn run() -> ExitCode {
         Command::Restore(args) => args.run(),
         Command::Fsck(args) => args.run(),
         Command::Stats(args) => args.run(),
+        Command::Compact(args) => args.run(),
         Command::Bench(args) => args.run(),
         Command::Version => {
             println!("govc {VERSION}");

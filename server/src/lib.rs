@@ -30,6 +30,7 @@
 mod admin;
 mod app;
 pub mod cli;
+mod compaction;
 pub mod config;
 pub mod git;
 mod http;

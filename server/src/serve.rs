@@ -188,7 +188,10 @@ async fn finish(app: Arc<App>, connections: GracefulShutdown) -> Result<(), Stri
     if tokio::time::timeout(patience, connections.shutdown()).await.is_err() {
         tracing::warn!(seconds = patience.as_secs(), "requests were cut off because they did not end in time");
     }
-    let closing = tokio::task::spawn_blocking(move || app.store.close());
+    let closing = tokio::task::spawn_blocking(move || {
+        app.compactions.stop();
+        app.store.close()
+    });
     match closing.await {
         Ok(Ok(())) => {
             tracing::info!("stopped");

@@ -164,14 +164,14 @@ pub(super) fn told(outcome: Outcome) -> ExitCode {
 }
 
 impl StoreArgs {
-    fn load(self) -> Result<Config, Failure> {
+    pub(super) fn load(self) -> Result<Config, Failure> {
         let flags = [("backend", self.backend), ("data", self.data), ("config", self.config)];
         let flags = flags.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
         Config::load(flags).map_err(Failure::usage)
     }
 }
 
-fn bar() -> Result<Bar, Failure> {
+pub(super) fn bar() -> Result<Bar, Failure> {
     Stop::listen().map(Bar::new).map_err(|error| Failure::new(format!("cannot listen for signals: {error}")))
 }
 
@@ -179,7 +179,7 @@ fn open_to_read(location: &Location) -> Result<Arc<dyn Backend>, Failure> {
     location.open_to_read().map_err(|error| Failure::new(format!("cannot read {location}: {error}")))
 }
 
-fn open(location: &Location, config: &Config) -> Result<Arc<dyn Backend>, Failure> {
+pub(super) fn open(location: &Location, config: &Config) -> Result<Arc<dyn Backend>, Failure> {
     if *location == Location::Memory {
         return Err(Failure::usage(IN_MEMORY));
     }

@@ -14,6 +14,7 @@ mod answer;
 pub(crate) mod body;
 mod branches;
 mod commits;
+mod compaction;
 mod conditional;
 mod content;
 mod extract;
@@ -75,6 +76,12 @@ fn api(bodies: Bodies) -> OpenApiRouter<Arc<App>> {
         .routes(routes!(repos::show, repos::update, repos::remove).layer(settings_turn))
         // /api/v1/repos/{id}/fork
         .routes(routes!(forks::create))
+        // /api/v1/repos/{id}/compact
+        .routes(routes!(compaction::begin))
+        // /api/v1/repos/{id}/compaction
+        .routes(routes!(compaction::show, compaction::cancel))
+        // /api/v1/compaction
+        .routes(routes!(compaction::overview))
         // /api/v1/repos/{id}/commits
         .routes(routes!(commits::list, commits::create))
         // /api/v1/repos/{id}/commits/{rev}
@@ -154,7 +161,8 @@ mod tests {
         let mut found: Vec<String> = Vec::new();
         for (path, item) in paths {
             for method in item.as_object().expect("an item").keys() {
-                found.push(format!("{method} {}", path.strip_prefix("/api/v1/repos").expect("in the API")));
+                let path = path.strip_prefix("/api/v1").expect("in the API");
+                found.push(format!("{method} {}", path.strip_prefix("/repos").unwrap_or(path)));
             }
         }
         found.sort();
@@ -165,6 +173,10 @@ mod tests {
             "patch /{id}",
             "delete /{id}",
             "post /{id}/fork",
+            "post /{id}/compact",
+            "get /{id}/compaction",
+            "delete /{id}/compaction",
+            "get /compaction",
             "get /{id}/commits",
             "post /{id}/commits",
             "get /{id}/commits/{rev}",

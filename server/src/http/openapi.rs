@@ -37,6 +37,7 @@ use super::problem::{Code, ProblemDocument};
         (name = "tags", description = "List, create, delete"),
         (name = "content", description = "Directories and files at a commit"),
         (name = "search", description = "Find lines"),
+        (name = "compaction", description = "Store repositories smaller"),
         (name = "system", description = "Health and version"),
     ),
     components(schemas(ProblemDocument)),

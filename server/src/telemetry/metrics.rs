@@ -21,6 +21,7 @@ use super::process::{self, ProcessUsage};
 use super::storage::StorageFigures;
 use crate::app::App;
 use crate::cli::VERSION;
+use crate::compaction::Overview;
 use crate::work::WorkStats;
 
 /// The content type of [`Metrics::encode`]'s text.
@@ -95,6 +96,7 @@ impl Metrics {
         scrape.gauge("uptime_seconds", "Time since the start", app.started.elapsed().as_secs());
         scrape.store(&app.store.stats(), app.transactions.len());
         scrape.work(app.work.stats());
+        scrape.compactions(&app.compactions.overview());
         scrape.0.register_collector(Box::new(StorageFigures(app.backend.figures())));
         let mut process = Scrape(Registry::with_prefix("process"));
         process.usage(process::usage());
@@ -143,6 +145,17 @@ impl Scrape {
     /// `name` without `_total`, which the encoder appends.
     fn counter(&mut self, name: &str, help: &str, value: impl TryInto<u64>) {
         self.0.register(name, help, ConstCounter::new(saturated(value)));
+    }
+
+    fn compactions(&mut self, overview: &Overview) {
+        let Overview { queue, running, totals } = overview;
+        self.gauge("compaction_queue", "Repositories that wait to be compacted", queue.len());
+        self.gauge("compaction_running", "Compactions under way", u8::from(running.is_some()));
+        self.counter("compactions", "Compactions that were installed", totals.done);
+        self.counter("compactions_failed", "Compactions that failed", totals.failed);
+        self.counter("compaction_bytes_in", "Bytes of blocks that compactions replaced", totals.bytes_in);
+        self.counter("compaction_bytes_out", "Bytes of the blocks in their place", totals.bytes_out);
+        self.0.register("compaction_seconds", "Time that compactions took", ConstCounter::new(totals.seconds));
     }
 
     fn store(&mut self, stats: &StoreStats, staged: usize) {

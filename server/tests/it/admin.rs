@@ -23,14 +23,14 @@ fn run(arguments: &[&str]) -> (i32, String, String) {
 }
 
 #[track_caller]
-fn ok(arguments: &[&str]) -> String {
+pub(crate) fn ok(arguments: &[&str]) -> String {
     let (code, out, err) = run(arguments);
     assert_eq!(code, 0, "{arguments:?}: {out}{err}");
     out
 }
 
 #[track_caller]
-fn refused(code: i32, arguments: &[&str], words: &[&str]) {
+pub(crate) fn refused(code: i32, arguments: &[&str], words: &[&str]) {
     let (found, out, err) = run(arguments);
     assert_eq!(found, code, "{arguments:?}: {out}{err}");
     for word in words {
@@ -38,7 +38,7 @@ fn refused(code: i32, arguments: &[&str], words: &[&str]) {
     }
 }
 
-fn text(path: &Path) -> &str {
+pub(crate) fn text(path: &Path) -> &str {
     path.to_str().expect("a path in UTF-8")
 }
 

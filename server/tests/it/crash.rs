@@ -109,6 +109,7 @@ fn under_load(server: Server, git: &Git, checkouts: &[PathBuf], log: &Acknowledg
         }
         scope.spawn(move || push_pairs(http, pair, round, log, stop));
         scope.spawn(move || create_repositories(http, round, log, stop));
+        scope.spawn(move || compact(http, log, stop));
         // Spread over the workers' start, their steady state and the journal's groups.
         thread::sleep(Duration::from_millis(u64::from(150 + round * 167 % 700)));
         let launch = server.kill();
@@ -232,6 +233,23 @@ fn create_repositories(http: Http, round: u32, log: &Acknowledged, stop: &Atomic
             Err(_) => return,
         }
         thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Stores the repository anew all the while.
+fn compact(http: Http, log: &Acknowledged, stop: &AtomicBool) {
+    let path = format!("/api/v1/repos/{}", log.repo);
+    while !stop.load(Ordering::Relaxed) {
+        let headers = [("content-type", "application/json")];
+        match http.try_send("POST", &format!("{path}/compact"), &headers, b"{}") {
+            Ok(reply) => assert_eq!(reply.status, 202, "{}", reply.text()),
+            Err(_) => return,
+        }
+        match http.try_send("GET", &format!("{path}/compaction"), &[], b"") {
+            Ok(reply) => assert_ne!(reply.expect(200)["last"]["outcome"], "failed", "{}", reply.text()),
+            Err(_) => return,
+        }
+        thread::sleep(Duration::from_millis(5));
     }
 }
 

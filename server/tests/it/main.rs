@@ -39,6 +39,7 @@ mod push;
 mod refused;
 mod rest_bad;
 mod rest_commits;
+mod rest_compaction;
 mod rest_forks;
 mod rest_read;
 mod rest_realities;

@@ -1,0 +1,229 @@
+//! Compaction through its public interface: random histories, on backends, forked, deleted, interrupted.
+
+#![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use govc_backends::{FaultBackend, FaultPlan, MemoryBackend, OverlayBackend, Survivors};
+use govc_compaction::{CompactOptions, compact};
+use govc_engine::{
+    Backend, Cause, Change, CommitRequest, ErrorKind, Expected, Family, Fsck, Oid, Progress, RefEdit, RefName, Repo,
+    RepoName, RepoSettings, Rewritten, Scan, Signature, Silent, Store, StoreOptions,
+};
+
+fn options() -> StoreOptions {
+    StoreOptions { memory_budget_bytes: 64 << 20, ..StoreOptions::default() }
+}
+
+fn small() -> CompactOptions {
+    CompactOptions { memory_bytes: 4 << 20, ..CompactOptions::default() }
+}
+
+fn name(name: &str) -> RepoName {
+    RepoName::new(name).unwrap()
+}
+
+fn commit(repo: &Repo, branch: &str, second: i64, changes: Vec<Change>) -> Oid {
+    let ada = Signature::new("Ada", "ada@example.org", second, 60).unwrap();
+    let request = CommitRequest::new(RefName::branch(branch).unwrap(), format!("change {second}"), ada, changes);
+    let create_branch_from = repo.snapshot().reference(&RefName::branch("main").unwrap());
+    let committed = repo.commit(CommitRequest { allow_empty: true, create_branch_from, ..request }).unwrap();
+    committed.published.ticket.wait().unwrap();
+    committed.oid
+}
+
+/// A generator of numbers that looks random and is the same each time.
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, end: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((self.0 >> 33) as usize) % end
+    }
+}
+
+/// Commits of all sorts: edits, renames, reverts, binary files, empty ones, files in large and deep directories.
+fn grow(repo: &Repo, files: &mut BTreeMap<String, Vec<u8>>, numbers: &mut Numbers, commits: i64) {
+    for second in 0..commits {
+        let mut changes = Vec::new();
+        for _ in 0..=numbers.below(3) {
+            let path = match numbers.below(4) {
+                0 => format!("src/a/b/c/file{}", numbers.below(5)),
+                1 => format!("many/entry{}", numbers.below(300)),
+                _ => format!("file{}", numbers.below(10)),
+            };
+            let content = match numbers.below(8) {
+                0 => Vec::new(),
+                1 => (0..numbers.below(20_000)).map(|_| numbers.below(256) as u8).collect(),
+                // Of another file: a rename, or a revert.
+                2 if !files.is_empty() => files.values().nth(numbers.below(files.len())).unwrap().clone(),
+                _ => {
+                    let mut text = files.get(&path).cloned().unwrap_or_else(|| b"a line of text\n".repeat(40));
+                    let at = numbers.below(text.len().max(1)).min(text.len());
+                    text.splice(at..at, format!("line {second}\n").into_bytes());
+                    text
+                }
+            };
+            changes.push(Change::put(path.clone(), content.clone()));
+            files.insert(path, content);
+        }
+        commit(repo, "main", second, changes);
+    }
+}
+
+fn rows(backend: &dyn Backend, family: Family, repo: &Repo) -> Vec<(Bytes, Bytes)> {
+    let pool: u64 = repo.id().to_string().parse().unwrap();
+    let scan = backend.scan(family, Scan::prefix(&pool.to_be_bytes())).unwrap();
+    scan.collect::<Result<_, _>>().unwrap()
+}
+
+fn objects(backend: &dyn Backend, repo: &Repo) -> BTreeMap<Oid, Bytes> {
+    let snapshot = repo.snapshot();
+    let oids = rows(backend, Family::Ids, repo).into_iter().map(|(key, _)| Oid::from_bytes(&key[8..]).unwrap());
+    oids.map(|oid| (oid, snapshot.object(&oid).unwrap().data)).collect()
+}
+
+#[track_caller]
+fn assert_clean(disk: &MemoryBackend) {
+    let overlay = Arc::new(OverlayBackend::new(Arc::new(disk.fork().unwrap())));
+    assert_eq!(Fsck::run(overlay, options(), &Silent).unwrap().findings, Vec::<String>::new());
+}
+
+#[test]
+fn random_histories_survive_any_sequence_of_commits_forks_deletions_compactions_and_kills() {
+    for seed in 0..6 {
+        let (mut numbers, mut files) = (Numbers(seed), BTreeMap::new());
+        let mut backend = Arc::new(FaultBackend::new(FaultPlan::none()));
+        let mut store = Store::open(backend.clone(), options()).unwrap();
+        store.create(&name("repo"), RepoSettings::default(), "ada").unwrap();
+        let mut known: BTreeMap<(RepoName, Oid), Bytes> = BTreeMap::new();
+        let (mut forks, mut compactions) = (0, 0);
+        for step in 0..16 {
+            let repos = store.list(None, 100);
+            let repo = repos[numbers.below(repos.len())].clone();
+            match numbers.below(8) {
+                0 | 1 => grow(&repo, &mut files, &mut numbers, 20),
+                2 => {
+                    forks += 1;
+                    store.fork(&repo.name(), &name(&format!("fork{forks}")), "ada").unwrap();
+                }
+                3 if repos.len() > 2 => {
+                    store.delete(&repo.name()).unwrap();
+                    known.retain(|(of, _), _| *of != repo.name());
+                }
+                4 | 5 => {
+                    let disk = backend.crash(Survivors::All).unwrap();
+                    assert_clean(&disk);
+                    backend = Arc::new(FaultBackend::over(&disk, FaultPlan::none()).unwrap());
+                    store = Store::open(backend.clone(), options()).unwrap();
+                }
+                _ => {
+                    store.settle();
+                    let done = compact(&repo, &small(), &Silent).unwrap();
+                    assert_eq!(done.objects, rows(&*backend, Family::Ids, &repo).len() as u64);
+                    compactions += 1;
+                }
+            }
+            store.settle();
+            for repo in store.list(None, 100) {
+                known.extend(objects(&*backend, &repo).into_iter().map(|(oid, data)| ((repo.name(), oid), data)));
+            }
+            for ((of, oid), data) in &known {
+                let found = store.repo(of).unwrap().snapshot().object(oid).unwrap();
+                assert_eq!(found.data, *data, "seed {seed}, step {step}: {of} {oid}");
+            }
+        }
+        assert!(compactions > 0 && known.len() > 50, "seed {seed} did something: {compactions}, {}", known.len());
+    }
+}
+
+#[test]
+fn many_versions_become_much_smaller_and_reading_them_goes_on() {
+    let backend = Arc::new(FaultBackend::new(FaultPlan::none()));
+    let store = Store::open(backend.clone(), options()).unwrap();
+    let repo = store.create(&name("repo"), RepoSettings::default(), "ada").unwrap();
+    let mut numbers = Numbers(7);
+    let mut lines: Vec<String> = (0..400).map(|line| format!("line {line} of {}\n", numbers.below(1 << 30))).collect();
+    for second in 0..300 {
+        let at = numbers.below(lines.len());
+        lines[at] = format!("changed in {second} to {}\n", numbers.below(1 << 30));
+        let put = |path: String| Change::put(path, lines.concat());
+        commit(&repo, "main", second, vec![put("dir/file".to_owned()), put(format!("copies/{}", second % 7))]);
+    }
+    // What was made unreachable stays, for now.
+    let gone = commit(&repo, "aside", 1, vec![Change::put("aside", "of a branch that is deleted\n")]);
+    let mut transaction = repo.begin("ada", Cause::Api);
+    let aside = RefName::branch("aside").unwrap();
+    transaction.edit(RefEdit { name: aside, expected: Expected::Is(gone), target: None }).unwrap();
+    transaction.prepare().unwrap().publish().unwrap().ticket.wait().unwrap();
+    store.settle();
+    let before = objects(&*backend, &repo);
+    let done = compact(&repo, &small(), &Silent).unwrap();
+    assert!(done.stored_bytes_after * 2 < done.stored_bytes_before, "{done:?}");
+    assert_eq!(objects(&*backend, &repo), before);
+    assert!(before.contains_key(&gone));
+    // Again, of what is good already.
+    let again = compact(&repo, &small(), &Silent).unwrap();
+    assert_eq!((again.objects, again.stored_bytes_before), (done.objects, done.stored_bytes_after));
+    assert_eq!(objects(&*backend, &repo), before);
+    let archived =
+        compact(&repo, &CompactOptions { memory_bytes: 4 << 20, ..CompactOptions::archive() }, &Silent).unwrap();
+    assert!(archived.stored_bytes_after < again.stored_bytes_after, "{archived:?}");
+    drop(repo);
+    store.close().unwrap();
+    assert_clean(&backend.crash(Survivors::All).unwrap());
+}
+
+/// Ends after so many questions.
+struct Impatient(AtomicUsize);
+
+impl Progress for Impatient {
+    fn begin(&self, _: &str, _: Option<u64>) {}
+    fn advance(&self, _: u64) {}
+    fn end(&self) {}
+    fn is_cancelled(&self) -> bool {
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_err()
+    }
+}
+
+#[test]
+fn a_cancelled_compaction_leaves_everything_as_it_was() {
+    let backend = Arc::new(FaultBackend::new(FaultPlan::none()));
+    let store = Store::open(backend.clone(), options()).unwrap();
+    let repo = store.create(&name("repo"), RepoSettings::default(), "ada").unwrap();
+    let (mut numbers, mut files) = (Numbers(3), BTreeMap::new());
+    grow(&repo, &mut files, &mut numbers, 100);
+    store.settle();
+    let all = || [Family::Ids, Family::Blocks].map(|family| rows(&*backend, family, &repo));
+    let before = all();
+    let mut patience = 0;
+    loop {
+        match compact(&repo, &small(), &Impatient(AtomicUsize::new(patience))) {
+            Ok(_) => break,
+            Err(error) => assert_eq!(*error.kind(), ErrorKind::Cancelled, "{error}"),
+        }
+        assert_eq!(all(), before, "after {patience}");
+        patience += 1;
+    }
+    assert!(patience > 10, "it asked often: {patience}");
+    assert_ne!(all(), before);
+}
+
+#[test]
+fn what_is_empty_or_tiny_is_no_trouble() {
+    let backend = Arc::new(FaultBackend::new(FaultPlan::none()));
+    let store = Store::open(backend.clone(), options()).unwrap();
+    let repo = store.create(&name("repo"), RepoSettings::default(), "ada").unwrap();
+    assert_eq!(compact(&repo, &small(), &Silent).unwrap(), Rewritten::default());
+    let first = commit(&repo, "main", 1, Vec::new());
+    store.settle();
+    assert_eq!(compact(&repo, &small(), &Silent).unwrap().objects, 2, "a commit and the empty tree");
+    repo.snapshot().commit(&first).unwrap();
+}
