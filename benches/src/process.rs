@@ -4,7 +4,7 @@
 //! threads of the process and the children that it waited for, not children that were reaped unseen.
 
 use std::fs;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -68,6 +68,43 @@ pub(crate) fn terminate(pids: &[u32]) -> Result<()> {
     Ok(())
 }
 
+/// What a command took.
+#[derive(Debug)]
+pub(crate) struct Spent {
+    /// User and system seconds of the process and of the children that it waited for.
+    pub(crate) cpu_seconds: f64,
+    /// The most memory that one of its processes was seen to have, in bytes.
+    pub(crate) peak_bytes: u64,
+}
+
+/// Runs a command to its end, its output unread, and tells what it took.
+pub(crate) fn run_measured(mut command: Command) -> Result<Spent> {
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn().context(|| format!("cannot run {:?}", command.get_program()))?;
+    let pid = child.id();
+    let mut peak = 0;
+    // Until it is waited for, a process that has ended can be asked for its time, though not for its memory.
+    while !has_ended(pid)? {
+        for pid in descendants(pid)?.into_iter().chain([pid]) {
+            peak = peak.max(peak_bytes(pid).unwrap_or(0));
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    let cpu_seconds = cpu_seconds(pid)?;
+    let status = child.wait().context(|| "cannot wait for a process".into())?;
+    if !status.success() {
+        return Err(Error::new(format!("{:?} failed: {status}", command.get_program())));
+    }
+    Ok(Spent { cpu_seconds, peak_bytes: peak })
+}
+
+fn has_ended(pid: u32) -> Result<bool> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat"))
+        .context(|| format!("cannot read the state of process {pid}"))?;
+    let state = text.rsplit_once(')').and_then(|(_, rest)| rest.split_ascii_whitespace().next());
+    Ok(matches!(state, Some("Z" | "X")))
+}
+
 /// Waits for a child of ours to end, at most for the given time.
 pub(crate) fn wait(child: &mut Child, limit: Duration) -> Result<()> {
     let start = Instant::now();
@@ -100,7 +137,9 @@ fn parse_peak(text: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Stat, cpu_seconds, parse_peak, parse_stat, peak_bytes};
+    use std::process::Command;
+
+    use super::{Stat, cpu_seconds, parse_peak, parse_stat, peak_bytes, run_measured};
 
     #[test]
     fn stat_survives_a_hostile_name() {
@@ -113,6 +152,16 @@ mod tests {
     fn peak_is_in_bytes() {
         assert_eq!(parse_peak("Name:\tx\nVmHWM:\t    12 kB\n"), Some(12_288));
         assert_eq!(parse_peak("Name:\tx\n"), None);
+    }
+
+    #[test]
+    fn a_command_is_measured_with_its_children() {
+        let mut command = Command::new("sh");
+        // The child of a child does the work.
+        command.args(["-c", "sh -c 'i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done'; true"]);
+        let spent = run_measured(command).expect("sh runs");
+        assert!(spent.cpu_seconds > 0.0 && spent.peak_bytes > 0, "{spent:?}");
+        assert!(run_measured(Command::new("false")).is_err());
     }
 
     #[test]

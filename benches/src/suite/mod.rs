@@ -2,6 +2,7 @@
 
 mod clone;
 mod commits;
+mod compaction;
 mod engine;
 mod open;
 mod push;
@@ -26,4 +27,5 @@ pub(crate) const SUITES: &[Suite] = &[
     Suite { name: "reads", run: reads::run },
     Suite { name: "open", run: open::run },
     Suite { name: "engine", run: engine::run },
+    Suite { name: "compaction", run: compaction::run },
 ];
