@@ -52,6 +52,16 @@ impl Govc {
         })
     }
 
+    /// A command on a store with RocksDB under `data`. The benches' own variables would be unknown settings to it.
+    pub(crate) fn command(binary: &Path, name: &str, data: &Path) -> Command {
+        let mut command = Command::new(binary);
+        command.arg(name).arg("--data").arg(data).args(["--backend", "rocksdb"]);
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("GOVC_")) {
+            command.env_remove(name);
+        }
+        command
+    }
+
     /// Starts the server with RocksDB under `data` and waits for its ready line. What it logs goes to
     /// a file beside the data.
     pub(crate) fn start(binary: &Path, data: &Path) -> Result<Govc> {
@@ -62,12 +72,8 @@ impl Govc {
             .append(true)
             .open(&log_path)
             .context(|| format!("cannot write {}", log_path.display()))?;
-        let mut command = Command::new(binary);
-        command.arg("serve").arg("--listen").arg(address.to_string()).arg("--data").arg(data);
-        command.args(["--backend", "rocksdb"]);
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("GOVC_")) {
-            command.env_remove(name);
-        }
+        let mut command = Govc::command(binary, "serve", data);
+        command.arg("--listen").arg(address.to_string());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
         let start = Instant::now();
         let child = command.spawn().context(|| format!("cannot start {}", binary.display()))?;

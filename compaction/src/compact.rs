@@ -15,7 +15,7 @@ pub struct CompactOptions {
     pub level: i32,
     /// Most deltas between an object and a whole one, at most 1000.
     pub depth_max: u32,
-    /// Memory for blocks and bases, in bytes; rows and features of each object come on top, about 300 bytes.
+    /// Memory for blocks and bases, in bytes; rows and features of each object come on top, 500 to 800 bytes.
     pub memory_bytes: u64,
 }
 
@@ -38,7 +38,7 @@ impl CompactOptions {
 /// As [`Repo::rewrite`] and [`Rewrite::install`]; [`ErrorKind::Cancelled`] if the progress says so, and then everything
 /// stays as it was.
 pub fn compact(repo: &Repo, options: &CompactOptions, progress: &dyn Progress) -> Result<Rewritten> {
-    let rewrite = repo.rewrite(options.level, options.memory_bytes / 2)?;
+    let rewrite = repo.rewrite(options.level, options.memory_bytes / 2, progress)?;
     let order = order(&rewrite, progress)?;
     write(&rewrite, &order, options, progress)?;
     rewrite.install(progress)

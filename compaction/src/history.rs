@@ -44,6 +44,8 @@ struct Walk<'a> {
     /// For each object its path and when it was met, once it was.
     met: Vec<Option<(Path, u32)>>,
     count: u32,
+    /// Trees that were read.
+    trees: u32,
     /// Commits by their dates, then the first that was met.
     commits: BinaryHeap<(i64, std::cmp::Reverse<u32>, u32)>,
 }
@@ -51,7 +53,7 @@ struct Walk<'a> {
 impl<'a> Walk<'a> {
     fn new(rewrite: &'a Rewrite, progress: &'a dyn Progress) -> Self {
         let met = vec![None; rewrite.objects().len()];
-        Self { rewrite, progress, paths: Paths::default(), met, count: 0, commits: BinaryHeap::new() }
+        Self { rewrite, progress, paths: Paths::default(), met, count: 0, trees: 0, commits: BinaryHeap::new() }
     }
 
     /// Notes an object, unless it is not rewritten or was met before: which it is.
@@ -113,6 +115,10 @@ impl<'a> Walk<'a> {
         let Some(at) = self.meet(oid, ROOT) else { return Ok(()) };
         let mut open = vec![(at, ROOT)];
         while let Some((at, path)) = open.pop() {
+            self.trees += 1;
+            if self.trees.is_multiple_of(64) {
+                check_cancelled(self.progress)?;
+            }
             let data = self.rewrite.read(at)?;
             for entry in tree_entries(&data) {
                 let entry = entry?;
@@ -178,21 +184,17 @@ impl Paths {
         number
     }
 
-    /// For each path its place in the order of full paths.
+    /// For each path its place in the order of a walk through all directories, each in the order of its names.
     fn ranks(&self) -> Vec<Path> {
-        // Parents come before what is below them.
-        let mut full: Vec<Vec<u8>> = Vec::with_capacity(self.names.len());
-        for (number, (parent, name)) in self.names.iter().enumerate() {
-            let mut path = if number == 0 { Vec::new() } else { full[*parent as usize].clone() };
-            path.push(b'/');
-            path.extend_from_slice(name);
-            full.push(path);
-        }
-        let mut order: Vec<usize> = (0..full.len()).collect();
-        order.sort_unstable_by(|a, b| full[*a].cmp(&full[*b]));
-        let mut ranks = vec![0; full.len()];
-        for (rank, number) in order.into_iter().enumerate() {
-            ranks[number] = rank as Path;
+        let mut below: Vec<Path> = (1..self.names.len() as Path).collect();
+        below.sort_unstable_by_key(|path| &self.names[*path as usize]);
+        let first_below = |parent: Path| below.partition_point(|path| self.names[*path as usize].0 < parent);
+        let mut ranks = vec![0; self.names.len()];
+        let (mut open, mut rank) = (vec![ROOT], 0);
+        while let Some(path) = open.pop() {
+            ranks[path as usize] = rank;
+            rank += 1;
+            open.extend(below[first_below(path)..first_below(path + 1)].iter().rev());
         }
         ranks
     }
@@ -203,7 +205,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_are_ranked_by_their_full_names() {
+    fn paths_are_ranked_as_a_walk_comes_to_them() {
         let mut paths = Paths::default();
         let src = paths.below(ROOT, b"src");
         let doc = paths.below(ROOT, b"doc");
@@ -211,6 +213,6 @@ mod tests {
         assert_eq!(paths.below(src, b"main"), main);
         let ranks = paths.ranks();
         let rank = |path: Path| ranks[path as usize];
-        assert!(rank(ROOT) < rank(doc) && rank(doc) < rank(src) && rank(src) < rank(main));
+        assert_eq!([ROOT, doc, src, main].map(rank), [0, 1, 2, 3]);
     }
 }

@@ -1,7 +1,7 @@
 //! Compactions that were asked for: one after the other, on a thread that gives way to everything else.
 //!
 //! A repository is in the queue once. What became of the last compaction of each is remembered until the process ends. A
-//! compaction that fails, or panics, leaves its repository as it was.
+//! compaction that fails loses nothing: see `govc_engine::Rewrite::install` for what it leaves.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -136,7 +136,9 @@ impl Compactions {
             return Ok(());
         }
         // One that is under way and archives, or is not to, is what was asked for.
-        if state.running_of(repo.id()).is_some_and(|running| running.archive || !archive) {
+        let is_wanted =
+            |running: &Arc<Running>| (running.archive || !archive) && !running.cancelled.load(Ordering::Relaxed);
+        if state.running_of(repo.id()).is_some_and(is_wanted) {
             return Ok(());
         }
         if state.queue.len() >= QUEUE_MAX || state.stopping {
@@ -280,6 +282,7 @@ impl Shared {
         let options = CompactOptions { memory_bytes: self.memory_bytes.min(kind.memory_bytes), ..kind };
         let done = compact(&job.repo, &options, running).map_err(|error| match error.kind() {
             ErrorKind::Cancelled => Failed::Cancelled,
+            _ if job.repo.is_deleted() => Failed::Cancelled,
             _ => Failed::Error(error.to_string()),
         })?;
         let Rewritten { objects, stored_bytes_before, stored_bytes_after, .. } = done;

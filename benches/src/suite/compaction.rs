@@ -8,7 +8,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use serde::Deserialize;
 
@@ -65,8 +64,8 @@ fn one_history(bench: &Bench, history: &History) -> Result<Vec<Row>> {
         pushed.push(stored_bytes(bench, &data)? as f64 / MEBIBYTE);
         for (figures, flags) in [(&mut plain, &[][..]), (&mut archived, &["--archive"][..])] {
             progress(&format!("compaction of {}: govc compact {}", history.name, flags.concat()));
-            let mut command = Command::new(&bench.govc);
-            command.arg("compact").args(flags).arg("--data").arg(&data);
+            let mut command = Govc::command(&bench.govc, "compact", &data);
+            command.args(flags);
             let spent = run_measured(command)?;
             figures.add(stored_bytes(bench, &data)?, &spent);
             verified &= is_whole(bench, history, &facts, &data, folder.path())?;
@@ -105,9 +104,8 @@ struct Size {
 
 /// Keys and values of blocks and ids.
 fn stored_bytes(bench: &Bench, data: &Path) -> Result<u64> {
-    let mut command = Command::new(&bench.govc);
-    command.args(["stats", "--json", "--data"]).arg(data);
-    let output = command.output().context(|| "cannot run govc stats".into())?;
+    let mut command = Govc::command(&bench.govc, "stats", data);
+    let output = command.arg("--json").output().context(|| "cannot run govc stats".into())?;
     let stats: Stats =
         serde_json::from_slice(&output.stdout).context(|| "what govc stats says is not understood".into())?;
     let of = |family: &str| {

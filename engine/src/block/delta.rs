@@ -59,8 +59,10 @@ pub fn apply_delta_limited(base: &[u8], delta: &[u8], limit_bytes: u64) -> Resul
     Ok(out)
 }
 
-/// Pieces that a chain may be cut into, for each 16 bytes of the result; more are not worth it, and might not end.
-const PIECES_PER_16_BYTES: usize = 1;
+/// Pieces that what is made may consist of, here and on the way: more are not worth it, and take more memory than that.
+fn pieces_max(len: usize) -> usize {
+    len / 16 + 1024
+}
 
 /// Applies a chain of deltas, each to what the one before makes, the first to `base`.
 ///
@@ -70,6 +72,9 @@ const PIECES_PER_16_BYTES: usize = 1;
 /// # Errors
 /// As [`apply_delta`].
 pub fn apply_deltas(base: &[u8], deltas: &[impl AsRef<[u8]>]) -> Result<Vec<u8>> {
+    if let [delta] = deltas {
+        return apply_delta(base, delta.as_ref());
+    }
     let [below @ .., last] = deltas else { return Ok(base.to_vec()) };
     let Some((pieces, out_len)) = followed(below, last.as_ref(), base.len())? else {
         // One by one.
@@ -98,22 +103,21 @@ fn followed<'a>(
 ) -> Result<Option<(Vec<Instruction<'a>>, usize)>> {
     let len_of = |delta: &[u8]| usize::try_from(delta_sizes(delta)?.1).map_err(|_| too_much());
     let last_base_len = below.last().map_or(Ok(base_len), |delta| len_of(delta.as_ref()))?;
-    let (table, out_len) = Table::read(last, last_base_len)?;
-    let pieces_max = out_len / 16 * PIECES_PER_16_BYTES + 1024;
+    let Some((table, out_len)) = Table::read(last, last_base_len)? else { return Ok(None) };
     let mut pieces = table.instructions;
     for (at, delta) in below.iter().enumerate().rev() {
         let its_base_len = match at.checked_sub(1) {
             Some(before) => len_of(below[before].as_ref())?,
             None => base_len,
         };
-        let (table, _) = Table::read(delta.as_ref(), its_base_len)?;
+        let Some((table, _)) = Table::read(delta.as_ref(), its_base_len)? else { return Ok(None) };
         let mut lower = Vec::with_capacity(pieces.len() + table.instructions.len());
         for piece in pieces {
             match piece {
                 Instruction::Insert(_) => lower.push(piece),
                 Instruction::Copy { from, len } => table.cut(from, len, &mut lower)?,
             }
-            if lower.len() > pieces_max {
+            if lower.len() > pieces_max(out_len) {
                 return Ok(None);
             }
         }
@@ -129,8 +133,9 @@ struct Table<'a> {
 }
 
 impl<'a> Table<'a> {
-    /// Reads and checks a delta for a base of `base_len` bytes; also gives the length of what it makes.
-    fn read(delta: &'a [u8], base_len: usize) -> Result<(Self, usize)> {
+    /// Reads and checks a delta for a base of `base_len` bytes; also gives the length of what it makes. `None` if it has too
+    /// many instructions.
+    fn read(delta: &'a [u8], base_len: usize) -> Result<Option<(Self, usize)>> {
         let (read, out_len) = Instructions::begin(delta, base_len, u64::MAX)?;
         let (mut instructions, mut starts, mut made) = (Vec::new(), Vec::new(), 0);
         for instruction in read {
@@ -143,6 +148,9 @@ impl<'a> Table<'a> {
             if len > out_len - made {
                 return Err(too_much());
             }
+            if instructions.len() == pieces_max(out_len) {
+                return Ok(None);
+            }
             instructions.push(instruction);
             starts.push(made);
             made += len;
@@ -150,7 +158,7 @@ impl<'a> Table<'a> {
         if made != out_len {
             return Err(too_little(made, out_len));
         }
-        Ok((Self { instructions, starts }, out_len))
+        Ok(Some((Self { instructions, starts }, out_len)))
     }
 
     /// Adds what makes `len` bytes from `from` on, of what this delta makes.

@@ -121,7 +121,9 @@ impl Target {
             return Ok(*segment);
         }
         let segment = self.core.segments.take(&*self.core.backend)?;
-        Ok(*self.segment.get_or_init(|| segment))
+        let segment = *self.segment.get_or_init(|| segment);
+        self.repo.pool.open_segments.lock().insert(segment);
+        Ok(segment)
     }
 
     fn write(&self, mut batch: Batch) -> Result<()> {
@@ -368,7 +370,18 @@ impl Staged {
 
 impl Drop for Target {
     fn drop(&mut self) {
-        let Some(&segment) = self.segment.get().filter(|_| !self.kept.load(Ordering::Acquire)) else { return };
+        let Some(&segment) = self.segment.get() else { return };
+        if !self.kept.load(Ordering::Acquire) {
+            self.remove(segment);
+        }
+        // From now on it gets no rows.
+        self.repo.pool.open_segments.lock().remove(&segment);
+    }
+}
+
+impl Target {
+    /// Removes a segment that is not published.
+    fn remove(&self, segment: u32) {
         if let Some(memory) = &self.repo.pool.memory {
             let segments = memory.make_segments();
             let blocks = segments.blocks.pin();

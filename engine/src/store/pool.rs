@@ -5,7 +5,10 @@
 //! its source holds, and neither reads what only the other has. For that, a pool that was forked notes with each object
 //! since which version it has it. A pool stays as long as there is a layer over it, also when its repository is gone.
 
-use std::sync::{Arc, OnceLock, Weak};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, OnceLock, Weak},
+};
 
 use bytes::Bytes;
 
@@ -40,6 +43,8 @@ pub(crate) struct Pool {
     life: Mutex<Life>,
     /// Set by the settling thread when nothing of the repository is in the backend any more.
     purged: AtomicBool,
+    /// Segments that may still get rows: who writes them, or has them to publish, is there.
+    pub(crate) open_segments: Mutex<BTreeSet<u32>>,
     /// What readers hold who have been told where records are.
     generation: Mutex<Arc<Generation>>,
     /// Forks that there are, without those that are deleted or were never enlisted.
@@ -119,6 +124,7 @@ impl Pool {
             sharing: AtomicU8::new(ALONE),
             life: Mutex::default(),
             purged: AtomicBool::new(false),
+            open_segments: Mutex::default(),
             generation: Mutex::default(),
             live_forks: AtomicUsize::new(0),
         }

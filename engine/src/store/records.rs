@@ -15,11 +15,14 @@ use super::{
 use crate::{
     Error, Result,
     backend::{Backend, Family, key},
-    block::{Base, DecodedBlock, Location, RecordHeader, apply_deltas, join_parts},
+    block::{Base, DecodedBlock, Location, RecordHeader, apply_delta, apply_deltas, join_parts},
 };
 
 /// Longest chain of deltas that a reader follows; longer ones are damage or an attack.
 pub(crate) const CHAIN_MAX: usize = 10_000;
+
+/// Bytes of the deltas of a chain that are applied at once; larger ones are read again and applied one by one.
+const DELTA_BYTES_MAX: usize = 16 << 20;
 
 /// Reads records.
 pub(crate) struct Records {
@@ -60,7 +63,7 @@ impl Records {
     /// # Errors
     /// [`crate::ErrorKind::NotFound`] if a block is not there, [`crate::ErrorKind::Corrupt`] if one is damaged.
     pub(crate) fn materialise(&self, pool: &Pool, location: Location) -> Result<Bytes> {
-        let mut deltas: Vec<Bytes> = Vec::new();
+        let (mut chain, mut deltas, mut delta_bytes) = (Vec::new(), Vec::new(), 0);
         let mut at = location;
         let base = loop {
             if let Some(data) = self.bases.get(&(pool.id, at)) {
@@ -73,18 +76,32 @@ impl Records {
                 self.keep_base(pool, at, &data);
                 break data;
             };
-            if deltas.len() == CHAIN_MAX {
+            if chain.len() == CHAIN_MAX {
                 return Err(Error::corrupt(format!("a chain of more than {CHAIN_MAX} deltas")));
             }
-            // Likewise, of each delta.
-            deltas.push(Bytes::copy_from_slice(&body));
+            chain.push(at);
+            delta_bytes += body.len();
+            if delta_bytes <= DELTA_BYTES_MAX {
+                // Likewise, of each delta.
+                deltas.push(Bytes::copy_from_slice(&body));
+            } else {
+                deltas = Vec::new();
+            }
             at = base.location;
         };
-        if deltas.is_empty() {
+        if chain.is_empty() {
             return Ok(base);
         }
-        deltas.reverse();
-        let data = Bytes::from(apply_deltas(&base, &deltas)?);
+        let data = if deltas.len() == chain.len() {
+            deltas.reverse();
+            apply_deltas(&base, &deltas)?.into()
+        } else {
+            let mut data = base;
+            for at in chain.into_iter().rev() {
+                data = apply_delta(&data, &self.record(pool, at)?.body)?.into();
+            }
+            data
+        };
         self.keep_base(pool, location, &data);
         Ok(data)
     }

@@ -29,8 +29,10 @@ use crate::{
     sync::atomic::Ordering,
 };
 
-/// Rows that are turned to the new segment in one batch.
-const ROWS_AT_ONCE: usize = 1024;
+/// Rows that are turned to the new segment in one batch: others wait for it.
+const ROWS_AT_ONCE: usize = 64;
+/// Rows that are read between two questions whether to go on.
+const ROWS_PER_QUESTION: usize = 1024;
 
 /// An object that is stored in a pool.
 #[derive(Debug, Clone, Copy)]
@@ -57,7 +59,8 @@ pub struct Rewritten {
     pub stored_bytes_after: u64,
 }
 
-/// A rewrite of a repository's pool, under way. Dropped before [`Rewrite::install`], it leaves nothing behind.
+/// A rewrite of a repository's pool, under way. Dropped before [`Rewrite::install`], it leaves nothing behind; by a panic,
+/// blocks that the next opening removes.
 pub struct Rewrite {
     repo: Repo,
     /// By id.
@@ -103,8 +106,8 @@ impl Repo {
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`] for a memory repository, [`ErrorKind::Exists`] if a rewrite is under way,
-    /// [`ErrorKind::NotFound`] if the repository has been deleted; else when the backend fails.
-    pub fn rewrite(&self, level: i32, memory_bytes: u64) -> Result<Rewrite> {
+    /// [`ErrorKind::NotFound`] if the repository has been deleted, [`ErrorKind::Cancelled`]; else when the backend fails.
+    pub fn rewrite(&self, level: i32, memory_bytes: u64, progress: &dyn Progress) -> Result<Rewrite> {
         if self.state.pool.memory.is_some() {
             return Err(Error::invalid("a repository that is only in memory cannot be compacted"));
         }
@@ -113,13 +116,17 @@ impl Repo {
         }
         self.core.health.check_writable()?;
         let under_way = UnderWay::begin(self)?;
-        // Segments before intents before rows: a segment that had no intent then has all of its rows now, or none for ever.
+        // In this order. A segment that nobody has open, and that has no intent, gets no more rows: all that lead to it
+        // are found below.
         let generation = self.state.pool.hold();
-        let mut segments = self.segments()?;
-        for unpublished in self.intents()? {
-            segments.remove(&unpublished);
+        progress.begin("looking", None);
+        let mut segments = self.segments(progress)?;
+        let open = self.state.pool.open_segments.lock().clone();
+        for other in open.into_iter().chain(self.intents()?) {
+            segments.remove(&other);
         }
-        let objects = self.stored_objects()?;
+        let objects = self.stored_objects(progress)?;
+        progress.end();
         // Segments that were published since are left alone, with the objects in them.
         let objects = objects.into_iter().filter(|object| segments.contains_key(&object.location.segment)).collect();
         Ok(Rewrite {
@@ -135,10 +142,14 @@ impl Repo {
     }
 
     /// The segments of the repository's pool, with the bytes of their blocks.
-    fn segments(&self) -> Result<BTreeMap<u32, u64>> {
+    fn segments(&self, progress: &dyn Progress) -> Result<BTreeMap<u32, u64>> {
         let mut segments = BTreeMap::new();
         let prefix = key::pool(self.state.pool.id);
-        for row in self.core.backend.scan(Family::Blocks, Scan::prefix(&prefix))? {
+        for (at, row) in self.core.backend.scan(Family::Blocks, Scan::prefix(&prefix))?.enumerate() {
+            // These are large.
+            if at % 16 == 0 {
+                check_cancelled(progress)?;
+            }
             let (block_key, value) = row?;
             let segment = block_key.get(prefix.len()..).and_then(|rest| rest.first_chunk::<4>());
             let segment = segment.ok_or_else(|| Error::corrupt("the key of a block is too short"))?;
@@ -158,10 +169,13 @@ impl Repo {
         Ok(segments)
     }
 
-    fn stored_objects(&self) -> Result<Vec<StoredObject>> {
+    fn stored_objects(&self, progress: &dyn Progress) -> Result<Vec<StoredObject>> {
         let mut objects = Vec::new();
         let prefix = key::pool(self.state.pool.id);
         for row in self.core.backend.scan(Family::Ids, Scan::prefix(&prefix))? {
+            if objects.len() % ROWS_PER_QUESTION == 0 {
+                check_cancelled(progress)?;
+            }
             let (id_key, value) = row?;
             let oid = Oid::from_bytes(id_key.get(prefix.len()..).unwrap_or_default())?;
             let IdRow { kind, size, location, .. } = IdRow::decode(&value)?;
@@ -222,7 +236,10 @@ impl Rewrite {
         turn_rows(&repo, &objects, &staged, progress)?;
         repo.core.retire_segments(&repo.state, segments.keys().copied())?;
         drop(_generation);
-        repo.core.remove_leaving()?;
+        // The old segments are tried again now and then.
+        if let Err(error) = repo.core.remove_leaving() {
+            tracing::warn!(%error, "blocks that were rewritten stay for now");
+        }
         Ok(Rewritten {
             objects: objects.len() as u64,
             object_bytes,
@@ -254,7 +271,7 @@ fn verify(
             check_cancelled(progress)?;
         }
         let data = records.materialise(pool, row.location)?;
-        if hash_object(row.kind, &data)? != *oid {
+        if hash_object(row.kind, &data)? != *oid || data.len() as u64 != row.size {
             return Err(Error::corrupt(format!("object {oid} was rewritten wrongly; everything stays as it was")));
         }
         bytes += data.len() as u64;
@@ -292,6 +309,8 @@ fn turn_rows(repo: &Repo, objects: &[StoredObject], staged: &Staged, progress: &
                 batch.put(Family::Ids, keys[at].clone(), IdRow { since: old.since, ..*row }.encode());
             }
         }
+        // What has been begun makes room.
+        batch.uses_reserve = has_begun;
         if !has_begun {
             // From here on the segment stays: rows lead to it.
             staged.end_intent(&mut batch);
@@ -324,6 +343,7 @@ impl Core {
     /// Notes that nothing leads to these segments any more: they go with their last readers, or at the next opening.
     fn retire_segments(&self, repo: &Arc<RepoState>, segments: impl Iterator<Item = u32>) -> Result<()> {
         let mut batch = Batch::new();
+        batch.uses_reserve = true;
         let segments: Vec<u32> = segments.collect();
         for segment in &segments {
             batch.put(Family::Meta, key::intent(*segment), key::pool(repo.pool.id));

@@ -12,8 +12,8 @@ use std::{
 use bytes::Bytes;
 use govc_backends::{FaultBackend, MemoryBackend, OverlayBackend, Survivors};
 use govc_engine::{
-    Cause, Change, CommitRequest, Durability, ErrorKind, Expected, Family, Fsck, Kind, Oid, Progress, Repo, Rewrite,
-    Rewritten, Silent, Store, StoreOptions,
+    Cause, Change, CommitRequest, Durability, ErrorKind, Expected, Family, Fsck, Kind, Oid, Progress, RefName, Repo,
+    Rewrite, Rewritten, Silent, Store, StoreOptions,
     backend::Backend,
     block::{Base, Location, make_delta},
 };
@@ -70,7 +70,7 @@ fn write(rewrite: &Rewrite) {
 }
 
 fn rewritten(repo: &Repo) -> Rewritten {
-    let rewrite = repo.rewrite(9, MEMORY_BYTES).unwrap();
+    let rewrite = repo.rewrite(9, MEMORY_BYTES, &Silent).unwrap();
     write(&rewrite);
     rewrite.install(&Silent).unwrap()
 }
@@ -139,7 +139,7 @@ fn what_comes_meanwhile_stays_as_it_is() {
     let backend = disk();
     let store = open(&backend);
     let repo = filled(&store, "a");
-    let rewrite = repo.rewrite(9, MEMORY_BYTES).unwrap();
+    let rewrite = repo.rewrite(9, MEMORY_BYTES, &Silent).unwrap();
     write(&rewrite);
     let waiting = commit(&repo, "new", b"in the journal".to_vec());
     let before = objects(&*backend, &repo);
@@ -204,8 +204,8 @@ fn a_wrong_rewrite_changes_nothing() {
     let store = open(&backend);
     let repo = filled(&store, "a");
     let (before, segments_before) = (objects(&*backend, &repo), segments(&*backend, &repo));
-    let rewrite = repo.rewrite(3, MEMORY_BYTES).unwrap();
-    assert_eq!(kind(repo.rewrite(3, MEMORY_BYTES)), ErrorKind::Exists, "one at a time");
+    let rewrite = repo.rewrite(3, MEMORY_BYTES, &Silent).unwrap();
+    assert_eq!(kind(repo.rewrite(3, MEMORY_BYTES, &Silent)), ErrorKind::Exists, "one at a time");
     let mut lane = rewrite.lane();
     for (at, object) in rewrite.objects().iter().enumerate() {
         let mut data = rewrite.read(at).unwrap().to_vec();
@@ -219,15 +219,25 @@ fn a_wrong_rewrite_changes_nothing() {
     assert_eq!(*error.kind(), ErrorKind::Corrupt);
     assert!(error.message().contains("rewritten wrongly"), "{error}");
 
+    // One that says another size.
+    let rewrite = repo.rewrite(3, MEMORY_BYTES, &Silent).unwrap();
+    let mut lane = rewrite.lane();
+    for (at, object) in rewrite.objects().iter().enumerate() {
+        let size = object.size + u64::from(at == 3);
+        lane.add(object.oid, object.kind, size, Base::Whole, &rewrite.read(at).unwrap()).unwrap();
+    }
+    lane.finish().unwrap();
+    assert_eq!(kind(rewrite.install(&Silent)), ErrorKind::Corrupt);
+
     // One that forgets an object, and one that is given up.
-    let rewrite = repo.rewrite(3, MEMORY_BYTES).unwrap();
+    let rewrite = repo.rewrite(3, MEMORY_BYTES, &Silent).unwrap();
     let mut lane = rewrite.lane();
     for (at, object) in rewrite.objects().iter().enumerate().skip(1) {
         lane.add(object.oid, object.kind, object.size, Base::Whole, &rewrite.read(at).unwrap()).unwrap();
     }
     lane.finish().unwrap();
     assert_eq!(kind(rewrite.install(&Silent)), ErrorKind::Corrupt);
-    let rewrite = repo.rewrite(3, MEMORY_BYTES).unwrap();
+    let rewrite = repo.rewrite(3, MEMORY_BYTES, &Silent).unwrap();
     write(&rewrite);
     drop(rewrite);
 
@@ -242,19 +252,19 @@ fn a_deleted_repository_is_not_rewritten() {
     let backend = disk();
     let store = open(&backend);
     let repo = filled(&store, "a");
-    let rewrite = repo.rewrite(3, MEMORY_BYTES).unwrap();
+    let rewrite = repo.rewrite(3, MEMORY_BYTES, &Silent).unwrap();
     write(&rewrite);
     store.delete(&repo_name("a")).unwrap();
     store.settle();
     assert_eq!(kind(rewrite.install(&Silent)), ErrorKind::NotFound);
-    assert_eq!(kind(repo.rewrite(3, MEMORY_BYTES)), ErrorKind::NotFound);
+    assert_eq!(kind(repo.rewrite(3, MEMORY_BYTES, &Silent)), ErrorKind::NotFound);
     for family in [Family::Ids, Family::Blocks] {
         assert_eq!(entries(&*backend, family, b"").len(), 0, "{family:?}");
     }
     assert_eq!(intents(&*backend), 0);
 
     let memory = create(&store, "m", Durability::Memory);
-    assert_eq!(kind(memory.rewrite(3, MEMORY_BYTES)), ErrorKind::Invalid);
+    assert_eq!(kind(memory.rewrite(3, MEMORY_BYTES, &Silent)), ErrorKind::Invalid);
 }
 
 #[test]
@@ -334,7 +344,7 @@ fn a_write_that_fails_leaves_everything_readable() {
         let store = open(&backend);
         let repo = filled(&store, "a");
         let before = objects(&*backend, &repo);
-        let rewrite = repo.rewrite(9, MEMORY_BYTES).unwrap();
+        let rewrite = repo.rewrite(9, MEMORY_BYTES, &Silent).unwrap();
         write(&rewrite);
         let before_it = backend.writes();
         backend.be_full_once(nth);
@@ -351,6 +361,72 @@ fn a_write_that_fails_leaves_everything_readable() {
         store.close().unwrap();
         assert_clean(&backend.crash(Survivors::All).unwrap(), &format!("write {nth}"));
     }
+}
+
+/// A push publishes its segment reference by reference if they do not go together.
+#[test]
+fn a_segment_that_is_published_in_pieces_is_left_alone_until_the_last() {
+    let backend = disk();
+    let store = open(&backend);
+    let repo = filled(&store, "a");
+    let contents = [b"of one reference".to_vec(), b"of another".to_vec(), b"of a third".to_vec()];
+    let ids: Vec<Oid> = contents.iter().map(|data| govc_engine::hash_object(Kind::Blob, data).unwrap()).collect();
+    let ingest = repo.ingest();
+    let mut lane = ingest.lane();
+    for (oid, data) in ids.iter().zip(&contents) {
+        lane.add(*oid, Kind::Blob, data.len() as u64, Base::Whole, data).unwrap();
+    }
+    lane.finish().unwrap();
+    let staged = ingest.finish().unwrap();
+    let publish_piece = |at: usize| {
+        let mut transaction = repo.begin("tester", Cause::Push);
+        transaction.attach(staged.only(|oid| *oid == ids[at])).unwrap();
+        let tag = RefName::new(format!("refs/tags/{at}")).unwrap();
+        transaction.edit(edit(&tag, Expected::Absent, Some(ids[at]))).unwrap();
+        publish(transaction).unwrap().ticket.wait().unwrap();
+    };
+    publish_piece(0);
+    let rewrite = repo.rewrite(3, MEMORY_BYTES, &Silent).unwrap();
+    publish_piece(1);
+    write(&rewrite);
+    rewrite.install(&Silent).unwrap();
+    publish_piece(2);
+    let check = |repo: &Repo| {
+        for (oid, data) in ids.iter().zip(&contents) {
+            assert_eq!(repo.snapshot().object(oid).unwrap().data, *data);
+        }
+    };
+    check(&repo);
+    drop(staged);
+    rewritten(&repo);
+    assert_eq!(segments(&*backend, &repo).len(), 1);
+    drop((repo, store));
+    let store = open(&crash(&backend, Survivors::All));
+    check(&store.repo(&repo_name("a")).unwrap());
+}
+
+/// More than is kept in memory to be applied at once.
+#[test]
+fn a_chain_of_large_deltas_is_read() {
+    let backend = disk();
+    let store = open(&backend);
+    let repo = create(&store, "a", Durability::Durable);
+    let versions: Vec<Vec<u8>> = (0..4).map(|seed| noise(seed, 6 << 20)).collect();
+    let ids: Vec<Oid> = versions.iter().map(|data| govc_engine::hash_object(Kind::Blob, data).unwrap()).collect();
+    let ingest = repo.ingest();
+    let mut lane = ingest.lane();
+    let mut place = lane.add(ids[0], Kind::Blob, 6 << 20, Base::Whole, &versions[0]).unwrap();
+    for at in 1..4 {
+        let delta = make_delta(&versions[at - 1], &versions[at], usize::MAX).unwrap();
+        let base = Base::Near { block: place.block, slot: place.slot };
+        place = lane.add(ids[at], Kind::Blob, 6 << 20, base, &delta).unwrap();
+    }
+    lane.finish().unwrap();
+    let mut transaction = repo.begin("tester", Cause::Push);
+    transaction.attach(ingest.finish().unwrap()).unwrap();
+    transaction.edit(edit(&RefName::new("refs/tags/last").unwrap(), Expected::Absent, Some(ids[3]))).unwrap();
+    publish(transaction).unwrap().ticket.wait().unwrap();
+    assert_eq!(repo.snapshot().object(&ids[3]).unwrap().data, versions[3]);
 }
 
 #[test]
@@ -396,7 +472,7 @@ fn a_deletion_in_the_last_moment_leaves_nothing() {
     let backend = disk();
     let store = open(&backend);
     let repo = filled(&store, "a");
-    let rewrite = repo.rewrite(3, MEMORY_BYTES).unwrap();
+    let rewrite = repo.rewrite(3, MEMORY_BYTES, &Silent).unwrap();
     write(&rewrite);
     assert_eq!(kind(rewrite.install(&Deleting(&store, "a"))), ErrorKind::NotFound);
     assert_eq!((segments(&*backend, &repo).len(), intents(&*backend)), (0, 0));

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use govc_compaction::{CompactOptions, compact};
-use govc_engine::{Durability, Repo, RepoName, Store, StoreOptions};
+use govc_engine::{Durability, ErrorKind, Repo, RepoName, Store, StoreOptions};
 
 use super::command::{Failure, Outcome, StoreArgs, bar, open, told};
 use super::size::Bytes;
@@ -50,9 +50,18 @@ impl CompactArgs {
 fn compact_all(store: &Store, repos: &[Repo], options: &CompactOptions, bar: &super::bar::Bar) -> Result<(), Failure> {
     // What is in the journal only is stored with the rest.
     store.settle();
-    let (mut before, mut after) = (0, 0);
+    let (mut before, mut after, mut failed) = (0, 0, 0);
     for repo in repos.iter().filter(|repo| repo.settings().durability != Durability::Memory) {
-        let done = compact(repo, options, bar)?;
+        let done = match compact(repo, options, bar) {
+            Ok(done) => done,
+            // What is wrong with one repository is no reason to leave out the others.
+            Err(error) if *error.kind() == ErrorKind::Corrupt && repos.len() > 1 => {
+                eprintln!("govc: {}: {error}", repo.name());
+                failed += 1;
+                continue;
+            }
+            Err(error) => return Err(Failure::from(error.context(repo.name().to_string()))),
+        };
         say!(
             "{}: {} objects of {}, stored in {} instead of {}",
             repo.name(),
@@ -66,6 +75,9 @@ fn compact_all(store: &Store, repos: &[Repo], options: &CompactOptions, bar: &su
     }
     if repos.len() > 1 {
         say!("all: {} instead of {}", Bytes(after), Bytes(before));
+    }
+    if failed > 0 {
+        return Err(Failure::new(format!("{failed} of {} repositories could not be compacted", repos.len())));
     }
     Ok(())
 }

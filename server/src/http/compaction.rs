@@ -54,7 +54,7 @@ pub(super) struct RunningInfo {
     archive: bool,
     /// When it began.
     started_at: String,
-    /// What is being done: `history`, `compacting`, `verifying` or `installing`.
+    /// What is being done: `looking`, `history`, `compacting`, `verifying` or `installing`.
     #[schema(example = "compacting")]
     phase: String,
     /// Bytes of objects that this phase has done.
@@ -67,7 +67,8 @@ pub(super) struct RunningInfo {
 /// A compaction that has ended.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct EndedInfo {
-    /// `done`, `cancelled` or `failed`; in the last two cases the repository is stored as before.
+    /// `done`; `cancelled`, and then the repository is stored as before; or `failed`, and then some of it may be stored anew
+    /// already. Nothing is lost in any case.
     #[schema(example = "done")]
     outcome: &'static str,
     /// Why it failed.
