@@ -66,20 +66,7 @@ impl App {
     /// When the data folder cannot be made or used, another process has it, or its content is damaged.
     pub fn open(config: Config) -> Result<Arc<Self>, OpenError> {
         let backend = open_backend(&config)?;
-        let options = StoreOptions {
-            memory_budget_bytes: config.engine_memory_bytes(),
-            limits: Limits {
-                object_bytes_max: config.storage.object_bytes_max,
-                references_max: config.limits.references_max,
-                changes_max: config.limits.changes_max,
-                realities_max: config.limits.realities_max,
-                ..Limits::default()
-            },
-            relaxed_delay_max: config.storage.relaxed_delay_max,
-            retention: Retention { count_max: config.versions.count_max, age_max: config.versions.age_max },
-            ..StoreOptions::default()
-        };
-        let store = Store::open(backend.clone(), options)
+        let store = Store::open(backend.clone(), store_options(&config))
             .map_err(|error| OpenError(format!("cannot open the store: {}", with_causes(&error))))?;
         if let Some(folder) = config.data_folder() {
             remove_unowned_packs(&folder.join("packs"));
@@ -141,6 +128,23 @@ impl App {
 impl fmt::Debug for App {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("App").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+/// What the store is opened with, by whoever writes it: what it keeps must not depend on that.
+pub(crate) fn store_options(config: &Config) -> StoreOptions {
+    StoreOptions {
+        memory_budget_bytes: config.engine_memory_bytes(),
+        limits: Limits {
+            object_bytes_max: config.storage.object_bytes_max,
+            references_max: config.limits.references_max,
+            changes_max: config.limits.changes_max,
+            realities_max: config.limits.realities_max,
+            ..Limits::default()
+        },
+        relaxed_delay_max: config.storage.relaxed_delay_max,
+        retention: Retention { count_max: config.versions.count_max, age_max: config.versions.age_max },
+        ..StoreOptions::default()
     }
 }
 

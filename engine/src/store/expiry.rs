@@ -24,7 +24,7 @@ pub(crate) fn run(core: &Arc<Core>, stop: &Receiver<()>) {
             tracing::warn!(%error, "realities whose time is over stay for now");
         }
         if let Err(error) = core.remove_leaving() {
-            tracing::warn!(%error, "blocks that were rewritten stay for now");
+            tracing::warn!(%error, "blocks that were rewritten stay until the next attempt to remove them");
         }
     }
 }

@@ -238,7 +238,7 @@ impl Rewrite {
         drop(_generation);
         // The old segments are tried again now and then.
         if let Err(error) = repo.core.remove_leaving() {
-            tracing::warn!(%error, "blocks that were rewritten stay for now");
+            tracing::warn!(%error, "blocks that were rewritten stay until the next attempt to remove them");
         }
         Ok(Rewritten {
             objects: objects.len() as u64,

@@ -4,10 +4,11 @@ use std::process::ExitCode;
 
 use clap::Args;
 use govc_compaction::{CompactOptions, compact};
-use govc_engine::{Durability, ErrorKind, Repo, RepoName, Store, StoreOptions};
+use govc_engine::{Durability, ErrorKind, Repo, RepoName, Store};
 
 use super::command::{Failure, Outcome, StoreArgs, bar, open, told};
 use super::size::Bytes;
+use crate::app::store_options;
 
 /// `govc compact`
 #[derive(Debug, Args)]
@@ -33,8 +34,7 @@ impl CompactArgs {
         let name = self.repo.as_deref().map(RepoName::new).transpose().map_err(Failure::usage)?;
         let config = self.store.load()?;
         let bar = bar()?;
-        let options = StoreOptions { memory_budget_bytes: config.engine_memory_bytes(), ..StoreOptions::default() };
-        let store = Store::open(open(&config.storage.backend, &config)?, options)?;
+        let store = Store::open(open(&config.storage.backend, &config)?, store_options(&config))?;
         let repos = match &name {
             Some(name) => vec![store.repo(name)?],
             None => store.list(None, usize::MAX),
