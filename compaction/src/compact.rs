@@ -32,14 +32,14 @@ impl CompactOptions {
     }
 }
 
-/// Stores what a repository brought anew, and smaller.
+/// Stores what a repository brought anew, and smaller, without what nothing leads to.
 ///
 /// # Errors
 /// As [`Repo::rewrite`] and [`Rewrite::install`]; [`ErrorKind::Cancelled`] if the progress says so, and then everything
 /// stays as it was.
 pub fn compact(repo: &Repo, options: &CompactOptions, progress: &dyn Progress) -> Result<Rewritten> {
-    let rewrite = repo.rewrite(options.level, options.memory_bytes / 2, progress)?;
-    let order = order(&rewrite, progress)?;
+    let mut rewrite = repo.rewrite(options.level, options.memory_bytes / 2, progress)?;
+    let order = order(&mut rewrite, progress)?;
     write(&rewrite, &order, options, progress)?;
     rewrite.install(progress)
 }
@@ -49,7 +49,8 @@ fn write(rewrite: &Rewrite, order: &[Ordered], options: &CompactOptions, progres
     let mut planner = Planner::new(options.depth_max.clamp(1, 1000), base_bytes);
     let mut places: Vec<Location> = Vec::with_capacity(order.len());
     let read = |at: Index| rewrite.read(order[at as usize].at as usize);
-    progress.begin("compacting", Some(rewrite.objects().iter().map(|object| object.size).sum()));
+    let size = |ordered: &Ordered| rewrite.objects()[ordered.at as usize].size;
+    progress.begin("compacting", Some(order.iter().map(size).sum()));
     // Blocks hold objects of one kind.
     for of_kind in order.chunk_by(|a, b| a.kind == b.kind) {
         let mut lane = rewrite.lane();

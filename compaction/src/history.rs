@@ -1,11 +1,11 @@
 //! The order of planning: by kind, then by path, the newest version of each path first.
 //!
-//! Paths and ages come from a walk over the newest version's history. What that does not reach has no path and comes
+//! Paths and ages come from the engine's walk over the history. What that does not reach, and stays, has no path and comes
 //! last of its kind.
 
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::HashMap;
 
-use govc_engine::{Kind, Oid, Progress, Result, Rewrite, object::links, tree_entries};
+use govc_engine::{Kind, Progress, Result, Rewrite, Tracer};
 
 /// Which path an object has first been met at; objects of one path are versions of one another.
 type Path = u32;
@@ -22,126 +22,41 @@ pub(crate) struct Ordered {
     pub(crate) path: Path,
 }
 
-/// Puts the objects of a rewrite in order.
+/// Follows a repository's history, and puts what is to be stored in order.
 ///
 /// # Errors
 /// When an object cannot be read, and [`govc_engine::ErrorKind::Cancelled`].
-pub(crate) fn order(rewrite: &Rewrite, progress: &dyn Progress) -> Result<Vec<Ordered>> {
-    let mut walk = Walk::new(rewrite, progress);
-    let snapshot = rewrite.repo().snapshot();
-    let realities = snapshot.realities(None).map(|(_, reality)| reality.head);
-    let tips: Vec<Oid> = snapshot.references().map(|(_, oid)| *oid).chain(realities).collect();
-    progress.begin("history", None);
-    walk.run(&tips)?;
-    progress.end();
-    Ok(walk.into_order())
+pub(crate) fn order(rewrite: &mut Rewrite, progress: &dyn Progress) -> Result<Vec<Ordered>> {
+    let mut met = Met { paths: Paths::default(), of: vec![None; rewrite.objects().len()], count: 0 };
+    rewrite.follow(&mut met, progress)?;
+    Ok(met.into_order(rewrite))
 }
 
-struct Walk<'a> {
-    rewrite: &'a Rewrite,
-    progress: &'a dyn Progress,
+/// What a walk has met.
+struct Met {
     paths: Paths,
     /// For each object its path and when it was met, once it was.
-    met: Vec<Option<(Path, u32)>>,
+    of: Vec<Option<(Path, u32)>>,
     count: u32,
-    /// Trees that were read.
-    trees: u32,
-    /// Commits by their dates, then the first that was met.
-    commits: BinaryHeap<(i64, std::cmp::Reverse<u32>, u32)>,
 }
 
-impl<'a> Walk<'a> {
-    fn new(rewrite: &'a Rewrite, progress: &'a dyn Progress) -> Self {
-        let met = vec![None; rewrite.objects().len()];
-        Self { rewrite, progress, paths: Paths::default(), met, count: 0, trees: 0, commits: BinaryHeap::new() }
+impl Tracer for Met {
+    fn below(&mut self, parent: Path, name: &[u8]) -> Path {
+        self.paths.below(parent, name)
     }
 
-    /// Notes an object, unless it is not rewritten or was met before: which it is.
-    fn meet(&mut self, oid: &Oid, path: Path) -> Option<usize> {
-        let at = self.rewrite.position(oid).filter(|at| self.met[*at].is_none())?;
-        self.met[at] = Some((path, self.count));
+    fn met(&mut self, at: usize, path: Path) {
+        self.of[at] = Some((path, self.count));
         self.count += 1;
-        Some(at)
     }
+}
 
-    fn run(&mut self, tips: &[Oid]) -> Result<()> {
-        for tip in tips {
-            self.follow(*tip)?;
-        }
-        let mut steps = 0u32;
-        while let Some((_, _, at)) = self.commits.pop() {
-            steps += 1;
-            if steps.is_multiple_of(64) {
-                check_cancelled(self.progress)?;
-            }
-            let commit = links(Kind::Commit, &self.rewrite.read(at as usize)?)?;
-            for (target, kind) in commit.targets {
-                match kind {
-                    Some(Kind::Tree) => self.tree(&target)?,
-                    _ => self.follow(target)?,
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Meets a commit, or what a tag leads to.
-    fn follow(&mut self, oid: Oid) -> Result<()> {
-        let mut next = Some(oid);
-        while let Some(oid) = next.take() {
-            let Some(at) = self.rewrite.position(&oid).filter(|at| self.met[*at].is_none()) else { break };
-            match self.rewrite.objects()[at].kind {
-                Kind::Tree => self.tree(&oid)?,
-                kind => {
-                    self.meet(&oid, ROOT);
-                    if kind == Kind::Blob {
-                        break;
-                    }
-                    let links = links(kind, &self.rewrite.read(at)?)?;
-                    match kind {
-                        Kind::Commit => {
-                            self.commits.push((links.commit_seconds, std::cmp::Reverse(self.count), at as u32));
-                        }
-                        _ => next = links.targets.first().map(|(target, _)| *target),
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Meets a root tree and all in it that was not met before.
-    fn tree(&mut self, oid: &Oid) -> Result<()> {
-        let Some(at) = self.meet(oid, ROOT) else { return Ok(()) };
-        let mut open = vec![(at, ROOT)];
-        while let Some((at, path)) = open.pop() {
-            self.trees += 1;
-            if self.trees.is_multiple_of(64) {
-                check_cancelled(self.progress)?;
-            }
-            let data = self.rewrite.read(at)?;
-            for entry in tree_entries(&data) {
-                let entry = entry?;
-                if entry.mode.is_submodule()
-                    || self.rewrite.position(&entry.oid).is_none_or(|at| self.met[at].is_some())
-                {
-                    continue;
-                }
-                let below = self.paths.below(path, &entry.name);
-                if let Some(at) = self.meet(&entry.oid, below)
-                    && entry.mode.is_tree()
-                {
-                    open.push((at, below));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn into_order(self) -> Vec<Ordered> {
+impl Met {
+    fn into_order(self, rewrite: &Rewrite) -> Vec<Ordered> {
         let ranks = self.paths.ranks();
         let rank = |path: Path| ranks.get(path as usize).copied().unwrap_or(NO_PATH);
-        let mut order: Vec<_> = (self.met.iter().zip(self.rewrite.objects()).enumerate())
+        let mut order: Vec<_> = (self.of.iter().zip(rewrite.objects()).enumerate())
+            .filter(|(at, _)| !rewrite.is_left_out(*at))
             .map(|(at, (met, object))| {
                 let (path, age) = met.map_or((NO_PATH, 0), |(path, age)| (rank(path), age));
                 (Ordered { at: at as u32, kind: object.kind, path }, age)
@@ -152,15 +67,8 @@ impl<'a> Walk<'a> {
     }
 }
 
-fn check_cancelled(progress: &dyn Progress) -> Result<()> {
-    match progress.is_cancelled() {
-        true => Err(govc_engine::Error::new(govc_engine::ErrorKind::Cancelled, "ended on request")),
-        false => Ok(()),
-    }
-}
-
 /// The path of root trees, and of what is in none.
-const ROOT: Path = 0;
+const ROOT: Path = <dyn Tracer>::ROOT;
 
 /// Paths by number. Each is a name below another.
 struct Paths {

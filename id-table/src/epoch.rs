@@ -6,7 +6,7 @@
 //! which crossbeam never does, so it finds more mistakes of the table, but none of crossbeam's.
 
 #[cfg(not(loom))]
-pub use real::{Guard, pin};
+pub use real::{Guard, pin, wait_for_guards};
 
 #[cfg(loom)]
 pub use model::{Guard, pin};
@@ -14,6 +14,10 @@ pub use model::{Guard, pin};
 #[cfg(not(loom))]
 mod real {
     use std::cell::Cell;
+    use std::sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    };
 
     thread_local! {
         /// Whether this thread has deferred something since it last flushed.
@@ -36,6 +40,20 @@ mod real {
     #[must_use]
     pub fn pin() -> Guard {
         Guard(crossbeam_epoch::pin())
+    }
+
+    /// Waits until every guard is gone that any thread holds now; this one must hold none. In the meantime `pause` is
+    /// called again and again.
+    ///
+    /// What was stored before the call is seen under every guard that is taken from now on.
+    pub fn wait_for_guards(mut pause: impl FnMut()) {
+        let gone = Arc::new(AtomicBool::new(false));
+        let all_gone = gone.clone();
+        pin().defer(move || all_gone.store(true, Ordering::Release));
+        while !gone.load(Ordering::Acquire) {
+            pin().flush();
+            pause();
+        }
     }
 
     impl Guard {
@@ -119,7 +137,9 @@ mod model {
         /// Frees nothing: the model frees by itself as soon as it may.
         pub fn flush(&self) {}
 
-        pub(in super::super) fn defer(&self, free: impl FnOnce() + Send + 'static) {
+        /// Runs something once every guard that is there now, in any thread, is gone: at the end of one, or in
+        /// [`Guard::flush`].
+        pub fn defer(&self, free: impl FnOnce() + Send + 'static) {
             let mut registry = REGISTRY.lock().expect("nothing panics under the lock");
             let pinned = registry.pinned.clone();
             registry.garbage.push((pinned, Box::new(free)));

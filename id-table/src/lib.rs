@@ -54,6 +54,8 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
+#[cfg(not(loom))]
+pub use epoch::wait_for_guards;
 pub use epoch::{Guard, pin};
 
 use arena::{Arena, Fresh};

@@ -15,7 +15,7 @@ use govc_backends::{FaultBackend, FaultPlan, MemoryBackend, OverlayBackend, Surv
 use govc_compaction::{CompactOptions, compact};
 use govc_engine::{
     Backend, Cause, Change, CommitRequest, ErrorKind, Expected, Family, Fsck, Oid, Progress, RefEdit, RefName, Repo,
-    RepoName, RepoSettings, Rewritten, Scan, Signature, Silent, Store, StoreOptions,
+    RepoName, RepoSettings, Retention, Rewritten, Scan, Signature, Silent, Store, StoreOptions, object::links,
 };
 
 fn options() -> StoreOptions {
@@ -96,19 +96,50 @@ fn assert_clean(disk: &MemoryBackend) {
     assert_eq!(Fsck::run(overlay, options(), &Silent).unwrap().findings, Vec::<String>::new());
 }
 
+/// Everything that a commit leads to.
+fn reached(repo: &Repo, tip: Oid) -> BTreeMap<Oid, Bytes> {
+    let (snapshot, mut found, mut open) = (repo.snapshot(), BTreeMap::new(), vec![tip]);
+    while let Some(oid) = open.pop() {
+        if !found.contains_key(&oid) {
+            let object = snapshot.object(&oid).unwrap();
+            open.extend(links(object.kind, &object.data).unwrap().targets.iter().map(|(target, _)| *target));
+            found.insert(oid, object.data);
+        }
+    }
+    found
+}
+
+fn delete_branch(repo: &Repo, branch: &str) {
+    let mut transaction = repo.begin("ada", Cause::Api);
+    let name = RefName::branch(branch).unwrap();
+    transaction.edit(RefEdit { name, expected: Expected::Any, target: None }).unwrap();
+    transaction.prepare().unwrap().publish().unwrap().ticket.wait().unwrap();
+}
+
 #[test]
 fn random_histories_survive_any_sequence_of_commits_forks_deletions_compactions_and_kills() {
+    let options = || StoreOptions { retention: Retention { count_max: 2, ..Retention::default() }, ..options() };
+    let (mut removed, mut aside) = (0, 0);
     for seed in 0..6 {
         let (mut numbers, mut files) = (Numbers(seed), BTreeMap::new());
         let mut backend = Arc::new(FaultBackend::new(FaultPlan::none()));
         let mut store = Store::open(backend.clone(), options()).unwrap();
-        store.create(&name("repo"), RepoSettings::default(), "ada").unwrap();
+        let first = store.create(&name("repo"), RepoSettings::default(), "ada").unwrap();
+        grow(&first, &mut files, &mut numbers, 20);
+        drop(first);
         let mut known: BTreeMap<(RepoName, Oid), Bytes> = BTreeMap::new();
         let (mut forks, mut compactions) = (0, 0);
-        for step in 0..16 {
+        for step in 0..20 {
             let repos = store.list(None, 100);
             let repo = repos[numbers.below(repos.len())].clone();
-            match numbers.below(8) {
+            match numbers.below(10) {
+                8 | 9 => {
+                    // Something that nothing leads to in the end.
+                    aside += 1;
+                    let put = Change::put(format!("aside{aside}"), format!("{aside}\n").repeat(100));
+                    commit(&repo, "aside", aside, vec![put]);
+                    delete_branch(&repo, "aside");
+                }
                 0 | 1 => grow(&repo, &mut files, &mut numbers, 20),
                 2 => {
                     forks += 1;
@@ -128,12 +159,15 @@ fn random_histories_survive_any_sequence_of_commits_forks_deletions_compactions_
                     store.settle();
                     let done = compact(&repo, &small(), &Silent).unwrap();
                     assert_eq!(done.objects, rows(&*backend, Family::Ids, &repo).len() as u64);
+                    removed += done.removed;
                     compactions += 1;
                 }
             }
             store.settle();
             for repo in store.list(None, 100) {
-                known.extend(objects(&*backend, &repo).into_iter().map(|(oid, data)| ((repo.name(), oid), data)));
+                if let Some(tip) = repo.snapshot().reference(&RefName::branch("main").unwrap()) {
+                    known.extend(reached(&repo, tip).into_iter().map(|(oid, data)| ((repo.name(), oid), data)));
+                }
             }
             for ((of, oid), data) in &known {
                 let found = store.repo(of).unwrap().snapshot().object(oid).unwrap();
@@ -142,6 +176,7 @@ fn random_histories_survive_any_sequence_of_commits_forks_deletions_compactions_
         }
         assert!(compactions > 0 && known.len() > 50, "seed {seed} did something: {compactions}, {}", known.len());
     }
+    assert!(removed > 10, "something went: {removed}");
 }
 
 #[test]
@@ -157,12 +192,9 @@ fn many_versions_become_much_smaller_and_reading_them_goes_on() {
         let put = |path: String| Change::put(path, lines.concat());
         commit(&repo, "main", second, vec![put("dir/file".to_owned()), put(format!("copies/{}", second % 7))]);
     }
-    // What was made unreachable stays, for now.
+    // The version that had it is retained.
     let gone = commit(&repo, "aside", 1, vec![Change::put("aside", "of a branch that is deleted\n")]);
-    let mut transaction = repo.begin("ada", Cause::Api);
-    let aside = RefName::branch("aside").unwrap();
-    transaction.edit(RefEdit { name: aside, expected: Expected::Is(gone), target: None }).unwrap();
-    transaction.prepare().unwrap().publish().unwrap().ticket.wait().unwrap();
+    delete_branch(&repo, "aside");
     store.settle();
     let before = objects(&*backend, &repo);
     let done = compact(&repo, &small(), &Silent).unwrap();
@@ -226,4 +258,33 @@ fn what_is_empty_or_tiny_is_no_trouble() {
     store.settle();
     assert_eq!(compact(&repo, &small(), &Silent).unwrap().objects, 2, "a commit and the empty tree");
     repo.snapshot().commit(&first).unwrap();
+}
+
+#[test]
+fn what_nothing_leads_to_takes_no_room_once_it_is_not_retained() {
+    let backend = Arc::new(FaultBackend::new(FaultPlan::none()));
+    let retention = Retention { count_max: 1, ..Retention::default() };
+    let store = Store::open(backend.clone(), StoreOptions { retention, ..options() }).unwrap();
+    let repo = store.create(&name("repo"), RepoSettings::default(), "ada").unwrap();
+    let (mut numbers, mut files) = (Numbers(5), BTreeMap::new());
+    grow(&repo, &mut files, &mut numbers, 30);
+    store.settle();
+    let small_one = compact(&repo, &small(), &Silent).unwrap();
+    let kept = objects(&*backend, &repo);
+    for at in 0..50 {
+        let noise: Vec<u8> = (0..20_000).map(|_| numbers.below(256) as u8).collect();
+        commit(&repo, "aside", at, vec![Change::put(format!("aside{at}"), noise)]);
+    }
+    delete_branch(&repo, "aside");
+    commit(&repo, "main", 100, Vec::new());
+    store.settle();
+    let done = compact(&repo, &small(), &Silent).unwrap();
+    assert_eq!(done.removed, 150, "fifty commits, root trees and files");
+    assert!(done.removed_bytes > 1_000_000 && done.stored_bytes_before > 1_000_000, "{done:?}");
+    assert!(done.stored_bytes_after < small_one.stored_bytes_after + 1000, "{done:?} {small_one:?}");
+    let now = objects(&*backend, &repo);
+    assert!(kept.iter().all(|(oid, data)| now[oid] == *data) && now.len() == kept.len() + 1);
+    drop(repo);
+    store.close().unwrap();
+    assert_clean(&backend.crash(Survivors::All).unwrap());
 }

@@ -9,7 +9,7 @@ use std::{
 
 use super::{TREE_DEPTH_MAX, check_deadline, check_depth, walk::Queued};
 use crate::{
-    Error, Result,
+    Error, ErrorKind, Result,
     object::{EntryMode, Kind, Oid, links, tree_entries},
     store::Snapshot,
 };
@@ -127,10 +127,15 @@ impl ReachWalk<'_> {
     fn have_commits(&self) -> Result<Vec<Oid>> {
         let mut commits = Vec::new();
         for have in self.options.haves {
-            if self.snapshot.contains(have)?
-                && let (oid, Kind::Commit) = self.snapshot.peel(*have)?
-            {
-                commits.push(oid);
+            if !self.snapshot.contains(have)? {
+                continue;
+            }
+            match self.snapshot.peel(*have) {
+                Ok((oid, Kind::Commit)) => commits.push(oid),
+                Ok(_) => {}
+                // It has gone since.
+                Err(error) if *error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(commits)
@@ -164,7 +169,11 @@ impl ReachWalk<'_> {
                     waiting.remove(&oid);
                 }
                 // A commit is queued for each new flag, so that "uninteresting" overtakes what was queued before.
-                let seconds = self.snapshot.commit_links(&oid)?.seconds;
+                let seconds = match self.snapshot.commit_links(&oid) {
+                    // What nothing leads to here may go at any moment; then it is no border.
+                    Err(error) if flag == UNINTERESTING && *error.kind() == ErrorKind::NotFound => continue,
+                    links => links?.seconds,
+                };
                 queue.push(Queued { seconds, found: Reverse(found), of: oid });
                 found += 1;
             }
@@ -174,7 +183,10 @@ impl ReachWalk<'_> {
                 check_deadline(self.options.deadline)?;
             }
             let flag = flags.get(&oid).copied().unwrap_or(0);
-            let data = self.snapshot.object_of(&oid, Kind::Commit)?;
+            let data = match self.snapshot.object_of(&oid, Kind::Commit) {
+                Err(error) if flag & UNINTERESTING != 0 && *error.kind() == ErrorKind::NotFound => continue,
+                data => data?,
+            };
             let links = links(Kind::Commit, &data)?;
             let mut targets = links.targets.iter().map(|(oid, _)| *oid);
             let tree = targets.next().ok_or_else(|| Error::corrupt(format!("commit {oid} has no tree")))?;

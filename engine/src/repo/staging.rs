@@ -8,7 +8,7 @@ use crate::{
     Error, Result,
     object::{EntryMode, Oid, Signature},
     refs::{Expected, RefName},
-    store::Repo,
+    store::{Repo, Snapshot},
 };
 
 /// Changes of one branch, made for the commit that it was at when they were begun.
@@ -17,6 +17,8 @@ pub struct Staging {
     repo: Repo,
     branch: RefName,
     base: Option<Oid>,
+    /// Holds what the base leads to, however long the changes wait.
+    _begun: Snapshot,
     changes: Vec<Change>,
     bytes: usize,
 }
@@ -53,7 +55,7 @@ impl Repo {
         if base.is_none() && snapshot.reference_count() > 0 {
             return Err(Error::not_found(format!("branch {} does not exist", branch.short())));
         }
-        Ok(Staging { repo: self.clone(), branch, base, changes: Vec::new(), bytes: 0 })
+        Ok(Staging { repo: self.clone(), branch, base, _begun: snapshot, changes: Vec::new(), bytes: 0 })
     }
 }
 

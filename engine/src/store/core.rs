@@ -7,6 +7,7 @@
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use govc_id_table::pin;
 
 use super::{
     StoreOptions,
@@ -152,6 +153,8 @@ impl Core {
 
     /// An object of a pool or those under it.
     pub(crate) fn find(&self, pool: &Pool, oid: &Oid, scope: Scope) -> Result<Option<Object>> {
+        // Before its row is looked up.
+        let removals = pool.removals.load(Ordering::SeqCst);
         let mut scope_here = scope;
         for (layer, until) in pool.layers() {
             if let Some(object) = self.table.get(layer.id, oid, scope_here, until) {
@@ -189,9 +192,42 @@ impl Core {
         }
         let object = Object { kind: row.kind, data };
         if layer.memory.is_none() {
-            self.table.insert_loaded(layer.id, *oid, &object, row.since);
+            // Unless its row may have gone since. Who removes it waits for the guard before it looks into the table.
+            let _guard = pin();
+            if pool.removals.load(Ordering::SeqCst) == removals {
+                self.table.insert_loaded(layer.id, *oid, &object, row.since);
+            }
         }
         Ok(Some(object))
+    }
+
+    /// An object that a pool has itself, or that is on its way there.
+    pub(crate) fn find_own(&self, pool: &Pool, oid: &Oid) -> Result<Option<Object>> {
+        if let Some(object) = self.table.get(pool.id, oid, Scope::Any, u64::MAX) {
+            return Ok(Some(object));
+        }
+        if let Some(staged) = pool.in_flight(oid, Scope::Any) {
+            match staged.object(oid) {
+                Err(error) if *error.kind() == ErrorKind::NotFound => {}
+                found => return found,
+            }
+        }
+        match self.stored(pool, oid) {
+            Ok((kind, data)) => Ok(Some(Object { kind, data })),
+            Err(error) if *error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// An object that is stored in a pool itself, past the table.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] if it is not; else when the storage fails.
+    pub(crate) fn stored(&self, pool: &Pool, oid: &Oid) -> Result<(Kind, Bytes)> {
+        let row = self.backend.get(Family::Ids, &key::id(pool.id, oid))?;
+        let row = row.ok_or_else(|| Error::not_found(format!("object {oid} is not stored here")))?;
+        let row = IdRow::decode(&row)?;
+        Ok((row.kind, self.records.materialise(pool, row.location)?))
     }
 
     /// An object's kind and size.

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     Error, ErrorKind, Result,
-    backend::{Batch, Family, Scan, key},
+    backend::{Batch, Family, Scan, Sync, key},
     refs::{Expected, RefEdit},
     repo::check_deadline,
     sync::{Mutex, atomic::Ordering},
@@ -250,6 +250,25 @@ impl Core {
         Ok((floor < first).then_some(first))
     }
 
+    /// Removes the rows that no reader may ask for any more, as settling does while there is something to settle.
+    pub(crate) fn forget_versions(&self, repo: &RepoState) -> Result<()> {
+        loop {
+            let mut batch = Batch::new();
+            batch.uses_reserve = true;
+            self.trim_history(repo, repo.settled.load().number, &mut batch)?;
+            if batch.is_empty() {
+                return Ok(());
+            }
+            self.health.check_not_poisoned()?;
+            if let Err(error) = self.backend.write(batch, Sync::No) {
+                if !error.kind.is_passing() {
+                    self.health.poison(&format!("forgetting versions failed: {error}"));
+                }
+                return Err(error.into());
+            }
+        }
+    }
+
     /// Forgets the versions of a memory repository that has been deleted.
     pub(crate) fn free_memory_history(&self, repo: &RepoState) {
         let Some(history) = &repo.memory_history else { return };
@@ -367,7 +386,14 @@ impl Repo {
             At::Version(number) => number,
             At::Time(millis) => self.number_at(&newest, millis)?,
         };
-        Ok(Snapshot::of(self, self.version_at(newest, number, deadline)?))
+        let _finding = self.state.finding.read();
+        let mut found = self.version_at(newest.clone(), number, deadline)?;
+        if !Arc::ptr_eq(&found, &newest) {
+            // Not the one that is kept for others, which is no reader.
+            found = Arc::new(Version::clone(&found));
+            self.state.note_held(&found);
+        }
+        Ok(Snapshot::of(self, found))
     }
 
     /// The version that was the newest at a time.

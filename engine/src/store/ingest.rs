@@ -111,6 +111,8 @@ struct Target {
     accepted: AtomicBool,
     /// Whether it holds what is in the journal already: writing it makes room.
     settles: bool,
+    /// What [`Pool::removals`] was before it was begun.
+    removals: u64,
     /// Bytes held in memory for a memory repository.
     held_bytes: AtomicU64,
 }
@@ -151,9 +153,11 @@ impl Ingest {
     }
 
     fn with(core: Arc<Core>, repo: Arc<RepoState>, settles: bool, level: i32) -> Self {
+        let removals = repo.pool.removals.load(Ordering::SeqCst);
         let target = Target {
             core,
             repo,
+            removals,
             segment: OnceLock::new(),
             kept: AtomicBool::new(true),
             accepted: AtomicBool::new(false),
@@ -322,6 +326,11 @@ impl Staged {
     /// Whether it was written for this repository.
     pub(super) fn is_for(&self, repo: &RepoState) -> bool {
         self.target.repo.id == repo.id
+    }
+
+    /// What [`Pool::removals`] was before the segment was begun.
+    pub(super) fn removals(&self) -> u64 {
+        self.target.removals
     }
 
     pub(super) fn pool(&self) -> &Pool {

@@ -14,6 +14,7 @@ use bytes::Bytes;
 
 use super::{
     core::Core,
+    garbage::Doomed,
     ids::PoolId,
     ingest::{IdRow, Staged},
     table::Scope,
@@ -22,7 +23,7 @@ use crate::{
     Error, Result,
     object::Oid,
     sync::{
-        Mutex, RwLock,
+        ArcSwapOption, Mutex, RwLock,
         atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
         thread,
     },
@@ -47,6 +48,10 @@ pub(crate) struct Pool {
     pub(crate) open_segments: Mutex<BTreeSet<u32>>,
     /// What readers hold who have been told where records are.
     generation: Mutex<Arc<Generation>>,
+    /// Objects that are being removed. Set by who collects them, cleared by it or by a fork that begins.
+    pub(crate) doomed: ArcSwapOption<Doomed>,
+    /// Grows whenever rows have gone of objects that may be in memory. Written by who collects them.
+    pub(crate) removals: AtomicU64,
     /// Forks that there are, without those that are deleted or were never enlisted.
     pub(crate) live_forks: AtomicUsize,
 }
@@ -126,6 +131,8 @@ impl Pool {
             purged: AtomicBool::new(false),
             open_segments: Mutex::default(),
             generation: Mutex::default(),
+            doomed: ArcSwapOption::new(None),
+            removals: AtomicU64::new(0),
             live_forks: AtomicUsize::new(0),
         }
     }
@@ -155,6 +162,8 @@ impl Pool {
             }
             life.forks += 1;
         }
+        // After it is counted: a collection that begins from now on sees it.
+        self.call_off(core);
         if self.memory.is_some() || self.sharing.load(Ordering::SeqCst) == SHARED {
             return Ok(());
         }

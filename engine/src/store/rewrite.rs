@@ -5,7 +5,8 @@
 //! it, in batches, and the segments that nothing leads to any more go. A reader that was told where records are keeps them
 //! there ([`Pool::hold`]); one that meets a block that is gone looks the object up again.
 //!
-//! Objects that come meanwhile, or come again, are left as they are.
+//! Objects that come meanwhile, or come again, are left as they are. What nothing leads to can be left out, and then goes
+//! (`garbage.rs`).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,20 +14,23 @@ use std::{
 };
 
 use bytes::Bytes;
+use govc_id_table::wait_for_guards;
 
 use super::{
     core::Core,
+    garbage::Collection,
     ingest::{IdRow, Ingest, Lane, Staged, removal},
+    mark::{Marks, Tracer, Walk},
     pool::{Generation, Pool},
     records::Records,
     state::{Repo, RepoState},
 };
 use crate::{
     Error, ErrorKind, Progress, Result,
-    backend::{Batch, Family, Scan, Sync, key},
+    backend::{BackendErrorKind, Batch, Family, Scan, Sync, key},
     block::Location,
     object::{Kind, Oid, hash_object},
-    sync::atomic::Ordering,
+    sync::{atomic::Ordering, thread},
 };
 
 /// Rows that are turned to the new segment in one batch: others wait for it.
@@ -57,6 +61,10 @@ pub struct Rewritten {
     pub stored_bytes_before: u64,
     /// Bytes of the new segment's blocks.
     pub stored_bytes_after: u64,
+    /// Objects that were removed, because nothing led to them.
+    pub removed: u64,
+    /// Their bytes.
+    pub removed_bytes: u64,
 }
 
 /// A rewrite of a repository's pool, under way. Dropped before [`Rewrite::install`], it leaves nothing behind; by a panic,
@@ -65,6 +73,8 @@ pub struct Rewrite {
     repo: Repo,
     /// By id.
     objects: Vec<StoredObject>,
+    /// Once the history has been followed, which of them are to go.
+    garbage: Option<Garbage>,
     /// All segments of the pool that the rewrite replaces, with the bytes of their blocks.
     segments: BTreeMap<u32, u64>,
     records: Records,
@@ -73,6 +83,13 @@ pub struct Rewrite {
     _under_way: UnderWay,
     /// So that what is to be read stays.
     _generation: Arc<Generation>,
+}
+
+/// What is to go.
+struct Garbage {
+    collection: Collection,
+    /// Of each object, whether it is left out.
+    left_out: Vec<bool>,
 }
 
 /// Keeps others from rewriting the same pool.
@@ -116,6 +133,7 @@ impl Repo {
         }
         self.core.health.check_writable()?;
         let under_way = UnderWay::begin(self)?;
+        self.core.forget_versions(&self.state)?;
         // In this order. A segment that nobody has open, and that has no intent, gets no more rows: all that lead to it
         // are found below.
         let generation = self.state.pool.hold();
@@ -132,6 +150,7 @@ impl Repo {
         Ok(Rewrite {
             repo: self.clone(),
             objects,
+            garbage: None,
             segments,
             records: Records::new(self.core.backend.clone(), memory_bytes / 2, memory_bytes / 2),
             memory_bytes,
@@ -216,7 +235,80 @@ impl Rewrite {
         read.map_err(|error| error.context(format!("object {}", object.oid)))
     }
 
-    /// A writer of blocks for one thread. All objects have to be written, each once, bases before their deltas.
+    /// Walks over the repository's history, the newest first, telling `tracer` what is met. What nothing leads to is
+    /// left out from then on: no reference, no version that is retained or held by a reader, no reality, nobody who
+    /// writes. Where others share the pool, or something is missing, nothing is.
+    ///
+    /// # Errors
+    /// When an object cannot be read, and [`ErrorKind::Cancelled`].
+    pub fn follow(&mut self, tracer: &mut dyn Tracer, progress: &dyn Progress) -> Result<()> {
+        progress.begin("history", None);
+        let mut marks = Marks::new(self.objects.len());
+        let roots = self.repo.roots(progress)?;
+        Walk { rewrite: self, marks: &mut marks, tracer, progress }.run(&roots)?;
+        self.garbage = self.collect(&mut marks, tracer, progress)?;
+        progress.end();
+        Ok(())
+    }
+
+    fn collect(&self, marks: &mut Marks, tracer: &mut dyn Tracer, progress: &dyn Progress) -> Result<Option<Garbage>> {
+        let (core, state) = (&self.repo.core, &*self.repo.state);
+        let unmet = (0..self.objects.len()).filter(|at| !marks.has_met(*at)).map(|at| self.objects[at].oid);
+        let doomed: Vec<Oid> = unmet.collect();
+        if doomed.is_empty() || marks.missing.is_some() {
+            return Ok(self.keep_all(marks));
+        }
+        let collection = Collection::begin(core, &state.pool, doomed);
+        // Whoever was looking for an earlier version holds it now.
+        drop(state.finding.write());
+        if state.pool.forks() > 0 {
+            return Ok(None);
+        }
+        // What was published, or brought, before everybody knew.
+        let mut roots = self.newcomers(progress)?;
+        roots.extend(self.repo.roots(progress)?);
+        Walk { rewrite: self, marks, tracer, progress }.run(&roots)?;
+        if marks.missing.is_some() {
+            return Ok(self.keep_all(marks));
+        }
+        for (at, object) in self.objects.iter().enumerate() {
+            if marks.has_met(at) {
+                collection.doomed.spare(&object.oid);
+            }
+        }
+        // What a writer has spared meanwhile is stored with the rest.
+        let left_out = self.objects.iter().map(|object| collection.doomed.contains(&object.oid)).collect();
+        Ok(Some(Garbage { collection, left_out }))
+    }
+
+    fn keep_all(&self, marks: &Marks) -> Option<Garbage> {
+        if let Some(missing) = marks.missing {
+            tracing::warn!(repo = %self.repo.name(), object = %missing, "nothing is removed, for an object is missing");
+        }
+        None
+    }
+
+    /// Objects of the pool that came after [`Rewrite::objects`] were listed, or came again: what they lead to stays, too,
+    /// even if nothing leads to them.
+    fn newcomers(&self, progress: &dyn Progress) -> Result<Vec<Oid>> {
+        let pool = &self.repo.state.pool;
+        // In this order: rows are there before anything leaves the others.
+        let mut found = self.repo.core.table.claimed(pool.id);
+        found.extend(pool.in_flight.read().iter().flat_map(|staged| staged.rows()).map(|(oid, _)| *oid));
+        let stored = self.repo.stored_objects(progress)?.into_iter();
+        found.extend(
+            stored.filter(|object| !self.segments.contains_key(&object.location.segment)).map(|object| object.oid),
+        );
+        Ok(found)
+    }
+
+    /// Whether an object, by its place in [`Rewrite::objects`], is not to be written.
+    pub fn is_left_out(&self, at: usize) -> bool {
+        self.garbage.as_ref().is_some_and(|garbage| garbage.left_out[at])
+    }
+
+    /// A writer of blocks for one thread. All objects that are not left out have to be written, each once, bases before
+    /// their deltas.
     pub fn lane(&self) -> Lane<'_> {
         self.ingest.lane()
     }
@@ -228,12 +320,32 @@ impl Rewrite {
     /// [`ErrorKind::NotFound`] if the repository was deleted meanwhile, [`ErrorKind::Cancelled`]; else when the backend
     /// fails. If that is while rows are turned, some lead to the new segment and others to the old ones, which all stay.
     pub fn install(self, progress: &dyn Progress) -> Result<Rewritten> {
-        let Self { repo, objects, segments, records, memory_bytes, ingest, _under_way, _generation } = self;
+        let going: Vec<StoredObject> = match &self.garbage {
+            Some(garbage) => {
+                let order = self.garbage_in_order(&garbage.collection.doomed)?;
+                order.into_iter().map(|at| self.objects[at]).collect()
+            }
+            None => Vec::new(),
+        };
+        let Self { repo, objects, garbage, mut segments, records, memory_bytes, ingest, _under_way, _generation } =
+            self;
         drop(records);
         let staged = ingest.finish()?;
+        let stored_bytes_before = segments.values().sum();
+        let is_left_out = |at: usize| garbage.as_ref().is_some_and(|garbage| garbage.left_out[at]);
+        let (left_out, objects) = split(objects, is_left_out);
         let records = Records::new(repo.core.backend.clone(), memory_bytes / 2, memory_bytes / 2);
         let object_bytes = verify(&repo.state.pool, &objects, &staged, &records, progress)?;
         turn_rows(&repo, &objects, &staged, progress)?;
+        let mut removed = Removed::default();
+        if let Some(Garbage { collection, .. }) = garbage {
+            removed = remove(&repo, &collection, &going)?;
+            // What a writer has spared since stays where it is, with its neighbours.
+            for kept in left_out.iter().filter(|object| !collection.doomed.has_removed(&object.oid)) {
+                segments.remove(&kept.location.segment);
+            }
+        }
+        let kept_bytes = stored_bytes_before - segments.values().sum::<u64>();
         repo.core.retire_segments(&repo.state, segments.keys().copied())?;
         drop(_generation);
         // The old segments are tried again now and then.
@@ -243,10 +355,19 @@ impl Rewrite {
         Ok(Rewritten {
             objects: objects.len() as u64,
             object_bytes,
-            stored_bytes_before: segments.values().sum(),
-            stored_bytes_after: staged.block_bytes(),
+            stored_bytes_before,
+            stored_bytes_after: staged.block_bytes() + kept_bytes,
+            removed: removed.objects,
+            removed_bytes: removed.bytes,
         })
     }
+}
+
+/// Objects of which something holds, by their places, and the others.
+fn split(objects: Vec<StoredObject>, holds: impl Fn(usize) -> bool) -> (Vec<StoredObject>, Vec<StoredObject>) {
+    let (with, without): (Vec<_>, Vec<_>) = objects.into_iter().enumerate().partition(|(at, _)| holds(*at));
+    let objects = |places: Vec<(usize, StoredObject)>| places.into_iter().map(|(_, object)| object).collect();
+    (objects(with), objects(without))
 }
 
 /// Makes each object from the new segment and hashes it; gives the bytes of all.
@@ -330,6 +451,74 @@ fn turn_rows(repo: &Repo, objects: &[StoredObject], staged: &Staged, progress: &
     }
     progress.end();
     Ok(())
+}
+
+/// What has been removed.
+#[derive(Default)]
+struct Removed {
+    objects: u64,
+    bytes: u64,
+}
+
+/// Removes the rows of doomed objects that are where they were, in this order, until it is called off.
+fn remove(repo: &Repo, collection: &Collection, going: &[StoredObject]) -> Result<Removed> {
+    let (core, pool, doomed) = (&repo.core, &repo.state.pool, &collection.doomed);
+    let mut removed = Removed::default();
+    for objects in going.chunks(ROWS_AT_ONCE) {
+        let _rows = core.id_rows.lock();
+        if pool.is_purged() || doomed.is_called_off() {
+            break;
+        }
+        let objects: Vec<_> = objects.iter().filter(|object| doomed.contains(&object.oid)).collect();
+        let keys: Vec<_> = objects.iter().map(|object| key::id(pool.id, &object.oid)).collect();
+        let mut gone = Vec::new();
+        loop {
+            core.health.check_not_poisoned()?;
+            let mut batch = Batch::new();
+            batch.uses_reserve = true;
+            gone.clear();
+            for ((object, key), row) in objects.iter().zip(&keys).zip(core.backend.get_many(Family::Ids, &keys)?) {
+                // Of a pool that was never forked, rows are written without the lock.
+                if let Some(row) = row
+                    && IdRow::decode(&row)?.location == object.location
+                {
+                    batch.require_value(Family::Ids, key.clone(), row);
+                    batch.delete(Family::Ids, key.clone());
+                    gone.push(*object);
+                }
+            }
+            if gone.is_empty() {
+                break;
+            }
+            match core.backend.write(batch, Sync::No) {
+                Ok(()) => break,
+                Err(error) if matches!(error.kind, BackendErrorKind::PreconditionFailed { .. }) => {}
+                Err(error) => {
+                    if !error.kind.is_passing() {
+                        core.health.poison(&format!("removing objects that nothing leads to failed: {error}"));
+                    }
+                    return Err(error.into());
+                }
+            }
+        }
+        // Somebody has brought the others once more.
+        for object in objects.iter().filter(|object| !gone.iter().any(|gone| gone.oid == object.oid)) {
+            doomed.spare(&object.oid);
+        }
+        if gone.is_empty() {
+            continue;
+        }
+        // From here on nobody takes what was read from these rows into the table.
+        pool.removals.fetch_add(1, Ordering::SeqCst);
+        wait_for_guards(thread::yield_now);
+        for object in &gone {
+            core.table.forget(pool.id, &object.oid);
+            doomed.set_removed(&object.oid);
+            removed.objects += 1;
+            removed.bytes += object.size;
+        }
+    }
+    Ok(removed)
 }
 
 fn check_cancelled(progress: &dyn Progress) -> Result<()> {

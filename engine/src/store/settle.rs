@@ -92,6 +92,8 @@ struct Queue {
     groups: VecDeque<Arc<Group>>,
     bytes: usize,
     entries: usize,
+    /// Whether what has been settled is being let go of.
+    forgetting: bool,
     /// Whether someone waits for everything to be settled.
     flush: bool,
     failed: bool,
@@ -134,8 +136,8 @@ impl SettleQueue {
     /// Settles everything that waits and returns when that is done or has failed.
     pub(crate) fn flush(&self, core: &Core) {
         let mut queue = self.state.lock();
-        let Some(last) = queue.groups.back().map(|group| group.key) else { return };
-        while queue.groups.front().is_some_and(|group| group.key <= last)
+        let last = queue.groups.back().map(|group| group.key);
+        while (queue.forgetting || queue.groups.front().is_some_and(|group| Some(group.key) <= last))
             && !queue.failed
             && core.health.check_not_poisoned().is_ok()
         {
@@ -226,6 +228,7 @@ fn forget_groups(core: &Core, groups: Vec<Arc<Group>>) {
     let mut settled = Vec::with_capacity(count);
     {
         let mut queue = core.settle.state.lock();
+        queue.forgetting = true;
         drop(groups);
         for _ in 0..count {
             let Some(group) = queue.groups.pop_front() else { break };
@@ -245,6 +248,8 @@ fn forget_groups(core: &Core, groups: Vec<Arc<Group>>) {
             }
         }
     }
+    core.settle.state.lock().forgetting = false;
+    core.settle.changed.notify_all();
 }
 
 /// What the groups make of one repository.
@@ -331,8 +336,10 @@ fn settle_groups(core: &Arc<Core>, groups: &[Arc<Group>]) -> Result<Purge> {
             fork_of.set_settled();
         }
     }
+    let mut seen = HashSet::new();
     for entry in groups.iter().flat_map(|group| &group.entries) {
         if let GroupEntry::Transaction { repo, version, .. } = entry {
+            note_replaced(repo, version, !seen.insert(repo.id));
             // From here on the rows lead to what was before.
             version.previous.cut();
             repo.settled.store(version.clone());
@@ -346,6 +353,17 @@ fn settle_groups(core: &Arc<Core>, groups: &[Arc<Group>]) -> Result<Purge> {
         }
     }
     Ok(purge)
+}
+
+/// Notes the version before `version`, if a reader holds it; `is_grouped` if it is in the groups that are being settled.
+fn note_replaced(repo: &RepoState, version: &Version, is_grouped: bool) {
+    let replaced = repo.settled.load_full();
+    let is_linked = version.previous.get().is_some_and(|previous| Arc::ptr_eq(&previous, &replaced));
+    // Here, as the settled one, in a group, and before its successor.
+    let ours = 2 + usize::from(is_grouped) + usize::from(is_linked);
+    if Arc::strong_count(&replaced) > ours {
+        repo.note_held(&replaced);
+    }
 }
 
 /// Adds to `batch` what the groups make of a repository; gives the version that its history could begin with if its

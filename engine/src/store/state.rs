@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{
     core::Core,
     fork::{ForkOf, Forks},
+    garbage::HeldVersions,
     history::MemoryHistory,
     ids::{Cause, Durability, PoolId, RepoId, RepoName, RepoSettings},
     pool::Pool,
@@ -14,7 +15,7 @@ use super::{
     version::Version,
 };
 use crate::sync::{
-    ArcSwap, Mutex,
+    ArcSwap, Mutex, RwLock,
     atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
@@ -57,6 +58,11 @@ pub(crate) struct RepoState {
     /// Set by the journal thread when the deletion is durable: nothing more is written.
     pub(crate) gone: AtomicBool,
     pub(crate) reference_bytes: ReferenceBytes,
+    /// Versions that were superseded and that readers may still hold.
+    pub(crate) held: Mutex<HeldVersions>,
+    /// Read by readers of earlier versions, until what they found is among those that are held; who forgets versions
+    /// waits for them by writing it.
+    pub(crate) finding: RwLock<()>,
     /// Whether its pool is being rewritten.
     pub(crate) rewriting: AtomicBool,
     /// Held while the record changes, so that changes do not overwrite one another.
@@ -87,6 +93,8 @@ impl RepoState {
             deleted: AtomicBool::new(false),
             gone: AtomicBool::new(false),
             reference_bytes: ReferenceBytes::new(shared),
+            held: Mutex::default(),
+            finding: RwLock::new(()),
             rewriting: AtomicBool::new(false),
             changing: Mutex::new(()),
         }

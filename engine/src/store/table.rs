@@ -38,7 +38,7 @@ const DEAD: u32 = u32::MAX;
 struct Entry {
     kind: Kind,
     data: Bytes,
-    /// Only grows: [`CLAIMED`], then [`ACCEPTED`] by the writer whose transaction is in `tip`, then [`LIVE`] by the
+    /// Only grows, but for [`ObjectTable::forget`]: [`CLAIMED`], then [`ACCEPTED`] by the writer whose transaction is in `tip`, then [`LIVE`] by the
     /// publisher (journal thread, or the writer of a memory repository) once the object is as durable as promised.
     state: AtomicU8,
     /// The first version that is known to have brought the object; only shrinks.
@@ -221,6 +221,26 @@ impl ObjectTable {
             self.enter_ring(key, entry);
             self.evict();
         }
+    }
+
+    /// Drops an object that the backend does not have any more, and that nobody has published since. If somebody is about
+    /// to, readers find it again once that is done.
+    pub(crate) fn forget(&self, pool: PoolId, oid: &Oid) {
+        let (guard, key) = (pin(), PooledId { pool, oid: *oid });
+        let Some(entry) = self.entries.get(&key, &guard) else { return };
+        if !self.remove_unclaimed(&key, entry, &guard) {
+            let _ = entry.state.compare_exchange(LIVE, CLAIMED, Ordering::AcqRel, Ordering::Acquire);
+            // Who gave its claim back before that has left the entry.
+            self.remove_unclaimed(&key, entry, &guard);
+        }
+    }
+
+    /// The objects of a pool that somebody brings; walks the whole table.
+    pub(crate) fn claimed(&self, pool: PoolId) -> Vec<Oid> {
+        let guard = pin();
+        let is_claimed = |entry: &Entry| !matches!(entry.claims.load(Ordering::Acquire), 0 | DEAD);
+        let entries = self.entries.iter(&guard);
+        entries.filter(|(key, entry)| key.pool == pool && is_claimed(entry)).map(|(key, _)| key.oid).collect()
     }
 
     fn enter_ring(&self, key: PooledId, entry: &Entry) {

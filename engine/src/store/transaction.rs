@@ -28,6 +28,8 @@ use crate::{
     sync::{atomic::Ordering, thread},
 };
 
+use govc_id_table::pin;
+
 /// Fresh objects beyond this ride in blocks instead of in the journal's record.
 const RIDE_BYTES_MAX: usize = 2 << 20;
 
@@ -55,6 +57,8 @@ pub struct Transaction {
     origin: Option<Arc<Origin>>,
     /// Whether the caller tries again when others were faster.
     races: bool,
+    /// What [`super::pool::Pool::removals`] was before it found that anything is there.
+    removals: u64,
     /// The lineage of the versions that it may have read.
     lineage: u64,
 }
@@ -96,7 +100,9 @@ impl Transaction {
     pub(super) fn new(repo: Repo, actor: &str, cause: Cause) -> Self {
         repo.core.counters.open_transactions.add(1);
         let lineage = repo.lineage();
+        let removals = repo.state.pool.removals.load(Ordering::SeqCst);
         Self {
+            removals,
             lineage,
             repo,
             actor: actor.into(),
@@ -173,6 +179,8 @@ impl Transaction {
         if !staged.is_for(&self.repo.state) {
             return Err(Error::invalid("the staged objects belong to another repository"));
         }
+        // It was checked what the segment leads to after it was begun.
+        self.removals = self.removals.min(staged.removals());
         self.staged.push(staged);
         Ok(())
     }
@@ -384,7 +392,8 @@ impl Prepared {
         }
         let carried = Carried::claim(core, &state.pool, std::mem::take(&mut transaction.fresh))?;
         state.pool.enter_flight(&transaction.staged);
-        let (version, changes) = match transaction.swap_tip(is_acknowledged && durability == Durability::Relaxed) {
+        let is_answered = is_acknowledged && durability == Durability::Relaxed;
+        let (version, changes) = match transaction.advance(&carried, is_answered) {
             Ok(swapped) => swapped,
             Err(error) => {
                 state.pool.leave_flight(&transaction.staged);
@@ -430,6 +439,42 @@ impl Transaction {
     fn new_bytes(&self) -> u64 {
         let more = |edited: &Edited| edited.refs.resident_bytes().saturating_sub(edited.base.refs.resident_bytes());
         self.edited.as_ref().map_or(0, more) + Carried::held_bytes(&self.fresh)
+    }
+
+    /// The segments that it brings.
+    pub(super) fn staged(&self) -> &[Staged] {
+        &self.staged
+    }
+
+    /// What references are to point at.
+    pub(super) fn targets(&self) -> impl Iterator<Item = &Oid> {
+        self.edits.iter().filter_map(|edit| edit.target.as_ref())
+    }
+
+    /// Advances the newest version by the edits, of which nothing is lost to a collection.
+    fn advance(&mut self, carried: &Carried, is_acknowledged: bool) -> Result<(Arc<Version>, Changes)> {
+        let state = self.repo.state.clone();
+        loop {
+            let removals = state.pool.removals.load(Ordering::SeqCst);
+            if removals != self.removals {
+                self.check_links(carried)?;
+                self.removals = removals;
+            }
+            let doomed = state.pool.doomed.load_full();
+            if let Some(doomed) = &doomed {
+                self.spare(doomed, carried)?;
+            }
+            // A collection that begins waits for the guard, and then sees the version.
+            let _guard = pin();
+            let is_same = match (&*state.pool.doomed.load(), &doomed) {
+                (None, _) => state.pool.removals.load(Ordering::SeqCst) == removals,
+                (Some(now), Some(seen)) => Arc::ptr_eq(now, seen),
+                (Some(_), None) => false,
+            };
+            if is_same {
+                return self.swap_tip(is_acknowledged);
+            }
+        }
     }
 
     /// Advances the newest version by the edits, whoever else advances it at the same time.

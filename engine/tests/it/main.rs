@@ -9,6 +9,7 @@ mod failure;
 mod feed;
 mod fork;
 mod fsck;
+mod garbage;
 mod helper;
 mod history;
 mod linear;

@@ -22,9 +22,9 @@ use crate::helper::{
     Gate, branch, crash, create, disk, edit, entries, kind, noise, open, options, publish, repo_name, signature,
 };
 
-const MEMORY_BYTES: u64 = 1 << 20;
+pub(crate) const MEMORY_BYTES: u64 = 1 << 20;
 
-fn commit(repo: &Repo, path: &str, content: Vec<u8>) -> Oid {
+pub(crate) fn commit(repo: &Repo, path: &str, content: Vec<u8>) -> Oid {
     let request = CommitRequest::new(branch("main"), path, signature(1), vec![Change::put(path, content)]);
     let committed = repo.commit(request).unwrap();
     committed.published.ticket.wait().unwrap();
@@ -48,11 +48,11 @@ fn filled(store: &Store, name: &str) -> Repo {
     repo
 }
 
-/// Writes every object, as a delta against one of the same kind where that is shorter.
-fn write(rewrite: &Rewrite) {
+/// Writes every object that is not left out, as a delta against one of the same kind where that is shorter.
+pub(crate) fn write(rewrite: &Rewrite) {
     let mut lane = rewrite.lane();
     let mut last: BTreeMap<u8, (Bytes, Location)> = BTreeMap::new();
-    for (at, object) in rewrite.objects().iter().enumerate() {
+    for (at, object) in rewrite.objects().iter().enumerate().filter(|(at, _)| !rewrite.is_left_out(*at)) {
         let data = rewrite.read(at).unwrap();
         let delta = last.get(&(object.kind as u8)).and_then(|(base, place)| {
             let delta = make_delta(base, &data, data.len() / 2)?;
@@ -76,7 +76,7 @@ fn rewritten(repo: &Repo) -> Rewritten {
 }
 
 /// What the keys of a repository's rows begin with.
-fn pool(repo: &Repo) -> [u8; 8] {
+pub(crate) fn pool(repo: &Repo) -> [u8; 8] {
     repo.id().to_string().parse::<u64>().unwrap().to_be_bytes()
 }
 
@@ -88,19 +88,19 @@ fn objects(backend: &dyn Backend, repo: &Repo) -> BTreeMap<Oid, Bytes> {
     oids.map(|oid| (oid, snapshot.object(&oid).unwrap().data)).collect()
 }
 
-fn segments(backend: &dyn Backend, repo: &Repo) -> Vec<u32> {
+pub(crate) fn segments(backend: &dyn Backend, repo: &Repo) -> Vec<u32> {
     let rows = entries(backend, Family::Blocks, &pool(repo));
     let mut found: Vec<_> = rows.iter().map(|(key, _)| u32::from_be_bytes(key[8..12].try_into().unwrap())).collect();
     found.dedup();
     found
 }
 
-fn intents(backend: &dyn Backend) -> usize {
+pub(crate) fn intents(backend: &dyn Backend) -> usize {
     entries(backend, Family::Meta, b"intent/").len()
 }
 
 #[track_caller]
-fn assert_clean(disk: &MemoryBackend, when: &str) {
+pub(crate) fn assert_clean(disk: &MemoryBackend, when: &str) {
     let overlay = Arc::new(OverlayBackend::new(Arc::new(disk.fork().unwrap())));
     let found = Fsck::run(overlay, options(), &Silent).unwrap();
     assert_eq!(found.findings, Vec::<String>::new(), "{when}");
@@ -515,7 +515,7 @@ fn readers_notice_nothing() {
 }
 
 /// Sets a flag at its end, also by a panic.
-struct Finally<'a>(&'a AtomicBool);
+pub(crate) struct Finally<'a>(pub(crate) &'a AtomicBool);
 
 impl Drop for Finally<'_> {
     fn drop(&mut self) {

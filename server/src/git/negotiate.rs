@@ -70,7 +70,11 @@ impl History for Timed<'_> {
         let snapshot = self.in_time()?;
         match snapshot.header(oid)? {
             Some((Kind::Commit, _)) => {
-                let commit = snapshot.commit(oid)?;
+                let commit = match snapshot.commit(oid) {
+                    // Nothing led to it, and it has gone since.
+                    Err(error) if *error.kind() == ErrorKind::NotFound => return Ok(None),
+                    commit => commit?,
+                };
                 Ok(Some(Links { seconds: commit.committer.seconds, parents: commit.parents.to_vec() }))
             }
             _ => Ok(None),
