@@ -89,11 +89,27 @@ impl Client {
 
     /// Sends JSON and reads JSON.
     pub(crate) fn post_json(&mut self, path: &str, body: &serde_json::Value) -> Result<serde_json::Value> {
+        self.request_json("POST", path, body.to_string().as_bytes())
+    }
+
+    /// Reads JSON.
+    pub(crate) fn get_json(&mut self, path: &str) -> Result<serde_json::Value> {
+        self.request_json("GET", path, &[])
+    }
+
+    /// Sends JSON, or nothing, and reads JSON.
+    pub(crate) fn request_json(&mut self, method: &str, path: &str, body: &[u8]) -> Result<serde_json::Value> {
         let mut answer = Vec::new();
-        self.post(path, &[("Content-Type", "application/json")], body.to_string().as_bytes())?
+        self.request(method, path, &[("Content-Type", "application/json")], body)?
             .read_to_end(&mut answer)
-            .context(|| format!("POST {path} was answered in part"))?;
-        serde_json::from_slice(&answer).context(|| format!("POST {path} was not answered with JSON"))
+            .context(|| format!("{method} {path} was answered in part"))?;
+        serde_json::from_slice(&answer).context(|| format!("{method} {path} was not answered with JSON"))
+    }
+
+    /// Sends nothing and reads to the end of the answer.
+    pub(crate) fn request_empty(&mut self, method: &str, path: &str) -> Result<()> {
+        let read = self.request(method, path, &[], &[])?.read_to_end(&mut Vec::new());
+        read.map(drop).context(|| format!("{method} {path} was answered in part"))
     }
 }
 

@@ -97,15 +97,17 @@ impl Govc {
         process::peak_bytes(self.child.id())
     }
 
+    /// One of the server's figures.
+    pub(crate) fn metric(&self, name: &str) -> Result<f64> {
+        let metrics = Client::connect(self.address)?.get_text("/metrics")?;
+        let mut lines = metrics.lines().filter_map(|line| line.split_once(' '));
+        let value = lines.find(|(key, _)| *key == name).and_then(|(_, value)| value.parse().ok());
+        value.context(|| format!("/metrics has no {name}"))
+    }
+
     /// What repository data take in memory by the server's own account, and what the whole process takes, in bytes.
     pub(crate) fn resident_bytes(&self) -> Result<(f64, f64)> {
-        let metrics = Client::connect(self.address)?.get_text("/metrics")?;
-        let value = |name: &str| {
-            let mut lines = metrics.lines().filter_map(|line| line.split_once(' '));
-            let value = lines.find(|(key, _)| *key == name).and_then(|(_, value)| value.parse().ok());
-            value.context(|| format!("/metrics has no {name}"))
-        };
-        Ok((value("govc_resident_bytes")?, value("process_resident_memory_bytes")?))
+        Ok((self.metric("govc_resident_bytes")?, self.metric("process_resident_memory_bytes")?))
     }
 
     /// Creates an empty repository.

@@ -5,6 +5,7 @@
 //! features.rs  which objects are alike, whatever their paths
 //! plan.rs      against which base each is stored
 //! compact.rs   reads, plans and writes a pool, and has the engine install it
+//! schedule.rs  when a pool is worth it, and which first
 //! ```
 //!
 //! The engine owns encodings, reading and installing ([`govc_engine::Rewrite`]); here it is only decided what is stored
@@ -16,5 +17,7 @@ mod compact;
 mod features;
 mod history;
 mod plan;
+mod schedule;
 
 pub use compact::{CompactOptions, compact};
+pub use schedule::Schedule;

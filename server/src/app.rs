@@ -8,18 +8,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use govc_backends::{ObservedBackend, OpenOptions};
+use govc_compaction::Schedule;
 use govc_engine::{BackendErrorKind, Limits, Repo, Retention, Store, StoreOptions};
 
-use crate::compaction::Compactions;
+use crate::compaction::{Budgets, CompactionOptions, Compactions};
 use crate::config::Config;
 use crate::git::{PackCache, PackCacheOptions};
 use crate::http::body::Bodies;
 use crate::telemetry::Metrics;
 use crate::transactions::{TransactionOptions, Transactions};
 use crate::work::{WorkOptions, WorkPool};
-
-/// Which share of the engine's memory a compaction may take beside it.
-const COMPACTION_SHARE: u64 = 4;
 
 /// The server's state. One exists for the life of the process.
 pub struct App {
@@ -39,7 +37,7 @@ pub struct App {
     pub(crate) bodies: Bodies,
     /// What callers have staged and not committed.
     pub(crate) transactions: Transactions,
-    /// Compactions that were asked for.
+    /// Compactions, asked for or due.
     pub(crate) compactions: Compactions,
     /// When the server started.
     pub started: Instant,
@@ -82,7 +80,9 @@ impl App {
             PackCache::open(packs).map_err(|error| OpenError(format!("cannot open the pack cache: {error}")))?;
         let repos: HashSet<_> = store.list(None, usize::MAX).iter().map(Repo::id).collect();
         packs.retain(|repo| repos.contains(&repo));
-        Ok(Arc::new(Self::new(store, backend, config, packs)))
+        let app = Self::new(store, backend, config, packs);
+        app.compactions.start().map_err(OpenError)?;
+        Ok(Arc::new(app))
     }
 
     fn new(store: Store, backend: Arc<ObservedBackend>, config: Config, packs: PackCache) -> Self {
@@ -98,7 +98,7 @@ impl App {
             bytes_max: usize::try_from(config.transactions.bytes_max).unwrap_or(usize::MAX),
             idle: config.transactions.idle,
         });
-        let compactions = Compactions::new(config.engine_memory_bytes() / COMPACTION_SHARE);
+        let compactions = Compactions::new(store.clone(), compaction_options(&config));
         Self {
             store,
             backend,
@@ -145,6 +145,22 @@ pub(crate) fn store_options(config: &Config) -> StoreOptions {
         relaxed_delay_max: config.storage.relaxed_delay_max,
         retention: Retention { count_max: config.versions.count_max, age_max: config.versions.age_max },
         ..StoreOptions::default()
+    }
+}
+
+fn compaction_options(config: &Config) -> CompactionOptions {
+    let compaction = &config.compaction;
+    CompactionOptions {
+        schedule: compaction.enabled.then(|| Schedule {
+            fresh_bytes_min: compaction.fresh_bytes_min,
+            growth_min: f64::from(compaction.growth_percent) / 100.0,
+            ..Schedule::default()
+        }),
+        budgets: Budgets {
+            cpu_share: f64::from(compaction.cpu_percent) / 100.0,
+            bytes_per_second: (compaction.rate_max > 0).then_some(compaction.rate_max),
+        },
+        memory_bytes: compaction.memory_bytes,
     }
 }
 

@@ -186,6 +186,14 @@ The TOML file (--config, GOVC_CONFIG), with the defaults:
   max_count = 10000000          # GOVC_VERSIONS_MAX_COUNT: superseded versions that a repository keeps
   max_age = \"90d\"               # GOVC_VERSIONS_MAX_AGE: how long it keeps them
 
+  [compaction]                  # of what has grown; POST /api/v1/repos/{id}/compact has it done now
+  enabled = true                # GOVC_COMPACTION_ENABLED
+  min_growth = \"4MiB\"         # GOVC_COMPACTION_MIN_GROWTH: what has come to a repository, at least
+  growth_percent = 25           # GOVC_COMPACTION_GROWTH_PERCENT: and of what is compacted already
+  cpu_percent = 25              # GOVC_COMPACTION_CPU_PERCENT: of one processor, while the server is in use
+  max_rate = 0                  # GOVC_COMPACTION_MAX_RATE: bytes a second, such as \"50MiB\"; 0 for any
+  memory = \"512MiB\"           # GOVC_COMPACTION_MEMORY: beside the budget, at most a quarter of it by default
+
   [limits]
   references = 1000000          # GOVC_LIMITS_REFERENCES: that one push or call may change
   changes = 100000              # GOVC_LIMITS_CHANGES: of one commit over HTTP

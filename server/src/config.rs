@@ -42,6 +42,8 @@ pub struct Config {
     pub storage: StorageConfig,
     /// How long superseded versions can be read.
     pub versions: VersionsConfig,
+    /// How what is stored becomes small.
+    pub compaction: CompactionConfig,
     /// How much one request may name.
     pub limits: LimitsConfig,
     /// What callers may stage over HTTP.
@@ -108,6 +110,23 @@ pub struct VersionsConfig {
     pub count_max: u64,
     /// How long after they have been superseded.
     pub age_max: Duration,
+}
+
+/// Section `[compaction]`: how what is stored becomes small. What is asked for over HTTP has no budget but memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CompactionConfig {
+    /// Whether repositories are compacted by themselves when they have grown.
+    pub enabled: bool,
+    /// By how much, in bytes of blocks, at least.
+    pub fresh_bytes_min: u64,
+    /// And by which part of what is compacted already.
+    pub growth_percent: u32,
+    /// The part of one processor that this takes while the server is in use.
+    pub cpu_percent: u32,
+    /// Bytes of objects a second that it stores anew; zero for any number.
+    pub rate_max: u64,
+    /// Memory for blocks and bases of any compaction, in bytes, beside [`StorageConfig::memory_bytes`].
+    pub memory_bytes: u64,
 }
 
 /// Section `[limits]`: how much one request may name.
@@ -231,6 +250,14 @@ impl Default for Config {
                 relaxed_delay_max: Duration::from_millis(100),
             },
             versions: VersionsConfig { count_max: 10_000_000, age_max: Duration::from_secs(90 * 24 * 3600) },
+            compaction: CompactionConfig {
+                enabled: true,
+                fresh_bytes_min: 4 * MIB,
+                growth_percent: 25,
+                cpu_percent: 25,
+                rate_max: 0,
+                memory_bytes: compaction_memory_default(memory_bytes),
+            },
             limits: LimitsConfig { references_max: 1_000_000, changes_max: 100_000, realities_max: 100_000 },
             transactions: TransactionsConfig { open_max: 10_000, bytes_max: 256 * MIB, idle: Duration::from_secs(600) },
             logging: LoggingConfig { level: LevelFilter::INFO, format: LogFormat::Json },
@@ -256,6 +283,10 @@ fn work_threads_default() -> usize {
 
 fn pack_cache_memory_default(memory_bytes: u64) -> u64 {
     (memory_bytes / 8).min(256 * MIB)
+}
+
+fn compaction_memory_default(memory_bytes: u64) -> u64 {
+    (memory_bytes / 4).min(512 * MIB)
 }
 
 /// Two of the largest bodies fit at once, however small the machine is.
@@ -323,6 +354,15 @@ impl Config {
 
         layers.set("versions.max_count", &mut config.versions.count_max, values::number)?;
         layers.set("versions.max_age", &mut config.versions.age_max, values::age)?;
+
+        let compaction = &mut config.compaction;
+        compaction.memory_bytes = compaction_memory_default(config.storage.memory_bytes);
+        layers.set("compaction.enabled", &mut compaction.enabled, values::boolean)?;
+        layers.set("compaction.min_growth", &mut compaction.fresh_bytes_min, values::size)?;
+        layers.set("compaction.growth_percent", &mut compaction.growth_percent, values::percent)?;
+        layers.set("compaction.cpu_percent", &mut compaction.cpu_percent, values::percent)?;
+        layers.set("compaction.max_rate", &mut compaction.rate_max, values::size)?;
+        layers.set("compaction.memory", &mut compaction.memory_bytes, |text| values::size_from(text, MIB))?;
 
         let limits = &mut config.limits;
         layers.set("limits.references", &mut limits.references_max, values::count)?;

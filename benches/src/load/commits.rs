@@ -25,6 +25,8 @@ pub(crate) struct Load<'a> {
     pub(crate) repository: &'a str,
     pub(crate) connections: usize,
     pub(crate) time: Duration,
+    /// Between an answer and the next request of a connection.
+    pub(crate) pause: Duration,
 }
 
 /// What came of it.
@@ -116,6 +118,7 @@ async fn drive(load: &Load<'_>, base: &str) -> Result<Outcome> {
                 load.repository, load.address
             ),
             number,
+            pause: load.pause,
             random: Random::new(1000 + number as u64),
             request: String::new(),
         };
@@ -140,6 +143,7 @@ struct Committer {
     connection: Connection,
     head: String,
     number: usize,
+    pause: Duration,
     random: Random,
     request: String,
 }
@@ -161,6 +165,10 @@ impl Committer {
             latencies_micros.push(u32::try_from(micros).unwrap_or(u32::MAX));
             acknowledged.push(hash);
             now = answered;
+            if !self.pause.is_zero() {
+                tokio::time::sleep(self.pause).await;
+                now = Instant::now();
+            }
         }
         Ok(Done { acknowledged, latencies_micros, started, ended: now })
     }

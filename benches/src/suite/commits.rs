@@ -108,7 +108,13 @@ fn one_run(bench: &Bench, durability: &'static str) -> Result<Run> {
     let mut server = Govc::start(&bench.govc, &data)?;
     server.create(&NewRepository { name: REPOSITORY, default_branch: "main", durability })?;
     let time = Duration::from_secs(bench.seconds);
-    let load = Load { address: server.address(), repository: REPOSITORY, connections: CONNECTIONS, time };
+    let load = Load {
+        address: server.address(),
+        repository: REPOSITORY,
+        connections: CONNECTIONS,
+        time,
+        pause: Duration::ZERO,
+    };
     let before = server.resident_bytes()?;
     let cost = measure(&server, || load::run(&load))?;
     let after = server.resident_bytes()?;

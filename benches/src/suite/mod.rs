@@ -1,5 +1,6 @@
 //! The suites: one file a question. `make bench SUITE=name` runs one of them.
 
+mod background;
 mod clone;
 mod commits;
 mod compaction;
@@ -28,4 +29,5 @@ pub(crate) const SUITES: &[Suite] = &[
     Suite { name: "open", run: open::run },
     Suite { name: "engine", run: engine::run },
     Suite { name: "compaction", run: compaction::run },
+    Suite { name: "background", run: background::run },
 ];

@@ -32,7 +32,8 @@ pub(crate) fn run(bench: &Bench) -> Result<Vec<Row>> {
         let repository = &format!("tail{number}");
         server.create(&NewRepository { name: repository, default_branch: "main", durability: "durable" })?;
         let time = Duration::from_secs(1);
-        let load = Load { address: server.address(), repository, connections: CONNECTIONS, time };
+        let load =
+            Load { address: server.address(), repository, connections: CONNECTIONS, time, pause: Duration::ZERO };
         let acknowledged = commits::run(&load)?.acknowledged;
         commits.push(acknowledged.len() as f64);
         server.kill()?;

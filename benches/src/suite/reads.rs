@@ -103,7 +103,13 @@ fn beside_a_writer(bench: &Bench, content: &str) -> Result<Vec<Row>> {
         let alone = reads::run(&steady)?;
         idle.push(alone.quantile_millis(0.99));
         idle_median.push(alone.quantile_millis(0.5));
-        let storm = Load { address, repository: REPOSITORY, connections: 1, time: time + Duration::from_secs(1) };
+        let storm = Load {
+            address,
+            repository: REPOSITORY,
+            connections: 1,
+            time: time + Duration::from_secs(1),
+            pause: Duration::ZERO,
+        };
         let (beside, storm) = thread::scope(|scope| {
             let storm = scope.spawn(|| commits::run(&storm));
             // Until the writer is at work.

@@ -19,6 +19,8 @@ pub(crate) const FORMAT: &[u8] = b"format";
 pub(crate) const STORE_ID: &[u8] = b"store_id";
 pub(crate) const UNFINISHED: &[u8] = b"unfinished";
 pub(crate) const INTENT: &[u8] = b"intent/";
+pub(crate) const SEGMENT_ROW: &[u8] = b"segment/";
+pub(crate) const NOTE: &[u8] = b"note/";
 pub(crate) const NEXT_SEGMENT: &[u8] = b"next_segment";
 pub(crate) const NEXT_SEQ: &[u8] = b"next_seq";
 pub(crate) const FEED_FLOOR: &[u8] = b"feed_floor";
@@ -68,6 +70,18 @@ pub(crate) fn block_part(pool: PoolId, segment: u32, block: u32, part: u16) -> V
 
 pub(crate) fn intent(segment: u32) -> Vec<u8> {
     [INTENT, &segment.to_be_bytes()].concat()
+}
+
+pub(crate) fn segment_rows_of(pool: PoolId) -> Vec<u8> {
+    [SEGMENT_ROW, &pool.0.to_be_bytes()].concat()
+}
+
+pub(crate) fn segment_row(pool: PoolId, segment: u32) -> Vec<u8> {
+    [SEGMENT_ROW, &pool.0.to_be_bytes(), &segment.to_be_bytes()].concat()
+}
+
+pub(crate) fn note(name: &[u8]) -> Vec<u8> {
+    [NOTE, name].concat()
 }
 
 /// Reads a big-endian number at the end of a key.

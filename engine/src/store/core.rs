@@ -223,11 +223,18 @@ impl Core {
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] if it is not; else when the storage fails.
-    pub(crate) fn stored(&self, pool: &Pool, oid: &Oid) -> Result<(Kind, Bytes)> {
-        let row = self.backend.get(Family::Ids, &key::id(pool.id, oid))?;
-        let row = row.ok_or_else(|| Error::not_found(format!("object {oid} is not stored here")))?;
-        let row = IdRow::decode(&row)?;
+    fn stored(&self, pool: &Pool, oid: &Oid) -> Result<(Kind, Bytes)> {
+        let row = self.stored_row(pool, oid)?;
         Ok((row.kind, self.records.materialise(pool, row.location)?))
+    }
+
+    /// The row of an object that is stored in a pool itself.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] if it is not; else when the storage fails.
+    pub(super) fn stored_row(&self, pool: &Pool, oid: &Oid) -> Result<IdRow> {
+        let row = self.backend.get(Family::Ids, &key::id(pool.id, oid))?;
+        IdRow::decode(&row.ok_or_else(|| Error::not_found(format!("object {oid} is not stored here")))?)
     }
 
     /// An object's kind and size.
@@ -330,7 +337,7 @@ impl Core {
         since: impl Fn(&Oid) -> u64,
         batched: &mut HashSet<(PoolId, Oid)>,
     ) -> Result<()> {
-        staged.end_intent(batch);
+        staged.end_intent(batch, None);
         let pool = staged.pool();
         if !pool.is_shared() {
             for (oid, row) in staged.rows() {

@@ -28,6 +28,9 @@ use crate::{
     },
 };
 
+/// Objects that one writer spares at most before it calls the collection off.
+const SPARED_MAX: usize = 10_000;
+
 /// Its row is there, and is to go.
 const DOOMED: u8 = 0;
 /// It stays.
@@ -136,10 +139,11 @@ impl Transaction {
     ///
     /// # Errors
     /// [`crate::ErrorKind::NotFound`] if something is not; else when the storage fails.
-    pub(super) fn check_links(&self, carried: &Carried) -> Result<()> {
+    pub(super) fn check_links(&self, leads_to: &HashSet<Oid>) -> Result<()> {
         let (core, pool) = (&self.repo().core, &self.repo().state.pool);
-        for oid in self.leads_to(carried)? {
-            if core.header(pool, &oid, Scope::Accepted)?.is_none() {
+        for oid in leads_to {
+            // Nobody waits for others who has claims that they may wait for.
+            if core.header(pool, oid, Scope::AcceptedByNow)?.is_none() {
                 return Err(Error::not_found(format!("object {oid} does not exist any more: nothing led to it")));
             }
         }
@@ -150,20 +154,25 @@ impl Transaction {
     ///
     /// # Errors
     /// [`crate::ErrorKind::NotFound`] if something has; else when the storage fails.
-    pub(super) fn spare(&self, doomed: &Doomed, carried: &Carried) -> Result<()> {
-        let (core, pool) = (&self.repo().core, &self.repo().state.pool);
-        let mut leads_to = self.leads_to(carried)?;
-        leads_to.retain(|oid| doomed.fate(oid).is_some());
-        {
+    pub(super) fn spare(&self, doomed: &Doomed, carried: &Carried, leads_to: &HashSet<Oid>) -> Result<()> {
+        let wanted = leads_to.iter().copied().chain(self.brought(carried).map(|(oid, _)| oid));
+        let mut open: Vec<Oid> = wanted.filter(|oid| doomed.contains(oid)).collect();
+        if !open.is_empty() {
+            let (core, pool) = (&self.repo().core, &self.repo().state.pool);
             let _rows = core.id_rows.lock();
-            let mut open: Vec<Oid> =
-                leads_to.iter().copied().chain(self.brought(carried).map(|(oid, _)| oid)).collect();
+            let mut spared = 0;
             while let Some(oid) = open.pop() {
                 if !doomed.spare(&oid) {
                     continue;
                 }
-                match core.stored(pool, &oid).and_then(|(kind, data)| links(kind, &data)) {
-                    Ok(links) => open.extend(links.targets.into_iter().map(|(target, _)| target)),
+                spared += 1;
+                if spared > SPARED_MAX {
+                    // Others wait for the lock: everything may as well stay.
+                    pool.call_off_locked();
+                    break;
+                }
+                match core.stored_links(pool, &oid) {
+                    Ok(links) => open.extend(links),
                     Err(error) => {
                         pool.call_off_locked();
                         return Err(error.context(format!("object {oid}")));
@@ -173,7 +182,7 @@ impl Transaction {
         }
         match leads_to.iter().any(|oid| doomed.has_removed(oid)) {
             // Somebody else may have brought it once more.
-            true => self.check_links(carried),
+            true => self.check_links(leads_to),
             false => Ok(()),
         }
     }
@@ -184,11 +193,13 @@ impl Transaction {
         carried.objects().map(|fresh| (fresh.oid, fresh.kind)).chain(staged.map(|(oid, row)| (*oid, row.kind)))
     }
 
-    /// The objects that references are to point at, or those that it brings, and that it does not bring.
-    fn leads_to(&self, carried: &Carried) -> Result<HashSet<Oid>> {
-        let mut found: HashSet<Oid> = self.targets().copied().collect();
+    /// What references are to point at, and the objects that it brings point at, without those that it brings.
+    pub(super) fn leads_to(&self, carried: &Carried) -> Result<HashSet<Oid>> {
+        let brought: HashSet<Oid> = self.brought(carried).map(|(oid, _)| oid).collect();
+        let mut found: HashSet<Oid> = self.targets().filter(|oid| !brought.contains(oid)).copied().collect();
         let mut add = |kind: Kind, data: &[u8]| -> Result<()> {
-            found.extend(links(kind, data)?.targets.iter().map(|(target, _)| *target));
+            let targets = links(kind, data)?.targets.into_iter().map(|(target, _)| target);
+            found.extend(targets.filter(|oid| !brought.contains(oid)));
             Ok(())
         };
         carried.objects().try_for_each(|fresh| add(fresh.kind, &fresh.data))?;
@@ -199,10 +210,18 @@ impl Transaction {
                 }
             }
         }
-        self.brought(carried).for_each(|(oid, _)| {
-            found.remove(&oid);
-        });
         Ok(found)
+    }
+}
+
+impl Core {
+    /// What a stored object points at.
+    fn stored_links(&self, pool: &Pool, oid: &Oid) -> Result<Vec<Oid>> {
+        let (kind, data) = match self.stored_row(pool, oid)? {
+            row if row.kind == Kind::Blob => return Ok(Vec::new()),
+            row => (row.kind, self.records.materialise(pool, row.location)?),
+        };
+        Ok(links(kind, &data)?.targets.into_iter().map(|(target, _)| target).collect())
     }
 }
 

@@ -215,7 +215,7 @@ impl Core {
     }
 
     /// The number of the oldest row.
-    fn first_row(&self, repo: &RepoState) -> Result<Option<u64>> {
+    pub(super) fn first_row(&self, repo: &RepoState) -> Result<Option<u64>> {
         if let Some(history) = &repo.memory_history {
             return Ok(history.first());
         }

@@ -10,7 +10,13 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
-use super::{core::Core, pool::Pool, snapshot::Object, state::RepoState};
+use super::{
+    core::Core,
+    pool::Pool,
+    segment_rows::{Compacted, SegmentRow},
+    snapshot::Object,
+    state::RepoState,
+};
 use crate::{
     Error, Result,
     backend::{
@@ -343,9 +349,11 @@ impl Staged {
     }
 
     /// Adds to `batch` that the segment stays after a crash.
-    pub(super) fn end_intent(&self, batch: &mut Batch) {
+    pub(super) fn end_intent(&self, batch: &mut Batch, compacted: Option<Compacted>) {
         if let Some(segment) = self.target.segment.get() {
             batch.delete(Family::Meta, key::intent(*segment));
+            let row = SegmentRow { bytes: self.block_bytes, compacted };
+            batch.put(Family::Meta, key::segment_row(self.pool().id, *segment), row.encode());
         }
     }
 
@@ -450,6 +458,7 @@ pub(super) fn removal(pool: super::ids::PoolId, segment: u32) -> Batch {
         batch.delete_range(Family::Blocks, prefix, end);
     }
     batch.delete(Family::Meta, key::intent(segment));
+    batch.delete(Family::Meta, key::segment_row(pool, segment));
     batch.uses_reserve = true;
     batch
 }

@@ -509,7 +509,7 @@ impl Journal {
         if !entries.iter().any(|entry| entry.publication().is_some()) {
             self.core.feed.abandon(first, 1);
         }
-        self.core.settle.push(&self.core, Group { key: first, bytes, entries });
+        self.core.settle.push(&self.core, Group { key: first, bytes, entries, since: Instant::now() });
         for promise in promises {
             promise.answer(Ok(()));
         }

@@ -239,7 +239,10 @@ impl Repo {
         roots.version(&tip);
         let mut version = tip;
         while let Some(previous) = version.previous.get() {
-            roots.changes(version.changes_since(&previous).refs.iter().map(|change| (change.before, change.after)));
+            for change in version.changes_since(&previous).refs.iter() {
+                let reality = previous.refs.reality(&change.name);
+                roots.changes([(change.before, change.after), (reality.map(|reality| reality.origin.base), None)]);
+            }
             version = previous;
         }
         for version in [&state.published, &state.written, &state.settled] {
@@ -280,7 +283,7 @@ impl Roots {
         }
     }
 
-    fn changes(&mut self, changes: impl Iterator<Item = (Option<Oid>, Option<Oid>)>) {
+    fn changes(&mut self, changes: impl IntoIterator<Item = (Option<Oid>, Option<Oid>)>) {
         for (before, after) in changes {
             before.into_iter().chain(after).for_each(|oid| self.add(oid));
         }

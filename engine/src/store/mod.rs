@@ -17,12 +17,14 @@ mod ingest;
 mod journal;
 mod links;
 mod mark;
+mod notes;
 mod pool;
 mod record;
 mod records;
 mod recovery;
 mod residency;
 mod rewrite;
+mod segment_rows;
 mod settle;
 mod sizes;
 mod snapshot;
@@ -45,6 +47,7 @@ pub use ingest::{Ingest, Lane, Staged};
 pub use links::CommitLinks;
 pub use mark::Tracer;
 pub use rewrite::{Rewrite, Rewritten, StoredObject};
+pub use segment_rows::StoredPool;
 pub use sizes::{RepoSize, Size, Sizes};
 pub use snapshot::{Object, Place, Snapshot, Stored};
 pub use state::{Repo, RepoStats};
@@ -71,6 +74,8 @@ pub struct StoreOptions {
     pub memory_budget_bytes: u64,
     /// Journal bytes after which they are moved into blocks.
     pub settle_bytes: usize,
+    /// How long anything may be in the journal before it is moved into blocks.
+    pub settle_age_max: Duration,
     /// How long a relaxed write may wait for its sync.
     pub relaxed_delay_max: Duration,
     /// How long superseded versions can be read.
@@ -116,6 +121,7 @@ impl Default for StoreOptions {
         Self {
             memory_budget_bytes: 1 << 30,
             settle_bytes: 32 << 20,
+            settle_age_max: Duration::from_secs(60),
             relaxed_delay_max: Duration::from_millis(100),
             retention: Retention::default(),
             limits: Limits::default(),

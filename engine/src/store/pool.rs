@@ -251,6 +251,9 @@ impl Pool {
             if scope == Scope::Any || found.is_accepted() {
                 return Some(found);
             }
+            if scope == Scope::AcceptedByNow {
+                return None;
+            }
             // Between its claims and its success or failure: see `Scope::Accepted`.
             thread::yield_now();
         }

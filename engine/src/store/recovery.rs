@@ -6,6 +6,7 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -309,7 +310,7 @@ fn replay(core: &Arc<Core>, repos: &mut Repos, journal: Vec<(Seq, Bytes)>) -> Re
         for entry in read_record(&record).map_err(|error| error.context(format!("journal {}", group_key.0)))? {
             entries.push(replay_entry(core, repos, entry)?);
         }
-        core.settle.push(core, Group { key: group_key, bytes: record.len(), entries });
+        core.settle.push(core, Group { key: group_key, bytes: record.len(), entries, since: Instant::now() });
     }
     Ok(())
 }

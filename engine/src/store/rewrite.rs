@@ -23,6 +23,7 @@ use super::{
     mark::{Marks, Tracer, Walk},
     pool::{Generation, Pool},
     records::Records,
+    segment_rows::Compacted,
     state::{Repo, RepoState},
 };
 use crate::{
@@ -264,13 +265,15 @@ impl Rewrite {
         if state.pool.forks() > 0 {
             return Ok(None);
         }
-        // What was published, or brought, before everybody knew.
-        let mut roots = self.newcomers(progress)?;
-        roots.extend(self.repo.roots(progress)?);
+        // What was published before everybody knew.
+        let roots = self.repo.roots(progress)?;
         Walk { rewrite: self, marks, tracer, progress }.run(&roots)?;
         if marks.missing.is_some() {
             return Ok(self.keep_all(marks));
         }
+        // What was brought. Of a write that failed some may be missing, which nobody will need.
+        let newcomers = self.newcomers(progress)?;
+        Walk { rewrite: self, marks, tracer, progress }.run(&newcomers)?;
         for (at, object) in self.objects.iter().enumerate() {
             if marks.has_met(at) {
                 collection.doomed.spare(&object.oid);
@@ -327,7 +330,8 @@ impl Rewrite {
             }
             None => Vec::new(),
         };
-        let Self { repo, objects, garbage, mut segments, records, memory_bytes, ingest, _under_way, _generation } =
+        // The first is dropped last.
+        let Self { _under_way, repo, objects, garbage, mut segments, records, memory_bytes, ingest, _generation } =
             self;
         drop(records);
         let staged = ingest.finish()?;
@@ -339,7 +343,7 @@ impl Rewrite {
         turn_rows(&repo, &objects, &staged, progress)?;
         let mut removed = Removed::default();
         if let Some(Garbage { collection, .. }) = garbage {
-            removed = remove(&repo, &collection, &going)?;
+            removed = remove(&repo, &collection, &going, progress)?;
             // What a writer has spared since stays where it is, with its neighbours.
             for kept in left_out.iter().filter(|object| !collection.doomed.has_removed(&object.oid)) {
                 segments.remove(&kept.location.segment);
@@ -434,7 +438,8 @@ fn turn_rows(repo: &Repo, objects: &[StoredObject], staged: &Staged, progress: &
         batch.uses_reserve = has_begun;
         if !has_begun {
             // From here on the segment stays: rows lead to it.
-            staged.end_intent(&mut batch);
+            let first_version = repo.first_version()?;
+            staged.end_intent(&mut batch, Some(Compacted { millis: core.now_millis(), first_version }));
         }
         let written = core.backend.write(batch, Sync::No);
         if written.is_ok() || written.as_ref().is_err_and(|error| !error.kind.is_passing()) {
@@ -461,10 +466,14 @@ struct Removed {
 }
 
 /// Removes the rows of doomed objects that are where they were, in this order, until it is called off.
-fn remove(repo: &Repo, collection: &Collection, going: &[StoredObject]) -> Result<Removed> {
+fn remove(repo: &Repo, collection: &Collection, going: &[StoredObject], progress: &dyn Progress) -> Result<Removed> {
     let (core, pool, doomed) = (&repo.core, &repo.state.pool, &collection.doomed);
     let mut removed = Removed::default();
     for objects in going.chunks(ROWS_AT_ONCE) {
+        // What is left then stays, complete, with the segments that it is in. Not under the lock: who is asked may rest.
+        if progress.is_cancelled() {
+            break;
+        }
         let _rows = core.id_rows.lock();
         if pool.is_purged() || doomed.is_called_off() {
             break;
@@ -517,6 +526,8 @@ fn remove(repo: &Repo, collection: &Collection, going: &[StoredObject]) -> Resul
             removed.objects += 1;
             removed.bytes += object.size;
         }
+        // Who has found one of them in the table until now looks again.
+        pool.removals.fetch_add(1, Ordering::SeqCst);
     }
     Ok(removed)
 }
@@ -536,6 +547,7 @@ impl Core {
         let segments: Vec<u32> = segments.collect();
         for segment in &segments {
             batch.put(Family::Meta, key::intent(*segment), key::pool(repo.pool.id));
+            batch.delete(Family::Meta, key::segment_row(repo.pool.id, *segment));
         }
         self.health.check_not_poisoned()?;
         if let Err(error) = self.backend.write(batch, Sync::No) {

@@ -7,7 +7,7 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -18,6 +18,7 @@ use super::{
     ingest::{Ingest, Staged},
     journal::Carried,
     record::{CatalogRow, FeedRow, RefRow, VersionRow},
+    segment_rows::forget_segments,
     state::RepoState,
     version::{Changes, Version},
 };
@@ -43,6 +44,8 @@ pub(crate) struct Group {
     pub(crate) key: Seq,
     pub(crate) bytes: usize,
     pub(crate) entries: Vec<GroupEntry>,
+    /// When it was written.
+    pub(crate) since: Instant,
 }
 
 pub(crate) enum GroupEntry {
@@ -105,7 +108,8 @@ impl SettleQueue {
         queue.bytes += group.bytes;
         queue.entries += group.entries.len();
         queue.groups.push_back(Arc::new(group));
-        if queue.is_due(core) {
+        // The first begins to grow old.
+        if queue.groups.len() == 1 || queue.is_due(core) {
             self.changed.notify_all();
         }
     }
@@ -123,6 +127,11 @@ impl SettleQueue {
 
     pub(crate) fn bytes(&self) -> u64 {
         self.state.lock().bytes as u64
+    }
+
+    /// How long the oldest group has waited.
+    pub(crate) fn age(&self) -> Option<Duration> {
+        self.state.lock().groups.front().map(|oldest| oldest.since.elapsed())
     }
 
     /// The publications from `from` to `to` that are not settled.
@@ -160,7 +169,9 @@ impl SettleQueue {
 
 impl Queue {
     fn is_due(&self, core: &Core) -> bool {
-        self.flush || self.bytes >= core.options.settle_bytes || self.entries >= ENTRIES_MAX
+        let is_old = |oldest: &Arc<Group>| oldest.since.elapsed() >= core.options.settle_age_max;
+        let is_large = self.bytes >= core.options.settle_bytes || self.entries >= ENTRIES_MAX;
+        self.flush || is_large || self.groups.front().is_some_and(is_old)
     }
 }
 
@@ -184,7 +195,13 @@ fn settle_until_stopped(core: &Arc<Core>) {
             let mut queue = settle.state.lock();
             while !settle.stop.load(Ordering::Acquire) && (queue.groups.is_empty() || !(retrying || queue.is_due(core)))
             {
-                settle.changed.wait(&mut queue);
+                match queue.groups.front() {
+                    Some(oldest) => {
+                        let patience = core.options.settle_age_max.saturating_sub(oldest.since.elapsed());
+                        settle.changed.wait_for(&mut queue, patience);
+                    }
+                    None => settle.changed.wait(&mut queue),
+                }
             }
             if settle.stop.load(Ordering::Acquire) {
                 return;
@@ -446,6 +463,7 @@ pub(super) fn remove_repo(batch: &mut Batch, pool: PoolId) {
         (Family::Ids, key::pool(pool)),
         (Family::Blocks, key::pool(pool)),
     ];
+    forget_segments(batch, pool);
     for (family, prefix) in ranges {
         if let Some(end) = key::after_prefix(&prefix) {
             batch.delete_range(family, prefix, end);

@@ -47,6 +47,8 @@ pub struct Snapshot {
     repo: Repo,
     version: Arc<Version>,
     scope: Scope,
+    /// What [`super::pool::Pool::removals`] was before.
+    removals: u64,
     /// Taken once it tells where records are, so that they stay there.
     generations: OnceLock<Arc<[Arc<Generation>]>>,
 }
@@ -56,11 +58,17 @@ impl Snapshot {
         // Of a version that readers see before it is written, objects may be on their way.
         let is_ahead = version.number > repo.state.written.load().number;
         let scope = if is_ahead { Scope::Any } else { Scope::Live };
-        Self { repo: repo.clone(), version, scope, generations: OnceLock::new() }
+        Self { repo: repo.clone(), version, scope, removals: repo.removals(), generations: OnceLock::new() }
     }
 
     pub(super) fn of_tip(repo: &Repo, version: Arc<Version>) -> Self {
-        Self { repo: repo.clone(), version, scope: Scope::Any, generations: OnceLock::new() }
+        let removals = repo.removals();
+        Self { repo: repo.clone(), version, scope: Scope::Any, removals, generations: OnceLock::new() }
+    }
+
+    /// What [`super::pool::Pool::removals`] was before it was taken.
+    pub(super) fn removals(&self) -> u64 {
+        self.removals
     }
 
     /// The repository.
@@ -199,7 +207,7 @@ impl Snapshot {
         // In this order: what leaves flight is stored.
         let mut found = match self.scope {
             Scope::Live => Vec::new(),
-            Scope::Any | Scope::Accepted => pool.ids_in_flight(&from, &to),
+            Scope::Any | Scope::Accepted | Scope::AcceptedByNow => pool.ids_in_flight(&from, &to),
         };
         found.extend(self.repo.core.ids_between(pool, &from, &to, limit)?);
         let mut scope = self.scope;

@@ -173,6 +173,11 @@ impl Repo {
         self.core.options.limits
     }
 
+    /// What [`Pool::removals`] is now.
+    pub(super) fn removals(&self) -> u64 {
+        self.state.pool.removals.load(Ordering::SeqCst)
+    }
+
     /// A number that grows when versions that were not published are given up.
     pub fn lineage(&self) -> u64 {
         self.state.tip.load().lineage

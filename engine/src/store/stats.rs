@@ -1,6 +1,8 @@
 //! Figures of a store, as plain values.
 
 use super::{Health, Seq, Store};
+use std::time::Duration;
+
 use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// Figures of a store. Totals count since it was opened.
@@ -27,6 +29,8 @@ pub struct StoreStats {
     pub memory_repositories_bytes: u64,
     /// Journal bytes that are not settled.
     pub unsettled_bytes: u64,
+    /// How long the oldest of them has been there, or since the store was opened.
+    pub unsettled_age: Option<Duration>,
     /// Group commits written.
     pub journal_groups_total: u64,
     /// Transactions in them.
@@ -66,6 +70,7 @@ impl Store {
             budget_bytes: core.options.memory_budget_bytes,
             memory_repositories_bytes: read(&core.memory_held_bytes),
             unsettled_bytes: core.settle.bytes(),
+            unsettled_age: core.settle.age(),
             journal_groups_total: read(&counters.journal_groups),
             journal_transactions_total: read(&counters.journal_transactions),
             journal_bytes_total: read(&counters.journal_bytes),

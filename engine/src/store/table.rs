@@ -93,6 +93,8 @@ pub(crate) enum Scope {
     /// Also those of transactions in `tip`, which stay unless a write fails: what new objects may point at. Waits out
     /// the moment in which a transaction is between its claims and its success or failure.
     Accepted,
+    /// The same without waiting: what is in that moment is not found. For writers who have made claims of their own.
+    AcceptedByNow,
     /// Whatever is there: for readers of `tip`, who ask only for what it reaches.
     Any,
 }
@@ -112,16 +114,20 @@ impl ObjectTable {
 
     /// The object, if it is in memory and in scope, and a version up to `until` is known to have brought it.
     pub(crate) fn get(&self, pool: PoolId, oid: &Oid, scope: Scope, until: u64) -> Option<Object> {
-        let guard = pin();
         let key = PooledId { pool, oid: *oid };
+        let mut guard = pin();
         let mut entry = self.entries.get(&key, &guard)?;
         match scope {
             Scope::Any => {}
             Scope::Live if entry.is_live() => {}
-            Scope::Live => return None,
+            Scope::AcceptedByNow if entry.state.load(Ordering::Acquire) != CLAIMED => {}
+            Scope::Live | Scope::AcceptedByNow => return None,
             Scope::Accepted => {
                 while entry.state.load(Ordering::Acquire) == CLAIMED {
+                    // Without the guard: the writer may wait for somebody who waits for all guards to be gone.
+                    drop(guard);
                     thread::yield_now();
+                    guard = pin();
                     entry = self.entries.get(&key, &guard)?;
                 }
             }
@@ -229,6 +235,8 @@ impl ObjectTable {
         let (guard, key) = (pin(), PooledId { pool, oid: *oid });
         let Some(entry) = self.entries.get(&key, &guard) else { return };
         if !self.remove_unclaimed(&key, entry, &guard) {
+            // Whoever brings it now is the first.
+            entry.since.store(u64::MAX, Ordering::Relaxed);
             let _ = entry.state.compare_exchange(LIVE, CLAIMED, Ordering::AcqRel, Ordering::Acquire);
             // Who gave its claim back before that has left the entry.
             self.remove_unclaimed(&key, entry, &guard);

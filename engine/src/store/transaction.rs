@@ -100,7 +100,7 @@ impl Transaction {
     pub(super) fn new(repo: Repo, actor: &str, cause: Cause) -> Self {
         repo.core.counters.open_transactions.add(1);
         let lineage = repo.lineage();
-        let removals = repo.state.pool.removals.load(Ordering::SeqCst);
+        let removals = repo.removals();
         Self {
             removals,
             lineage,
@@ -169,6 +169,12 @@ impl Transaction {
             return self.fresh.iter().find(|fresh| fresh.oid == *oid);
         }
         self.by_oid.get(oid).map(|at| &self.fresh[*at])
+    }
+
+    /// Says that what the transaction brings was checked against a snapshot that was taken before it was begun. What has been
+    /// removed since, because nothing led to it, is then missed when it is published.
+    pub fn relies_on(&mut self, snapshot: &Snapshot) {
+        self.removals = self.removals.min(snapshot.removals());
     }
 
     /// Adds a segment that was ingested for this repository.
@@ -454,20 +460,28 @@ impl Transaction {
     /// Advances the newest version by the edits, of which nothing is lost to a collection.
     fn advance(&mut self, carried: &Carried, is_acknowledged: bool) -> Result<(Arc<Version>, Changes)> {
         let state = self.repo.state.clone();
+        let mut leads_to = None;
         loop {
-            let removals = state.pool.removals.load(Ordering::SeqCst);
-            if removals != self.removals {
-                self.check_links(carried)?;
-                self.removals = removals;
-            }
+            // In this order: what one of these removes is known by its fate, what others removed by the number.
             let doomed = state.pool.doomed.load_full();
-            if let Some(doomed) = &doomed {
-                self.spare(doomed, carried)?;
+            let removals = self.repo.removals();
+            if removals != self.removals || doomed.is_some() {
+                let leads_to = match &mut leads_to {
+                    Some(found) => &*found,
+                    none => &*none.insert(self.leads_to(carried)?),
+                };
+                if removals != self.removals {
+                    self.check_links(leads_to)?;
+                    self.removals = removals;
+                }
+                if let Some(doomed) = &doomed {
+                    self.spare(doomed, carried, leads_to)?;
+                }
             }
             // A collection that begins waits for the guard, and then sees the version.
             let _guard = pin();
             let is_same = match (&*state.pool.doomed.load(), &doomed) {
-                (None, _) => state.pool.removals.load(Ordering::SeqCst) == removals,
+                (None, _) => self.repo.removals() == removals,
                 (Some(now), Some(seen)) => Arc::ptr_eq(now, seen),
                 (Some(_), None) => false,
             };

@@ -19,3 +19,4 @@ mod read;
 mod reality;
 mod recovery;
 mod rewrite;
+mod segments;

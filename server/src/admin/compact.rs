@@ -63,12 +63,16 @@ fn compact_all(store: &Store, repos: &[Repo], options: &CompactOptions, bar: &su
             Err(error) => return Err(Failure::from(error.context(repo.name().to_string()))),
         };
         say!(
-            "{}: {} objects of {}, stored in {} instead of {}",
+            "{}: {} objects of {}, stored in {} instead of {}{}",
             repo.name(),
             done.objects,
             Bytes(done.object_bytes),
             Bytes(done.stored_bytes_after),
-            Bytes(done.stored_bytes_before)
+            Bytes(done.stored_bytes_before),
+            match done.removed {
+                0 => String::new(),
+                removed => format!("; {removed} removed, of {}", Bytes(done.removed_bytes)),
+            }
         );
         before += done.stored_bytes_before;
         after += done.stored_bytes_after;

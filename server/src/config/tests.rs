@@ -76,6 +76,13 @@ fn every_setting_is_taken_from_file_and_environment() {
         [versions]
         max_count = "77"
         max_age = "8d"
+        [compaction]
+        enabled = false
+        min_growth = "8MiB"
+        growth_percent = 33
+        cpu_percent = "50%"
+        max_rate = "10MiB"
+        memory = "64MiB"
         [limits]
         references = "5"
         changes = "6"
@@ -120,6 +127,14 @@ fn every_setting_is_taken_from_file_and_environment() {
         relaxed_delay_max: Duration::from_millis(20),
     };
     let versions = VersionsConfig { count_max: 77, age_max: Duration::from_secs(8 * 24 * 3600) };
+    let compaction = CompactionConfig {
+        enabled: false,
+        fresh_bytes_min: 8 * MIB,
+        growth_percent: 33,
+        cpu_percent: 50,
+        rate_max: 10 * MIB,
+        memory_bytes: 64 * MIB,
+    };
     let limits = LimitsConfig { references_max: 5, changes_max: 6, realities_max: 7 };
     let transactions = TransactionsConfig { open_max: 8, bytes_max: 9 * MIB, idle: Duration::from_secs(10) };
     let logging = LoggingConfig { level: LevelFilter::WARN, format: LogFormat::Text };
@@ -130,7 +145,7 @@ fn every_setting_is_taken_from_file_and_environment() {
         pack_cache_memory_bytes: MIB,
         pack_cache_disk_bytes: 2 * MIB,
     };
-    assert_eq!(config, Config { server, storage, versions, limits, transactions, logging, metrics, git });
+    assert_eq!(config, Config { server, storage, versions, compaction, limits, transactions, logging, metrics, git });
 
     // No setting's variable may be unknown to the environment, and none may be ignored.
     for variable in sources::variables().filter(|name| *name != "GOVC_CONFIG") {

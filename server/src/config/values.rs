@@ -94,6 +94,12 @@ pub(super) fn count(text: &str) -> Result<usize, String> {
 }
 
 /// A whole number.
+/// 1 to 100.
+pub(super) fn percent(text: &str) -> Result<u32, String> {
+    let percent = text.strip_suffix('%').unwrap_or(text).parse().ok();
+    percent.filter(|percent| (1..=100).contains(percent)).ok_or_else(|| "expected 1 to 100".to_owned())
+}
+
 pub(super) fn number(text: &str) -> Result<u64, String> {
     text.trim().parse().map_err(|_| "expected a whole number".to_owned())
 }

@@ -17,7 +17,7 @@ use super::{
     time::Moment,
 };
 use crate::app::App;
-use crate::compaction::{Ended, Failed, Running, Status};
+use crate::compaction::{Ended, Failed, Refused, Running, Status};
 
 /// How a repository is to be compacted.
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -52,6 +52,8 @@ pub(super) struct RunningInfo {
     repo: String,
     /// Whether it archives.
     archive: bool,
+    /// Whether nobody asked for it: the repository had grown.
+    automatic: bool,
     /// When it began.
     started_at: String,
     /// What is being done: `looking`, `history`, `compacting`, `verifying` or `installing`.
@@ -78,6 +80,8 @@ pub(super) struct EndedInfo {
     ended_at: String,
     /// How long it took.
     seconds: f64,
+    /// Processor time that it took.
+    cpu_seconds: f64,
     /// What it did.
     #[serde(skip_serializing_if = "Option::is_none")]
     gain: Option<GainInfo>,
@@ -94,14 +98,22 @@ pub(super) struct GainInfo {
     stored_bytes_before: u64,
     /// Bytes of their blocks now.
     stored_bytes_after: u64,
+    /// Objects that were removed, because nothing led to them any more.
+    removed_objects: u64,
+    /// Their bytes.
+    removed_bytes: u64,
 }
 
 /// All compactions.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct CompactionOverview {
-    /// `idle` or `running`.
+    /// `idle`, `queued` or `running`.
     #[schema(example = "idle")]
     state: &'static str,
+    /// Whether none begins, and the one under way rests.
+    paused: bool,
+    /// Whether repositories that have grown are compacted without being asked for.
+    automatic: bool,
     /// The one under way.
     #[serde(skip_serializing_if = "Option::is_none")]
     running: Option<RunningInfo>,
@@ -118,6 +130,8 @@ pub(super) struct CompactionOverview {
 pub(super) struct TotalsInfo {
     /// Those that were installed.
     done: u64,
+    /// Of these, those that nobody asked for.
+    automatic: u64,
     /// Those that failed.
     failed: u64,
     /// Those that were cancelled.
@@ -126,8 +140,22 @@ pub(super) struct TotalsInfo {
     bytes_in: u64,
     /// Bytes of those in their place.
     bytes_out: u64,
+    /// Objects that were removed.
+    removed_objects: u64,
     /// Time that they took.
     seconds: f64,
+    /// Processor time that they took.
+    cpu_seconds: f64,
+    /// Time that they rested for their budgets' sake.
+    rested_seconds: f64,
+}
+
+/// How compactions go on.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PauseRequest {
+    /// Whether none begins, and the one under way rests, until this is taken back or the server is started anew.
+    paused: bool,
 }
 
 const QUEUE_SHOWN_MAX: usize = 1000;
@@ -135,7 +163,8 @@ const QUEUE_SHOWN_MAX: usize = 1000;
 /// Compact a repository
 ///
 /// What the repository brought is stored anew, each object as a delta against the base that makes it small; what it was
-/// forked from is not. Reads, commits and pushes go on meanwhile. One that is waiting or under way already is what is
+/// forked from is not. What nothing leads to any more is removed: no reference, no version that is retained, no reality; of a
+/// repository with forks everything stays. Reads, commits and pushes go on meanwhile. One that is waiting or under way already is what is
 /// answered with.
 #[utoipa::path(
     post, path = "/api/v1/repos/{id}/compact", tag = "compaction", operation_id = "compact_repo",
@@ -151,9 +180,13 @@ pub(super) async fn begin(
     if repo.settings().durability == govc_engine::Durability::Memory {
         return Err(Problem::invalid("a repository that is only in memory cannot be compacted"));
     }
-    app.compactions
-        .enqueue(&repo, request.archive)
-        .map_err(|_| Problem::new(Code::Busy, "too many repositories wait to be compacted"))?;
+    let (asked, of) = (app.clone(), repo.clone());
+    let enqueued = app.work.run(move || asked.compactions.enqueue(&of, request.archive)).await?;
+    enqueued.map_err(|refused| match refused {
+        Refused::QueueFull => Problem::new(Code::Busy, "too many repositories wait to be compacted"),
+        Refused::Stopping => Problem::new(Code::Busy, "the server is stopping"),
+        Refused::Store(error) => error.into(),
+    })?;
     let location = answer::location(repo.name().as_str(), "/compaction");
     let mut response = answer::ok(&CompactionInfo::of(&app.compactions.status(repo.id())));
     *response.status_mut() = StatusCode::ACCEPTED;
@@ -184,7 +217,8 @@ pub(super) async fn show(State(app): State<Arc<App>>, InRepo(repo): InRepo) -> R
               (status = 404, description = "None waits or is under way")),
 )]
 pub(super) async fn cancel(State(app): State<Arc<App>>, InRepo(repo): InRepo) -> Result<Response, Problem> {
-    if app.compactions.cancel(repo.id()) {
+    let (asked, id) = (app.clone(), repo.id());
+    if app.work.run(move || asked.compactions.cancel(id)).await? {
         Ok(answer::no_content().into_response())
     } else {
         Err(Problem::new(Code::NotFound, "the repository is not being compacted"))
@@ -197,20 +231,51 @@ pub(super) async fn cancel(State(app): State<Arc<App>>, InRepo(repo): InRepo) ->
     responses((status = 200, description = "What is under way, what waits, what was done", body = CompactionOverview)),
 )]
 pub(super) async fn overview(State(app): State<Arc<App>>) -> Response {
+    overview_of(&app)
+}
+
+/// Pause compactions
+///
+/// None begins, and the one under way rests where it is, until this is taken back or the server is started anew.
+#[utoipa::path(
+    put, path = "/api/v1/compaction", tag = "compaction", operation_id = "pause_compactions",
+    request_body = PauseRequest,
+    responses((status = 200, description = "What is under way, what waits, what was done", body = CompactionOverview)),
+)]
+pub(super) async fn pause(
+    State(app): State<Arc<App>>,
+    JsonBody(request, _held): JsonBody<PauseRequest>,
+) -> Result<Response, Problem> {
+    app.compactions.pause(request.paused);
+    Ok(overview_of(&app))
+}
+
+fn overview_of(app: &App) -> Response {
     let overview = app.compactions.overview();
     let totals = overview.totals;
+    let state = match (&overview.running, overview.queue.is_empty()) {
+        (Some(_), _) => "running",
+        (None, false) => "queued",
+        (None, true) => "idle",
+    };
     answer::ok(&CompactionOverview {
-        state: if overview.running.is_some() { "running" } else { "idle" },
+        state,
+        paused: overview.is_paused,
+        automatic: overview.is_automatic,
         running: overview.running.as_deref().map(RunningInfo::of),
         queue: overview.queue.iter().take(QUEUE_SHOWN_MAX).map(|repo| repo.name().to_string()).collect(),
         queue_total: overview.queue.len(),
         totals: TotalsInfo {
             done: totals.done,
+            automatic: totals.automatic,
             failed: totals.failed,
             cancelled: totals.cancelled,
             bytes_in: totals.bytes_in,
             bytes_out: totals.bytes_out,
+            removed_objects: totals.removed_objects,
             seconds: totals.seconds,
+            cpu_seconds: totals.cpu_seconds,
+            rested_seconds: totals.rested_seconds,
         },
     })
 }
@@ -237,6 +302,7 @@ impl RunningInfo {
         Self {
             repo: running.name(),
             archive: running.archive,
+            automatic: running.is_automatic,
             started_at: Moment::text_of_millis(running.started_millis),
             phase: stretch.phase,
             done_bytes: stretch.done_bytes,
@@ -254,12 +320,15 @@ impl EndedInfo {
                     object_bytes: done.object_bytes,
                     stored_bytes_before: done.stored_bytes_before,
                     stored_bytes_after: done.stored_bytes_after,
+                    removed_objects: done.removed,
+                    removed_bytes: done.removed_bytes,
                 };
                 ("done", None, Some(gain))
             }
             Err(Failed::Cancelled) => ("cancelled", None, None),
             Err(Failed::Error(error)) => ("failed", Some(error.clone()), None),
         };
-        Self { outcome, error, ended_at: Moment::text_of_millis(ended.ended_millis), seconds: ended.seconds, gain }
+        let ended_at = Moment::text_of_millis(ended.ended_millis);
+        Self { outcome, error, ended_at, seconds: ended.seconds, cpu_seconds: ended.cpu_seconds, gain }
     }
 }

@@ -81,7 +81,7 @@ fn api(bodies: Bodies) -> OpenApiRouter<Arc<App>> {
         // /api/v1/repos/{id}/compaction
         .routes(routes!(compaction::show, compaction::cancel))
         // /api/v1/compaction
-        .routes(routes!(compaction::overview))
+        .routes(routes!(compaction::overview, compaction::pause))
         // /api/v1/repos/{id}/commits
         .routes(routes!(commits::list, commits::create))
         // /api/v1/repos/{id}/commits/{rev}
@@ -177,6 +177,7 @@ mod tests {
             "get /{id}/compaction",
             "delete /{id}/compaction",
             "get /compaction",
+            "put /compaction",
             "get /{id}/commits",
             "post /{id}/commits",
             "get /{id}/commits/{rev}",

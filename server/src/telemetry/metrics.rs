@@ -148,14 +148,25 @@ impl Scrape {
     }
 
     fn compactions(&mut self, overview: &Overview) {
-        let Overview { queue, running, totals } = overview;
+        let Overview { queue, running, totals, is_paused, .. } = overview;
         self.gauge("compaction_queue", "Repositories that wait to be compacted", queue.len());
         self.gauge("compaction_running", "Compactions under way", u8::from(running.is_some()));
+        self.gauge("compaction_paused", "1 while compactions are paused", u8::from(*is_paused));
         self.counter("compactions", "Compactions that were installed", totals.done);
+        self.counter("compactions_automatic", "Of these, those that nobody asked for", totals.automatic);
         self.counter("compactions_failed", "Compactions that failed", totals.failed);
         self.counter("compaction_bytes_in", "Bytes of blocks that compactions replaced", totals.bytes_in);
+        self.counter(
+            "compaction_removed_objects",
+            "Objects removed because nothing led to them",
+            totals.removed_objects,
+        );
         self.counter("compaction_bytes_out", "Bytes of the blocks in their place", totals.bytes_out);
         self.0.register("compaction_seconds", "Time that compactions took", ConstCounter::new(totals.seconds));
+        let cpu = ConstCounter::new(totals.cpu_seconds);
+        self.0.register("compaction_cpu_seconds", "Processor time that compactions took", cpu);
+        let rested = ConstCounter::new(totals.rested_seconds);
+        self.0.register("compaction_rested_seconds", "Time that compactions rested for their budgets' sake", rested);
     }
 
     fn store(&mut self, stats: &StoreStats, staged: usize) {
@@ -172,6 +183,8 @@ impl Scrape {
         self.gauge("feed_bytes", "Memory held by the newest publications", stats.feed_bytes);
         self.gauge("memory_budget_bytes", "Memory that repository data may hold", stats.budget_bytes);
         self.gauge("unsettled_bytes", "Published data that are not in blocks yet", stats.unsettled_bytes);
+        let unsettled_age = stats.unsettled_age.unwrap_or_default().as_secs();
+        self.gauge("unsettled_age_seconds", "How long the oldest of them have waited", unsettled_age);
         self.counter("journal_groups", "Group commits", stats.journal_groups_total);
         self.counter("journal_transactions", "Transactions in group commits", stats.journal_transactions_total);
         self.counter("journal_bytes", "Bytes written in group commits", stats.journal_bytes_total);

@@ -66,7 +66,8 @@ fn killed(backend: &str) {
     let start = Instant::now();
     let mut eras: Vec<Acknowledged> = Vec::new();
     let mut checkouts: Vec<PathBuf> = Vec::new();
-    let mut server = place.launch().with(&["--backend", backend]).start();
+    // Of what is littered some is garbage at any moment, and goes while the server is killed.
+    let mut server = place.launch().with(&["--backend", backend]).env("GOVC_VERSIONS_MAX_COUNT", "2").start();
     for round in 0..rounds {
         if round % ERA == 0 {
             let repo = format!("crash-{}", round / ERA);
@@ -110,6 +111,7 @@ fn under_load(server: Server, git: &Git, checkouts: &[PathBuf], log: &Acknowledg
         scope.spawn(move || push_pairs(http, pair, round, log, stop));
         scope.spawn(move || create_repositories(http, round, log, stop));
         scope.spawn(move || compact(http, log, stop));
+        scope.spawn(move || litter(http, log, stop));
         // Spread over the workers' start, their steady state and the journal's groups.
         thread::sleep(Duration::from_millis(u64::from(150 + round * 167 % 700)));
         let launch = server.kill();
@@ -250,6 +252,30 @@ fn compact(http: Http, log: &Acknowledged, stop: &AtomicBool) {
             Err(_) => return,
         }
         thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Makes a branch and deletes it, with the same few objects again and again.
+fn litter(http: Http, log: &Acknowledged, stop: &AtomicBool) {
+    let path = format!("/api/v1/repos/{}", log.repo);
+    let mut at = 0;
+    while !stop.load(Ordering::Relaxed) {
+        at += 1;
+        let ada = json!({ "name": "Ada Test", "email": "ada@example.com", "date": "2026-01-01T00:00:00Z" });
+        let body = json!({
+            "branch": "litter", "message": "litter", "author": ada, "committer": ada,
+            "changes": [{ "op": "put", "path": format!("litter-{}", at % 5), "content": "litter\n" }],
+        });
+        let headers = [("content-type", "application/json")];
+        let sent = http.try_send("POST", &format!("{path}/commits"), &headers, body.to_string().as_bytes());
+        let deleted = sent.and_then(|reply| {
+            assert!(reply.status < 500, "{}", reply.text());
+            http.try_send("DELETE", &format!("{path}/branches/litter"), &[], b"")
+        });
+        match deleted {
+            Ok(reply) => assert!(reply.status < 500, "{}", reply.text()),
+            Err(_) => return,
+        }
     }
 }
 

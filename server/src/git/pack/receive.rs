@@ -263,6 +263,7 @@ impl Received {
     /// # Errors
     /// [`govc_engine::ErrorKind::NotFound`] naming the tip and the first object that is missing.
     pub(crate) fn commit(&self, transaction: &mut Transaction, edits: &[RefEdit]) -> Result<()> {
+        transaction.relies_on(&self.snapshot);
         if !self.closed {
             return self.commit_reached(transaction, edits);
         }

@@ -408,7 +408,11 @@ impl PackWriter<'_> {
             if kind != item.kind || !DELTA_OBJECT_BYTES.contains(&base_size) || base_size / DELTA_BASE_FACTOR > size {
                 continue;
             }
-            let base_data = snapshot.object_of(&base, kind)?;
+            let base_data = match snapshot.object_of(&base, kind) {
+                // Nothing here led to what the receiver has, and it has gone since.
+                Err(error) if *error.kind() == ErrorKind::NotFound => continue,
+                data => data?,
+            };
             if let Some(delta) = make_delta(&base_data, data, data.len() / 2) {
                 return Ok(Some((at, delta)));
             }
