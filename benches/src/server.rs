@@ -65,6 +65,11 @@ impl Govc {
     /// Starts the server with RocksDB under `data` and waits for its ready line. What it logs goes to
     /// a file beside the data.
     pub(crate) fn start(binary: &Path, data: &Path) -> Result<Govc> {
+        Self::start_with(binary, data, &[])
+    }
+
+    /// The same with settings of its own.
+    pub(crate) fn start_with(binary: &Path, data: &Path, settings: &[(&str, &str)]) -> Result<Govc> {
         let address = free_address()?;
         let log_path = data.with_extension("log");
         let log = OpenOptions::new()
@@ -73,7 +78,7 @@ impl Govc {
             .open(&log_path)
             .context(|| format!("cannot write {}", log_path.display()))?;
         let mut command = Govc::command(binary, "serve", data);
-        command.arg("--listen").arg(address.to_string());
+        command.arg("--listen").arg(address.to_string()).envs(settings.iter().copied());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
         let start = Instant::now();
         let child = command.spawn().context(|| format!("cannot start {}", binary.display()))?;

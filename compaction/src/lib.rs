@@ -20,4 +20,4 @@ mod plan;
 mod schedule;
 
 pub use compact::{CompactOptions, compact};
-pub use schedule::Schedule;
+pub use schedule::{Due, Schedule};

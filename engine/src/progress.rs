@@ -11,6 +11,10 @@ pub trait Progress: Sync {
     /// The stretch is done.
     fn end(&self);
 
+    /// A piece of the work is done, and nothing is held that others wait for: the place to rest. [`Progress::advance`] is
+    /// another; no other question may take its time.
+    fn rest(&self) {}
+
     /// Whether the work is to end as soon as it can. Asked at least once for each batch.
     fn is_cancelled(&self) -> bool;
 }

@@ -154,6 +154,7 @@ fn compaction_options(config: &Config) -> CompactionOptions {
         schedule: compaction.enabled.then(|| Schedule {
             fresh_bytes_min: compaction.fresh_bytes_min,
             growth_min: f64::from(compaction.growth_percent) / 100.0,
+            archive_age: (!compaction.archive_age.is_zero()).then_some(compaction.archive_age),
             ..Schedule::default()
         }),
         budgets: Budgets {

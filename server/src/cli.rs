@@ -190,6 +190,7 @@ The TOML file (--config, GOVC_CONFIG), with the defaults:
   enabled = true                # GOVC_COMPACTION_ENABLED
   min_growth = \"4MiB\"         # GOVC_COMPACTION_MIN_GROWTH: what has come to a repository, at least
   growth_percent = 25           # GOVC_COMPACTION_GROWTH_PERCENT: and of what is compacted already
+  archive_after = \"30d\"         # GOVC_COMPACTION_ARCHIVE_AFTER: without a write; or \"never\"
   cpu_percent = 25              # GOVC_COMPACTION_CPU_PERCENT: of one processor, while the server is in use
   max_rate = 0                  # GOVC_COMPACTION_MAX_RATE: bytes a second, such as \"50MiB\"; 0 for any
   memory = \"512MiB\"           # GOVC_COMPACTION_MEMORY: beside the budget, at most a quarter of it by default

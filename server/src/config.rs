@@ -121,6 +121,8 @@ pub struct CompactionConfig {
     pub fresh_bytes_min: u64,
     /// And by which part of what is compacted already.
     pub growth_percent: u32,
+    /// How long after the last write a repository is archived; zero for never.
+    pub archive_age: Duration,
     /// The part of one processor that this takes while the server is in use.
     pub cpu_percent: u32,
     /// Bytes of objects a second that it stores anew; zero for any number.
@@ -254,6 +256,7 @@ impl Default for Config {
                 enabled: true,
                 fresh_bytes_min: 4 * MIB,
                 growth_percent: 25,
+                archive_age: Duration::from_secs(30 * 24 * 3600),
                 cpu_percent: 25,
                 rate_max: 0,
                 memory_bytes: compaction_memory_default(memory_bytes),
@@ -360,6 +363,7 @@ impl Config {
         layers.set("compaction.enabled", &mut compaction.enabled, values::boolean)?;
         layers.set("compaction.min_growth", &mut compaction.fresh_bytes_min, values::size)?;
         layers.set("compaction.growth_percent", &mut compaction.growth_percent, values::percent)?;
+        layers.set("compaction.archive_after", &mut compaction.archive_age, values::age_or_never)?;
         layers.set("compaction.cpu_percent", &mut compaction.cpu_percent, values::percent)?;
         layers.set("compaction.max_rate", &mut compaction.rate_max, values::size)?;
         layers.set("compaction.memory", &mut compaction.memory_bytes, |text| values::size_from(text, MIB))?;

@@ -43,9 +43,10 @@ pub(crate) fn run(bench: &Bench) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// A server that holds a history.
+/// A server that holds a history, and compacts when it is asked.
 fn holding(bench: &Bench, history: &History, folder: &Path) -> Result<Govc> {
-    let server = Govc::start(&bench.govc, &folder.join("data"))?;
+    let settings = [("GOVC_COMPACTION_ENABLED", "false")];
+    let server = Govc::start_with(&bench.govc, &folder.join("data"), &settings)?;
     let default_branch = &history.default_branch(&bench.git);
     server.create(&NewRepository { name: &history.name, default_branch, durability: "durable" })?;
     history.push(&bench.git, &server.url(&history.name))?;
@@ -74,11 +75,7 @@ fn beside(bench: &Bench, history: &History) -> Result<Vec<Row>> {
                 compactions += done;
                 outcome
             } else {
-                // Nor those that begin by themselves.
-                pause(&server, true)?;
-                let outcome = load::run(&load)?;
-                pause(&server, false)?;
-                outcome
+                load::run(&load)?
             };
             let (rates, p99s) = if compacts { (&mut rates, &mut p99s) } else { (&mut quiet_rates, &mut quiet_p99s) };
             rates.push(outcome.rate());
@@ -126,11 +123,6 @@ fn while_compacting<T>(server: &Govc, repository: &str, work: impl FnOnce() -> R
         let begun = compacting.join().map_err(|_| Error::new("a thread of the bench panicked"))??;
         Ok((done?, begun))
     })
-}
-
-fn pause(server: &Govc, paused: bool) -> Result<()> {
-    let body = json!({ "paused": paused }).to_string();
-    Client::connect(server.address())?.request_json("PUT", "/api/v1/compaction", body.as_bytes()).map(drop)
 }
 
 fn steady(bench: &Bench) -> Result<Vec<Row>> {

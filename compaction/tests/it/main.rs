@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, btree_map::Entry},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -100,11 +100,10 @@ fn assert_clean(disk: &MemoryBackend) {
 fn reached(repo: &Repo, tip: Oid) -> BTreeMap<Oid, Bytes> {
     let (snapshot, mut found, mut open) = (repo.snapshot(), BTreeMap::new(), vec![tip]);
     while let Some(oid) = open.pop() {
-        if !found.contains_key(&oid) {
-            let object = snapshot.object(&oid).unwrap();
-            open.extend(links(object.kind, &object.data).unwrap().targets.iter().map(|(target, _)| *target));
-            found.insert(oid, object.data);
-        }
+        let Entry::Vacant(vacant) = found.entry(oid) else { continue };
+        let object = snapshot.object(&oid).unwrap();
+        open.extend(links(object.kind, &object.data).unwrap().targets.iter().map(|(target, _)| *target));
+        vacant.insert(object.data);
     }
     found
 }

@@ -20,7 +20,7 @@ use super::{
     transaction::Transaction, version::Version,
 };
 use crate::{
-    Error, Result,
+    Error, ErrorKind, Progress, Result,
     object::{Kind, Oid, links},
     sync::{
         atomic::{AtomicBool, AtomicU8, Ordering},
@@ -227,13 +227,17 @@ impl Core {
 
 impl Rewrite {
     /// The places of doomed objects, those that point at others before these.
-    pub(super) fn garbage_in_order(&self, doomed: &Doomed) -> Result<Vec<usize>> {
+    pub(super) fn garbage_in_order(&self, doomed: &Doomed, progress: &dyn Progress) -> Result<Vec<usize>> {
         let mut done = vec![false; self.objects().len()];
         let mut order = Vec::new();
         let links_of = |at: usize| -> Result<Vec<usize>> {
             let object = self.objects()[at];
             if object.kind == Kind::Blob {
                 return Ok(Vec::new());
+            }
+            progress.rest();
+            if progress.is_cancelled() {
+                return Err(Error::new(ErrorKind::Cancelled, "ended on request; everything stays as it was"));
             }
             let links = links(object.kind, &self.read(at)?)?;
             Ok(links.targets.iter().filter_map(|(target, _)| self.position(target)).collect())

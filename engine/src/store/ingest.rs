@@ -217,14 +217,15 @@ impl Ingest {
     /// # Errors
     /// When the backend fails; then nothing is left behind.
     pub fn finish(self) -> Result<Staged> {
-        let Self { target, state, .. } = self;
+        let Self { target, state, level, .. } = self;
+        let level = u8::try_from(level).unwrap_or_default();
         let State { mut rows, batch, block_bytes, .. } = state.into_inner();
         if !batch.is_empty() {
             target.write(batch)?;
         }
         rows.sort_unstable_by_key(|(oid, _)| *oid);
         rows.dedup_by_key(|(oid, _)| *oid);
-        Ok(Staged { target: Arc::new(target), rows: rows.into(), block_bytes })
+        Ok(Staged { target: Arc::new(target), rows: rows.into(), block_bytes, level })
     }
 }
 
@@ -279,6 +280,7 @@ pub struct Staged {
     /// By id.
     rows: Arc<[(Oid, IdRow)]>,
     block_bytes: u64,
+    level: u8,
 }
 
 impl Staged {
@@ -291,7 +293,7 @@ impl Staged {
     #[must_use]
     pub fn only(&self, wanted: impl Fn(&Oid) -> bool) -> Self {
         let rows = self.rows.iter().filter(|(oid, _)| wanted(oid)).copied().collect();
-        Self { target: self.target.clone(), rows, block_bytes: self.block_bytes }
+        Self { rows, ..self.clone() }
     }
 
     /// How many objects there are.
@@ -327,6 +329,11 @@ impl Staged {
     /// Bytes of the segment's blocks in the backend.
     pub(super) fn block_bytes(&self) -> u64 {
         self.block_bytes
+    }
+
+    /// zstd's level of the segment's blocks.
+    pub(super) fn level(&self) -> u8 {
+        self.level
     }
 
     /// Whether it was written for this repository.

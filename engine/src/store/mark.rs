@@ -139,8 +139,11 @@ impl Walk<'_> {
     /// An object of the pool, or on its way there; `None` if it lies under it, or is missing.
     fn read(&mut self, oid: &Oid) -> Result<Option<(Kind, Bytes)>> {
         self.marks.steps += 1;
-        if self.marks.steps.is_multiple_of(STEPS_PER_QUESTION) && self.progress.is_cancelled() {
-            return Err(Error::new(ErrorKind::Cancelled, "ended on request; everything stays as it was"));
+        if self.marks.steps.is_multiple_of(STEPS_PER_QUESTION) {
+            self.progress.rest();
+            if self.progress.is_cancelled() {
+                return Err(Error::new(ErrorKind::Cancelled, "ended on request; everything stays as it was"));
+            }
         }
         if let Some(at) = self.rewrite.position(oid) {
             return Ok(Some((self.rewrite.objects()[at].kind, self.rewrite.read(at)?)));

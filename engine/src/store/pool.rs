@@ -247,7 +247,13 @@ impl Pool {
             return None;
         }
         loop {
-            let found = self.in_flight.read().iter().find(|staged| staged.header(oid).is_some()).cloned()?;
+            let found = {
+                let in_flight = self.in_flight.read();
+                let mut holding = in_flight.iter().filter(|staged| staged.header(oid).is_some());
+                let first = holding.next()?;
+                // One that stays before one that may not.
+                std::iter::once(first).chain(holding).find(|staged| staged.is_accepted()).unwrap_or(first).clone()
+            };
             if scope == Scope::Any || found.is_accepted() {
                 return Some(found);
             }

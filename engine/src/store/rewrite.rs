@@ -81,6 +81,8 @@ pub struct Rewrite {
     records: Records,
     memory_bytes: u64,
     ingest: Ingest,
+    /// The first version that was retained when it was begun.
+    first_version: u64,
     _under_way: UnderWay,
     /// So that what is to be read stays.
     _generation: Arc<Generation>,
@@ -134,7 +136,8 @@ impl Repo {
         }
         self.core.health.check_writable()?;
         let under_way = UnderWay::begin(self)?;
-        self.core.forget_versions(&self.state)?;
+        self.forget_versions()?;
+        let first_version = self.first_version()?;
         // In this order. A segment that nobody has open, and that has no intent, gets no more rows: all that lead to it
         // are found below.
         let generation = self.state.pool.hold();
@@ -155,6 +158,7 @@ impl Repo {
             segments,
             records: Records::new(self.core.backend.clone(), memory_bytes / 2, memory_bytes / 2),
             memory_bytes,
+            first_version,
             ingest: Ingest::for_rewriting(self.core.clone(), self.state.clone(), level),
             _under_way: under_way,
             _generation: generation,
@@ -325,14 +329,24 @@ impl Rewrite {
     pub fn install(self, progress: &dyn Progress) -> Result<Rewritten> {
         let going: Vec<StoredObject> = match &self.garbage {
             Some(garbage) => {
-                let order = self.garbage_in_order(&garbage.collection.doomed)?;
+                let order = self.garbage_in_order(&garbage.collection.doomed, progress)?;
                 order.into_iter().map(|at| self.objects[at]).collect()
             }
             None => Vec::new(),
         };
         // The first is dropped last.
-        let Self { _under_way, repo, objects, garbage, mut segments, records, memory_bytes, ingest, _generation } =
-            self;
+        let Self {
+            _under_way,
+            repo,
+            objects,
+            garbage,
+            mut segments,
+            records,
+            memory_bytes,
+            first_version,
+            ingest,
+            _generation,
+        } = self;
         drop(records);
         let staged = ingest.finish()?;
         let stored_bytes_before = segments.values().sum();
@@ -340,7 +354,7 @@ impl Rewrite {
         let (left_out, objects) = split(objects, is_left_out);
         let records = Records::new(repo.core.backend.clone(), memory_bytes / 2, memory_bytes / 2);
         let object_bytes = verify(&repo.state.pool, &objects, &staged, &records, progress)?;
-        turn_rows(&repo, &objects, &staged, progress)?;
+        turn_rows(&repo, &objects, &staged, first_version, progress)?;
         let mut removed = Removed::default();
         if let Some(Garbage { collection, .. }) = garbage {
             removed = remove(&repo, &collection, &going, progress)?;
@@ -407,12 +421,19 @@ fn verify(
 }
 
 /// Turns the rows of objects that are where they were to the new segment.
-fn turn_rows(repo: &Repo, objects: &[StoredObject], staged: &Staged, progress: &dyn Progress) -> Result<()> {
+fn turn_rows(
+    repo: &Repo,
+    objects: &[StoredObject],
+    staged: &Staged,
+    first_version: u64,
+    progress: &dyn Progress,
+) -> Result<()> {
     let (core, pool) = (&repo.core, &repo.state.pool);
     progress.begin("installing", None);
     let mut has_begun = false;
     // Both are sorted by id and hold the same ones.
     for (objects, rows) in objects.chunks(ROWS_AT_ONCE).zip(staged.rows().chunks(ROWS_AT_ONCE)) {
+        progress.rest();
         if !has_begun {
             check_cancelled(progress)?;
         }
@@ -438,8 +459,8 @@ fn turn_rows(repo: &Repo, objects: &[StoredObject], staged: &Staged, progress: &
         batch.uses_reserve = has_begun;
         if !has_begun {
             // From here on the segment stays: rows lead to it.
-            let first_version = repo.first_version()?;
-            staged.end_intent(&mut batch, Some(Compacted { millis: core.now_millis(), first_version }));
+            let (millis, level) = (core.now_millis(), staged.level());
+            staged.end_intent(&mut batch, Some(Compacted { millis, first_version, level }));
         }
         let written = core.backend.write(batch, Sync::No);
         if written.is_ok() || written.as_ref().is_err_and(|error| !error.kind.is_passing()) {
@@ -470,7 +491,8 @@ fn remove(repo: &Repo, collection: &Collection, going: &[StoredObject], progress
     let (core, pool, doomed) = (&repo.core, &repo.state.pool, &collection.doomed);
     let mut removed = Removed::default();
     for objects in going.chunks(ROWS_AT_ONCE) {
-        // What is left then stays, complete, with the segments that it is in. Not under the lock: who is asked may rest.
+        progress.rest();
+        // What is left then stays, complete, with the segments that it is in.
         if progress.is_cancelled() {
             break;
         }

@@ -28,6 +28,8 @@ pub struct StoredPool {
     pub compacted_millis: Option<i64>,
     /// The first version that was retained then.
     pub first_version: u64,
+    /// zstd's level of that.
+    pub level: i32,
 }
 
 /// The row of a published segment.
@@ -45,6 +47,8 @@ pub(super) struct Compacted {
     pub(super) millis: i64,
     /// The first version that the repository retained.
     pub(super) first_version: u64,
+    /// zstd's level, from 1.
+    pub(super) level: u8,
 }
 
 impl SegmentRow {
@@ -54,9 +58,10 @@ impl SegmentRow {
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = vec![if self.compacted.is_some() { Self::COMPACTED } else { Self::FRESH }];
         put_varint(&mut out, self.bytes);
-        if let Some(Compacted { millis, first_version }) = self.compacted {
+        if let Some(Compacted { millis, first_version, level }) = self.compacted {
             put_varint(&mut out, u64::try_from(millis).unwrap_or_default());
             put_varint(&mut out, first_version);
+            out.push(level);
         }
         out
     }
@@ -73,6 +78,7 @@ impl SegmentRow {
             _ => Some(Compacted {
                 millis: i64::try_from(reader.varint()?).unwrap_or(i64::MAX),
                 first_version: reader.varint()?,
+                level: reader.byte()?,
             }),
         };
         Ok(Self { bytes, compacted })
@@ -86,11 +92,12 @@ impl StoredPool {
                 self.fresh_bytes += row.bytes;
                 self.fresh_segments += 1;
             }
-            Some(Compacted { millis, first_version }) => {
+            Some(Compacted { millis, first_version, level }) => {
                 self.compacted_bytes += row.bytes;
                 if self.compacted_millis.is_none_or(|last| last < millis) {
                     self.compacted_millis = Some(millis);
                     self.first_version = first_version;
+                    self.level = i32::from(level);
                 }
             }
         }
@@ -109,7 +116,7 @@ impl Store {
     /// What is stored of each repository that stores anything. Reads a row for each segment.
     ///
     /// # Errors
-    /// When the backend fails or a row is damaged.
+    /// When the backend fails.
     pub fn stored_pools(&self) -> Result<Vec<(Repo, StoredPool)>> {
         let core = self.core();
         let mut pools: BTreeMap<PoolId, StoredPool> = BTreeMap::new();
@@ -118,7 +125,11 @@ impl Store {
             let pool = row_key.get(key::SEGMENT_ROW.len()..).and_then(|rest| rest.first_chunk::<8>());
             let pool =
                 PoolId(u64::from_be_bytes(*pool.ok_or_else(|| Error::corrupt("a segment's row names no pool"))?));
-            pools.entry(pool).or_default().add(SegmentRow::decode(&value)?);
+            match SegmentRow::decode(&value) {
+                Ok(row) => pools.entry(pool).or_default().add(row),
+                // The others are known none the less.
+                Err(error) => tracing::warn!(%error, "what a segment takes is not known"),
+            }
         }
         let repos = core.catalog.all();
         let repo = |state: &std::sync::Arc<RepoState>| Repo { core: core.clone(), state: state.clone() };
@@ -127,6 +138,14 @@ impl Store {
 }
 
 impl Repo {
+    /// Forgets the versions that are not retained any more, as settling does where there is something to settle.
+    ///
+    /// # Errors
+    /// When the backend fails.
+    pub fn forget_versions(&self) -> Result<()> {
+        self.core.forget_versions(&self.state)
+    }
+
     /// The first version that is retained, beside the newest.
     ///
     /// # Errors
@@ -143,7 +162,8 @@ mod tests {
     #[test]
     fn rows_are_read_as_they_were_written_and_no_others() {
         let fresh = SegmentRow { bytes: 1 << 40, compacted: None };
-        let compacted = SegmentRow { bytes: 7, compacted: Some(Compacted { millis: 1 << 41, first_version: 300 }) };
+        let compacted =
+            SegmentRow { bytes: 7, compacted: Some(Compacted { millis: 1 << 41, first_version: 300, level: 19 }) };
         for row in [fresh, compacted] {
             let value = row.encode();
             assert_eq!(SegmentRow::decode(&value).unwrap(), row);
@@ -155,6 +175,6 @@ mod tests {
         let mut pool = StoredPool::default();
         [fresh, compacted, fresh].into_iter().for_each(|row| pool.add(row));
         assert_eq!((pool.fresh_bytes, pool.fresh_segments, pool.compacted_bytes), (2 << 40, 2, 7));
-        assert_eq!((pool.compacted_millis, pool.first_version), (Some(1 << 41), 300));
+        assert_eq!((pool.compacted_millis, pool.first_version, pool.level), (Some(1 << 41), 300, 19));
     }
 }

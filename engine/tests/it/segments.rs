@@ -69,6 +69,7 @@ fn what_a_pool_takes_is_known_without_its_blocks() {
     assert_eq!((compacted.fresh_segments, compacted.fresh_bytes), (0, 0));
     assert_eq!(compacted.compacted_bytes, block_bytes(&*backend, &repo));
     assert_eq!((compacted.compacted_millis, compacted.first_version), (Some(4_000), repo.first_version().unwrap()));
+    assert_eq!(compacted.level, 3);
     assert_eq!(known(&store, &other).fresh_segments, 3);
     commit(&repo, "file", noise(9, 3000));
     store.settle();

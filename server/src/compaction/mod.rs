@@ -8,7 +8,7 @@
 mod pace;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
@@ -34,6 +34,8 @@ const REMEMBERED_MAX: usize = 10_000;
 const NICENESS: i32 = 19;
 /// How often is looked which repositories are due.
 const LOOK_INTERVAL: Duration = Duration::from_secs(10);
+/// How often is looked who may hold garbage: that takes a question for each repository.
+const GARBAGE_LOOK_INTERVAL: Duration = Duration::from_secs(3600);
 /// Who has been due for so long comes before who gains more.
 const WAITING_MAX: Duration = Duration::from_secs(600);
 /// A repository rests at least so many times as long as its last compaction took, or for so long after one that failed.
@@ -67,6 +69,10 @@ struct Shared {
     state: Mutex<State>,
     changed: Condvar,
     is_paused: AtomicBool,
+    /// Whether somebody waits for what is asked for: what is under way does not rest.
+    is_awaited: AtomicBool,
+    /// Held while the queue and its notes change, which are on the disk; before the state.
+    notes: Mutex<()>,
 }
 
 #[derive(Default)]
@@ -82,6 +88,15 @@ struct Job {
     repo: Repo,
     archive: bool,
     is_automatic: bool,
+}
+
+/// What the thread remembers of what it saw.
+#[derive(Default)]
+struct Looks {
+    /// Since when repositories have been due.
+    due_since: HashMap<RepoId, Instant>,
+    /// When it was last looked who may hold garbage.
+    garbage: Option<Instant>,
 }
 
 /// A compaction under way.
@@ -178,8 +193,16 @@ pub(crate) enum Refused {
 
 impl Compactions {
     pub(crate) fn new(store: Store, options: CompactionOptions) -> Self {
-        let (state, changed, is_paused) = (Mutex::default(), Condvar::new(), AtomicBool::new(false));
-        Self { shared: Arc::new(Shared { store, options, state, changed, is_paused }), thread: Mutex::new(None) }
+        let shared = Shared {
+            store,
+            options,
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            is_paused: AtomicBool::new(false),
+            is_awaited: AtomicBool::new(false),
+            notes: Mutex::new(()),
+        };
+        Self { shared: Arc::new(shared), thread: Mutex::new(None) }
     }
 
     /// Starts the thread, and has done what an earlier process was asked for.
@@ -199,21 +222,22 @@ impl Compactions {
 
     /// Has a repository compacted, unless it is already waiting or under way. Waits for the disk.
     pub(crate) fn enqueue(&self, repo: &Repo, archive: bool) -> Result<(), Refused> {
-        if self.shared.state.lock().is_asked_for(repo.id(), archive) {
+        let _notes = self.shared.notes.lock();
+        if !self.shared.state.lock().wants(repo.id(), archive)? {
             return Ok(());
         }
         self.shared.note(repo.id(), Some(archive)).map_err(Refused::Store)?;
-        let enqueued = self.shared.state.lock().enqueue(repo, archive);
-        if matches!(enqueued, Err(Refused::QueueFull)) {
-            // Nobody else has asked meanwhile: the repository does not wait.
-            self.shared.note(repo.id(), None).map_err(Refused::Store)?;
-        }
+        let mut state = self.shared.state.lock();
+        state.enqueue(repo, archive);
+        self.shared.await_queue(&state);
         self.shared.changed.notify_all();
-        enqueued
+        Ok(())
     }
 
     /// Lets none begin, and those under way rest, or go on.
     pub(crate) fn pause(&self, is_paused: bool) {
+        // Under the lock, so that the thread is not about to wait.
+        let _state = self.shared.state.lock();
         self.shared.is_paused.store(is_paused, Ordering::Relaxed);
         self.shared.changed.notify_all();
     }
@@ -242,16 +266,18 @@ impl Compactions {
     /// Takes a repository out of the queue, and ends its compaction if it is under way; whether there was either. Waits
     /// for the disk.
     pub(crate) fn cancel(&self, repo: RepoId) -> bool {
+        let _notes = self.shared.notes.lock();
         let was_there = {
             let mut state = self.shared.state.lock();
             let before = state.queue.len();
             state.queue.retain(|job| job.repo.id() != repo);
+            self.shared.await_queue(&state);
             let running = state.running_of(repo);
             running.inspect(|running| running.cancelled.store(true, Ordering::Relaxed));
             running.is_some() || state.queue.len() < before
         };
         if was_there {
-            self.shared.forget(repo);
+            self.shared.forget_locked(repo);
         }
         was_there
     }
@@ -285,28 +311,30 @@ impl State {
         self.running.as_ref().filter(|running| running.repo.id() == repo)
     }
 
-    /// Whether what is asked for is waiting or under way already.
-    fn is_asked_for(&self, repo: RepoId, archive: bool) -> bool {
-        // One that is under way and archives, or is not to, is what was asked for.
-        let is_wanted =
-            |running: &Arc<Running>| (running.archive || !archive) && !running.cancelled.load(Ordering::Relaxed);
-        let waits = |job: &Job| job.repo.id() == repo && (job.archive || !archive);
-        self.running_of(repo).is_some_and(is_wanted) || self.queue.iter().any(waits)
-    }
-
-    fn enqueue(&mut self, repo: &Repo, archive: bool) -> Result<(), Refused> {
+    /// Whether what is asked for is neither waiting nor under way, and can wait.
+    fn wants(&self, repo: RepoId, archive: bool) -> Result<bool, Refused> {
         if self.stopping {
             return Err(Refused::Stopping);
         }
-        if let Some(job) = self.queue.iter_mut().find(|job| job.repo.id() == repo.id()) {
-            job.archive |= archive;
-            return Ok(());
+        // One that is under way and archives, or is not to, is what was asked for; unless nobody asked for it.
+        let is_it = |running: &Arc<Running>| {
+            !running.is_automatic && (running.archive || !archive) && !running.cancelled.load(Ordering::Relaxed)
+        };
+        let waiting = self.queue.iter().find(|job| job.repo.id() == repo);
+        if self.running_of(repo).is_some_and(is_it) || waiting.is_some_and(|job| job.archive || !archive) {
+            return Ok(false);
         }
-        if self.queue.len() >= QUEUE_MAX {
-            return Err(Refused::QueueFull);
+        match waiting.is_none() && self.queue.len() >= QUEUE_MAX {
+            true => Err(Refused::QueueFull),
+            false => Ok(true),
         }
-        self.queue.push_back(Job { repo: repo.clone(), archive, is_automatic: false });
-        Ok(())
+    }
+
+    fn enqueue(&mut self, repo: &Repo, archive: bool) {
+        match self.queue.iter_mut().find(|job| job.repo.id() == repo.id()) {
+            Some(job) => job.archive |= archive,
+            None => self.queue.push_back(Job { repo: repo.clone(), archive, is_automatic: false }),
+        }
     }
 
     fn remember(&mut self, running: &Running, ended: Ended) {
@@ -339,7 +367,7 @@ impl Ended {
     fn is_over(&self, now_millis: i64) -> bool {
         let rest = match &self.result {
             Ok(_) => Duration::from_secs_f64(RESTS * self.seconds),
-            Err(_) => REST_AFTER_FAILURE,
+            Err(_) => REST_AFTER_FAILURE.max(Duration::from_secs_f64(RESTS * self.seconds)),
         };
         now_millis.saturating_sub(self.ended_millis) >= i64::try_from(rest.as_millis()).unwrap_or(i64::MAX)
     }
@@ -354,6 +382,16 @@ impl Shared {
 
     /// Lets go of what was asked for, if it does not wait once more.
     fn forget(&self, repo: RepoId) {
+        let _notes = self.notes.lock();
+        self.forget_locked(repo);
+    }
+
+    /// What is under way goes as fast as it can while others wait for it.
+    fn await_queue(&self, state: &State) {
+        self.is_awaited.store(!state.queue.is_empty(), Ordering::Relaxed);
+    }
+
+    fn forget_locked(&self, repo: RepoId) {
         let waits = self.state.lock().queue.iter().any(|job| job.repo.id() == repo);
         if !waits && let Err(error) = self.note(repo, None) {
             tracing::warn!(%error, "a compaction that has ended will be done again after a restart");
@@ -372,9 +410,7 @@ impl Shared {
             let number = name.get(NOTES.len()..).and_then(|number| number.try_into().ok()).map(u64::from_be_bytes);
             let Some(id) = number.map(RepoId::from_u64) else { continue };
             match repos.get(&id) {
-                Some(repo) => {
-                    let _ = self.state.lock().enqueue(repo, note.first() == Some(&1));
-                }
+                Some(repo) => self.state.lock().enqueue(repo, note.first() == Some(&1)),
                 None => self.forget(id),
             }
         }
@@ -386,8 +422,8 @@ impl Shared {
         if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
             tracing::warn!(%error, "compactions run at the priority of everything else");
         }
-        let mut due_since = HashMap::new();
-        while let Some(running) = self.next(&mut due_since) {
+        let mut looks = Looks::default();
+        while let Some(running) = self.next(&mut looks) {
             let (started, cpu) = (Instant::now(), thread_cpu_time());
             let result = catch_unwind(AssertUnwindSafe(|| self.compact(&running)));
             let result = result.unwrap_or_else(|_| Err(Failed::Error("it panicked".to_owned())));
@@ -414,7 +450,7 @@ impl Shared {
     }
 
     /// Waits for something to do; `None` once there will be nothing.
-    fn next(self: &Arc<Self>, due_since: &mut HashMap<RepoId, Instant>) -> Option<Arc<Running>> {
+    fn next(self: &Arc<Self>, looks: &mut Looks) -> Option<Arc<Running>> {
         let mut looked: Option<Instant> = None;
         let mut state = self.state.lock();
         loop {
@@ -423,17 +459,16 @@ impl Shared {
             }
             if !self.is_paused.load(Ordering::Relaxed) {
                 if let Some(job) = state.queue.pop_front() {
+                    self.await_queue(&state);
                     return Some(self.begin(&mut state, job));
                 }
                 if looked.is_none_or(|looked| looked.elapsed() >= LOOK_INTERVAL) {
                     drop(state);
-                    let found = self.look(due_since);
+                    let found = self.look(looks);
                     looked = Some(Instant::now());
                     state = self.state.lock();
                     match found {
-                        Ok(Some(repo)) if !state.stopping => {
-                            return Some(self.begin(&mut state, Job { repo, archive: false, is_automatic: true }));
-                        }
+                        Ok(Some(job)) if !state.stopping => return Some(self.begin(&mut state, job)),
                         Ok(_) => {}
                         Err(error) => tracing::warn!(%error, "what is to be compacted cannot be found out"),
                     }
@@ -459,27 +494,46 @@ impl Shared {
         running
     }
 
-    /// The repository that is to be compacted next, of those that are due. `due_since` says since when each was.
-    fn look(&self, due_since: &mut HashMap<RepoId, Instant>) -> Result<Option<Repo>, Error> {
+    /// What is to be done next of what is due.
+    fn look(&self, looks: &mut Looks) -> Result<Option<Job>, Error> {
         let Some(schedule) = &self.options.schedule else { return Ok(None) };
         let now = now_millis();
+        let looks_for_garbage = looks.garbage.is_none_or(|last| last.elapsed() >= GARBAGE_LOOK_INTERVAL);
+        if looks_for_garbage {
+            looks.garbage = Some(Instant::now());
+        }
         let mut due = Vec::new();
         for (repo, pool) in self.store.stored_pools()? {
-            let has_rested = self.state.lock().last.get(&repo.id()).is_none_or(|ended| ended.is_over(now));
-            if has_rested && let Some(merit) = schedule.merit(&pool, now, || repo.first_version())? {
-                due.push((repo, merit));
+            if !self.state.lock().last.get(&repo.id()).is_none_or(|ended| ended.is_over(now)) {
+                continue;
+            }
+            let first_version = || -> Result<u64, Error> {
+                // Nothing goes of what others share.
+                if !looks_for_garbage || repo.fork_count() > 0 {
+                    return Ok(0);
+                }
+                repo.forget_versions()?;
+                repo.first_version()
+            };
+            let written = repo.snapshot().version().time_millis;
+            match schedule.due(&pool, now, written, first_version) {
+                Ok(found) => due.extend(found.map(|found| (repo, found))),
+                Err(error) => tracing::warn!(repo = %repo.name(), %error, "whether it is to be compacted is not known"),
             }
         }
-        due_since.retain(|id, _| due.iter().any(|(repo, _)| repo.id() == *id));
+        let due_since = &mut looks.due_since;
+        let ids: HashSet<RepoId> = due.iter().map(|(repo, _)| repo.id()).collect();
+        due_since.retain(|id, _| ids.contains(id));
         let waited = |repo: &Repo| due_since.get(&repo.id()).map_or(Duration::ZERO, Instant::elapsed);
-        let longest = due.iter().map(|(repo, _)| repo).max_by_key(|repo| waited(repo));
-        let best = due.iter().max_by(|(_, a), (_, b)| a.total_cmp(b)).map(|(repo, _)| repo);
-        let chosen = longest.filter(|repo| waited(repo) >= WAITING_MAX).or(best).cloned();
+        let longest = due.iter().max_by_key(|(repo, _)| waited(repo));
+        let best = due.iter().max_by(|(_, a), (_, b)| a.merit.total_cmp(&b.merit));
+        let chosen = longest.filter(|(repo, _)| waited(repo) >= WAITING_MAX).or(best);
+        let chosen = chosen.map(|(repo, due)| Job { repo: repo.clone(), archive: due.archive, is_automatic: true });
         for (repo, _) in &due {
             due_since.entry(repo.id()).or_insert_with(Instant::now);
         }
-        chosen.iter().for_each(|repo| {
-            due_since.remove(&repo.id());
+        chosen.iter().for_each(|job| {
+            due_since.remove(&job.repo.id());
         });
         Ok(chosen)
     }
@@ -518,7 +572,7 @@ impl Running {
             thread::sleep(PAUSE_INTERVAL);
         }
         if let Some(pace) = &self.pace {
-            pace.keep(bytes, is_cancelled);
+            pace.keep(bytes, || is_cancelled() || self.shared.is_awaited.load(Ordering::Relaxed));
         }
     }
 }
@@ -535,8 +589,11 @@ impl Progress for Running {
 
     fn end(&self) {}
 
-    fn is_cancelled(&self) -> bool {
+    fn rest(&self) {
         self.keep_pace(0);
+    }
+
+    fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Relaxed)
     }
 }

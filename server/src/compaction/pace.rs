@@ -25,6 +25,9 @@ const REST_MAX: Duration = Duration::from_millis(50);
 /// What may be taken ahead.
 const AHEAD_SECONDS: f64 = 0.05;
 
+/// What was taken unseen is not made up for longer than this.
+const DEBT_SECONDS_MAX: f64 = 5.0;
+
 /// Below this share of all processors the process counts as idle, above the other as busy.
 const IDLE_LOAD: f64 = 0.1;
 const BUSY_LOAD: f64 = 0.5;
@@ -57,7 +60,7 @@ struct Debt(f64);
 impl Debt {
     /// So much was taken, in seconds at the allowed rate, while so much time went by.
     fn add(&mut self, taken_seconds: f64, elapsed_seconds: f64) {
-        self.0 = (self.0 + taken_seconds - elapsed_seconds).max(-AHEAD_SECONDS);
+        self.0 = (self.0 + taken_seconds - elapsed_seconds).clamp(-AHEAD_SECONDS, DEBT_SECONDS_MAX);
     }
 }
 
@@ -170,15 +173,18 @@ mod tests {
         assert!((debt.0 - 0.1).abs() < 1e-9);
         debt.add(0.0, 1000.0);
         assert_eq!(debt, Debt(-AHEAD_SECONDS), "time does not pile up");
+        debt.add(1000.0, 0.0);
+        assert_eq!(debt, Debt(DEBT_SECONDS_MAX));
     }
 
     #[test]
     fn bytes_beyond_the_rate_are_waited_for_but_not_by_who_is_to_end() {
-        let budgets = Budgets { cpu_share: 1.0, bytes_per_second: Some(1 << 20) };
+        let budgets = Budgets { cpu_share: 1.0, bytes_per_second: Some(1 << 10) };
         let pace = Pace::new(budgets);
         thread::sleep(2 * CHECK_INTERVAL);
-        pace.keep(128 << 10, || false);
-        assert!(pace.rested() > Duration::ZERO);
+        let asked = std::cell::Cell::new(0);
+        pace.keep(1 << 40, || asked.replace(asked.get() + 1) > 1);
+        assert!(pace.rested() > Duration::ZERO, "it would go on for seconds");
         let rested = pace.rested();
         pace.keep(1 << 40, || true);
         assert_eq!(pace.rested(), rested);

@@ -55,6 +55,7 @@ const SETTINGS: &[Setting] = &[
     setting("compaction.enabled", "GOVC_COMPACTION_ENABLED", None),
     setting("compaction.min_growth", "GOVC_COMPACTION_MIN_GROWTH", None),
     setting("compaction.growth_percent", "GOVC_COMPACTION_GROWTH_PERCENT", None),
+    setting("compaction.archive_after", "GOVC_COMPACTION_ARCHIVE_AFTER", None),
     setting("compaction.cpu_percent", "GOVC_COMPACTION_CPU_PERCENT", None),
     setting("compaction.max_rate", "GOVC_COMPACTION_MAX_RATE", None),
     setting("compaction.memory", "GOVC_COMPACTION_MEMORY", None),

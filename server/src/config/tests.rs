@@ -80,6 +80,7 @@ fn every_setting_is_taken_from_file_and_environment() {
         enabled = false
         min_growth = "8MiB"
         growth_percent = 33
+        archive_after = "9d"
         cpu_percent = "50%"
         max_rate = "10MiB"
         memory = "64MiB"
@@ -131,6 +132,7 @@ fn every_setting_is_taken_from_file_and_environment() {
         enabled: false,
         fresh_bytes_min: 8 * MIB,
         growth_percent: 33,
+        archive_age: Duration::from_secs(9 * 24 * 3600),
         cpu_percent: 50,
         rate_max: 10 * MIB,
         memory_bytes: 64 * MIB,

@@ -67,6 +67,11 @@ pub(super) fn age(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// As [`age`]; `never` is zero.
+pub(super) fn age_or_never(text: &str) -> Result<Duration, String> {
+    if text == "never" { Ok(Duration::ZERO) } else { age(text) }
+}
+
 const DURATION_FORM: &str = "expected a duration such as 30s, 500ms, 5m or 1h";
 
 /// As [`duration`], but at most `max`.

@@ -210,6 +210,10 @@ fn what_was_asked_for_survives_a_pause_and_a_kill() {
     overview_when(&http, "what the last one was asked for", |overview| overview["totals"]["done"] == 1);
     assert_eq!(ended(&http)["outcome"], "done");
     // It is not done once more, and what is cancelled is not done at all.
+    let server = server.stop().start();
+    thread::sleep(Duration::from_secs(1));
+    let http = server.http();
+    assert_eq!(http.get("/api/v1/compaction").expect(200)["totals"]["done"], 0);
     http.json("PUT", "/api/v1/compaction", &json!({ "paused": true })).expect(200);
     http.post(&format!("{REPO}/compact"), &json!({ "archive": true })).expect(202);
     assert_eq!(http.delete(&format!("{REPO}/compaction")).status, 204);
