@@ -24,7 +24,7 @@ const STEPS_PER_QUESTION: u32 = 64;
 
 /// Is told what a walk over a repository's history meets.
 pub trait Tracer {
-    /// A number for what is called `name` in the directory of a number; root trees have [`Tracer::ROOT`].
+    /// A number for what is called `name` in the directory of a number; root trees have zero.
     fn below(&mut self, parent: u32, name: &[u8]) -> u32;
 
     /// The object of this place in [`Rewrite::objects`] is met, once. A commit's path is that of its tree.
