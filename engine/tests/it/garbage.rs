@@ -516,23 +516,32 @@ impl<F: FnMut()> Tracer for Meanwhile<F> {
 /// After it was asked what leads to anything, and before it is known what is to go.
 #[test]
 fn what_comes_during_the_walk_stays_with_all_it_leads_to() {
-    for is_reached in [true, false] {
+    for way in 0..3 {
         let backend = disk();
         let store = open(&backend);
         let (repo, tip, garbage) = littered(&store, "a");
         let writer = repo.clone();
         let act = move || {
             let mut transaction = writer.begin("tester", Cause::Api);
-            let oid = transaction.put(Kind::Commit, commit_bytes(Oid::empty_tree(), &[tip], 9, "on it")).unwrap();
-            // Or brought for nothing, by which it is there none the less.
-            let target = if is_reached { oid } else { writer.snapshot().reference(&branch("main")).unwrap() };
+            let mut put =
+                || transaction.put(Kind::Commit, commit_bytes(Oid::empty_tree(), &[tip], 9, "on it")).unwrap();
+            let target = match way {
+                0 => put(),
+                // Brought for nothing, by which it is there none the less.
+                1 => {
+                    put();
+                    writer.snapshot().reference(&branch("main")).unwrap()
+                }
+                // Nothing is brought.
+                _ => tip,
+            };
             transaction.edit(edit(&branch("again"), Expected::Absent, Some(target))).unwrap();
             publish(transaction).unwrap().ticket.wait().unwrap();
         };
         let mut rewrite = repo.rewrite(3, MEMORY_BYTES, &Silent).unwrap();
         rewrite.follow(&mut Meanwhile(Some(act)), &Silent).unwrap();
         write(&rewrite);
-        assert_eq!(rewrite.install(&Silent).unwrap().removed, 0, "{is_reached}");
+        assert_eq!(rewrite.install(&Silent).unwrap().removed, 0, "way {way}");
         assert_there(&repo, &garbage);
         store.settle();
         assert!(is_complete(&*backend, &repo));
