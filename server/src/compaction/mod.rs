@@ -34,7 +34,7 @@ const REMEMBERED_MAX: usize = 10_000;
 const NICENESS: i32 = 19;
 /// How often is looked which repositories are due.
 const LOOK_INTERVAL: Duration = Duration::from_secs(10);
-/// How often is looked who may hold garbage: that takes a question for each repository.
+/// How often repositories are asked whether they may hold garbage.
 const GARBAGE_LOOK_INTERVAL: Duration = Duration::from_secs(3600);
 /// Who has been due for so long comes before who gains more.
 const WAITING_MAX: Duration = Duration::from_secs(600);
@@ -95,8 +95,10 @@ struct Job {
 struct Looks {
     /// Since when repositories have been due.
     due_since: HashMap<RepoId, Instant>,
-    /// When it was last looked who may hold garbage.
-    garbage: Option<Instant>,
+    /// When repositories were last asked for their first versions, and what they said: who may hold garbage is due until
+    /// it was its turn.
+    asked: Option<Instant>,
+    first_versions: HashMap<RepoId, u64>,
 }
 
 /// A compaction under way.
@@ -498,9 +500,10 @@ impl Shared {
     fn look(&self, looks: &mut Looks) -> Result<Option<Job>, Error> {
         let Some(schedule) = &self.options.schedule else { return Ok(None) };
         let now = now_millis();
-        let looks_for_garbage = looks.garbage.is_none_or(|last| last.elapsed() >= GARBAGE_LOOK_INTERVAL);
-        if looks_for_garbage {
-            looks.garbage = Some(Instant::now());
+        let asks = looks.asked.is_none_or(|last| last.elapsed() >= GARBAGE_LOOK_INTERVAL);
+        if asks {
+            looks.asked = Some(Instant::now());
+            looks.first_versions.clear();
         }
         let mut due = Vec::new();
         for (repo, pool) in self.store.stored_pools()? {
@@ -509,11 +512,11 @@ impl Shared {
             }
             let first_version = || -> Result<u64, Error> {
                 // Nothing goes of what others share.
-                if !looks_for_garbage || repo.fork_count() > 0 {
-                    return Ok(0);
+                if asks && repo.fork_count() == 0 {
+                    repo.forget_versions()?;
+                    looks.first_versions.insert(repo.id(), repo.first_version()?);
                 }
-                repo.forget_versions()?;
-                repo.first_version()
+                Ok(looks.first_versions.get(&repo.id()).copied().unwrap_or_default())
             };
             let written = repo.snapshot().version().time_millis;
             match schedule.due(&pool, now, written, first_version) {
