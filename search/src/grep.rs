@@ -15,8 +15,12 @@ use grep_regex::{RegexMatcher, RegexMatcherBuilder};
 use grep_searcher::{BinaryDetection, Searcher, SearcherBuilder, Sink, SinkMatch};
 
 use crate::{
+    corpus::Corpus,
+    index::is_binary,
     line::{GrepLine, LINE_BYTES_MAX, line_at},
     paths::PathFilter,
+    query::Pattern,
+    sieve::Sieve,
 };
 
 /// Longest accepted pattern, in bytes.
@@ -27,8 +31,6 @@ const REGEX_BYTES_MAX: usize = 8 << 20;
 const DFA_BYTES_MAX: usize = 32 << 20;
 /// How deep groups may nest.
 const REGEX_DEPTH_MAX: u32 = 100;
-/// Where git looks for a NUL to call a file binary.
-const BINARY_CHECK_BYTES: usize = 8000;
 /// How many spans of one line are reported; `.` matches each character.
 const LINE_SPANS_MAX: usize = 1000;
 
@@ -90,6 +92,11 @@ impl GrepQuery {
         PathFilter::new(&self.path).map(drop)
     }
 
+    /// The pattern alone: whatever the other options add only ever leaves lines out.
+    pub(crate) fn bare_pattern(&self) -> Pattern {
+        Pattern { text: self.pattern.clone(), regex: self.regex, case_sensitive: self.case_sensitive, span: 0..0 }
+    }
+
     fn compile(&self) -> Result<RegexMatcher> {
         if self.pattern.is_empty() {
             return Err(Error::invalid("pattern is empty"));
@@ -147,13 +154,15 @@ pub struct GrepAnswer {
     pub stopped: Option<Stop>,
 }
 
-/// Searches the files of `commit`. A path that does not exist has no lines.
+/// Searches the files of `commit`. A path that does not exist has no lines. What `corpus` knows not to match is not read;
+/// the answer is the same without one.
 ///
 /// # Errors
 /// Invalid if the pattern or the path is malformed; not found if `commit` is not a commit of the repository;
 /// corrupt or backend if stored data cannot be read.
-pub fn grep(snapshot: &Snapshot, commit: Oid, query: &GrepQuery) -> Result<GrepAnswer> {
+pub fn grep(snapshot: &Snapshot, commit: Oid, query: &GrepQuery, corpus: Option<&Corpus>) -> Result<GrepAnswer> {
     let matcher = query.compile()?;
+    let sieve = corpus.filter(|_| !query.invert_match).map(|corpus| Sieve::new(corpus, query)).transpose()?.flatten();
     let paths = PathFilter::new(&query.path)?;
     let tree = snapshot.commit(&commit)?.tree;
     let mut search = Search {
@@ -167,6 +176,7 @@ pub fn grep(snapshot: &Snapshot, commit: Oid, query: &GrepQuery) -> Result<GrepA
             .bom_sniffing(false)
             .build(),
         paths,
+        sieve,
         answer: GrepAnswer::default(),
         answer_bytes: 0,
     };
@@ -191,6 +201,7 @@ struct Search<'a> {
     matcher: RegexMatcher,
     searcher: Searcher,
     paths: PathFilter,
+    sieve: Option<Sieve<'a>>,
     answer: GrepAnswer,
     answer_bytes: usize,
 }
@@ -204,8 +215,12 @@ impl Search<'_> {
         if !mode.is_blob() || mode == EntryMode::SYMLINK || !self.paths.matches(path) {
             return Ok(ControlFlow::Continue(()));
         }
+        if self.sieve.as_ref().is_some_and(|sieve| sieve.rules_out(&oid)) {
+            self.answer.files_searched += 1;
+            return Ok(ControlFlow::Continue(()));
+        }
         let data = self.snapshot.object(&oid)?.data;
-        if data.iter().take(BINARY_CHECK_BYTES).any(|byte| *byte == 0) {
+        if is_binary(&data) {
             self.answer.binary_skipped += 1;
             return Ok(ControlFlow::Continue(()));
         }

@@ -1,28 +1,79 @@
-//! Finding things in a govc repository.
+//! Finding things in the repositories of a store: files, definitions, commits, on any branch, commit or version.
 //!
-//! A search receives a [`govc_engine::Snapshot`] and returns finished answers as of that version: it knows
-//! nothing of HTTP or of people, keeps no state between calls and never sees a half-published change.
+//! A search receives [`Place`]s, commits with their snapshots, and returns finished answers as of those versions: it knows
+//! nothing of HTTP or of people, and never sees a half-published change. What makes it fast is an index that follows the
+//! store ([`Search`]); what is not indexed yet is read, so an answer is exact at any moment. `README.md` says where
+//! what is, `QUERY.md` is the language, `FORMAT.md` what is on the disk.
 //!
-//! - [`grep()`] reads every wanted file of one commit and reports matching lines.
+//! - [`find()`] finds files by a [`query::Query`], [`find_commits()`] commits.
+//! - [`grep()`] reports the matching lines of one commit, in the order of its files.
 //!
 //! ```
 //! use std::sync::Arc;
-//! use govc_engine::{RepoName, RepoSettings, Store, StoreOptions};
 //!
-//! # fn main() -> govc_engine::Result<()> {
+//! use govc_engine::{Change, CommitRequest, RefName, RepoName, RepoSettings, Signature, Store, StoreOptions};
+//! use govc_search::{FindOptions, Search, SearchOptions, find, places, query::parse};
+//!
 //! let store = Store::open(Arc::new(govc_backends::MemoryBackend::new()), StoreOptions::default())?;
-//! let repo = store.create(&RepoName::new("demo")?, RepoSettings::default(), "example")?;
-//! // No commit yet, so there is nothing to search in; a pattern is checked before anything is read.
-//! assert!(repo.snapshot().resolve_commit("HEAD").is_err());
-//! let query = govc_search::GrepQuery { pattern: "fn (".into(), regex: true, ..Default::default() };
-//! assert!(query.check().is_err());
-//! store.close()
-//! # }
+//! let search = Search::open(store.clone(), SearchOptions::default())?;
+//! let repo = store.create(&RepoName::new("demo")?, RepoSettings::default(), "ada")?;
+//! let ada = Signature::new("Ada", "ada@example.org", 1_700_000_000, 0)?;
+//! let changes = vec![Change::put("src/main.rs", "fn main() {\n    greet();\n}\n"), Change::put("notes.md", "greet\n")];
+//! repo.commit(CommitRequest::new(RefName::branch("main")?, "begin", ada, changes))?.published.ticket.wait()?;
+//!
+//! let query = parse("greet lang:rust", 0).expect("a valid query");
+//! let searched = places(&repo, &repo.snapshot(), &query.options, true, None)?;
+//! let found = find(&search.corpus(), &query, &searched, &FindOptions::default())?;
+//! assert_eq!((found.total_files, found.is_exact), (1, true));
+//! assert_eq!((found.files[0].path.as_slice(), found.files[0].lines[0].line_number), (&b"src/main.rs"[..], 2));
+//!
+//! search.stop();
+//! store.close()?;
+//! # Ok::<(), govc_engine::Error>(())
 //! ```
 
+mod commits;
+mod corpus;
+mod deadline;
+mod definitions;
+mod find;
 mod grep;
+mod index;
+mod indexer;
+pub mod language;
 mod line;
+mod opaque;
 mod paths;
+mod place;
+pub mod query;
+mod service;
+mod sieve;
+pub mod symbols;
+mod view;
 
+pub use commits::{CommitCursor, CommitHit, CommitOptions, CommitsFound, find_commits};
+pub use corpus::Corpus;
+pub use definitions::{Definer, InProcess};
+pub use find::{Cursor, Explain, ExplainPattern, Facets, FileHit, FindOptions, Found, Partial, find};
 pub use grep::{GrepAnswer, GrepQuery, Stop, grep};
+pub use index::IndexFigures;
+pub use indexer::{Indexer, IndexerState, IndexerStatus};
 pub use line::{GrepLine, MatchSpan};
+pub use place::{PLACES_MAX, Place, places};
+pub use service::{Search, SearchOptions, SearchStatus};
+
+/// Reads any bytes as a query and as a cursor; a query that is accepted says the same once written out. For fuzzing.
+#[doc(hidden)]
+pub fn fuzz_query(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let _ = (Cursor::decode(text), CommitCursor::decode(text));
+    let now_seconds = 1_800_000_000;
+    match query::parse(text, now_seconds) {
+        Ok(parsed) => {
+            let written = parsed.to_string();
+            let again = query::parse(&written, now_seconds).map(|again| again.to_string());
+            assert_eq!(again.as_deref(), Ok(written.as_str()), "{text:?}");
+        }
+        Err(error) => assert!(text.get(error.span.clone()).is_some(), "{text:?}: {error:?}"),
+    }
+}

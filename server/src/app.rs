@@ -10,14 +10,20 @@ use std::time::Instant;
 use govc_backends::{ObservedBackend, OpenOptions};
 use govc_compaction::Schedule;
 use govc_engine::{BackendErrorKind, Limits, Repo, Retention, Store, StoreOptions};
+use govc_search::{Definer, Search, SearchOptions};
 
 use crate::compaction::{Budgets, CompactionOptions, Compactions};
 use crate::config::Config;
+use crate::definitions::Parsers;
 use crate::git::{PackCache, PackCacheOptions};
 use crate::http::body::Bodies;
+use crate::priority;
 use crate::telemetry::Metrics;
 use crate::transactions::{TransactionOptions, Transactions};
 use crate::work::{WorkOptions, WorkPool};
+
+/// Indexing gives way to requests, and compaction to it.
+const INDEXER_NICENESS: i32 = 10;
 
 /// The server's state. One exists for the life of the process.
 pub struct App {
@@ -37,6 +43,8 @@ pub struct App {
     pub(crate) bodies: Bodies,
     /// What callers have staged and not committed.
     pub(crate) transactions: Transactions,
+    /// The search index, and what keeps it up.
+    pub(crate) search: Search,
     /// Compactions, asked for or due.
     pub(crate) compactions: Compactions,
     /// When the server started.
@@ -80,12 +88,14 @@ impl App {
             PackCache::open(packs).map_err(|error| OpenError(format!("cannot open the pack cache: {error}")))?;
         let repos: HashSet<_> = store.list(None, usize::MAX).iter().map(Repo::id).collect();
         packs.retain(|repo| repos.contains(&repo));
-        let app = Self::new(store, backend, config, packs);
+        let search = Search::open(store.clone(), search_options(&config, &store))
+            .map_err(|error| OpenError(format!("cannot open the search index: {}", with_causes(&error))))?;
+        let app = Self::new(store, backend, config, packs, search);
         app.compactions.start().map_err(OpenError)?;
         Ok(Arc::new(app))
     }
 
-    fn new(store: Store, backend: Arc<ObservedBackend>, config: Config, packs: PackCache) -> Self {
+    fn new(store: Store, backend: Arc<ObservedBackend>, config: Config, packs: PackCache, search: Search) -> Self {
         let work = WorkPool::new(WorkOptions {
             threads: config.server.work_threads,
             queue_max: config.server.work_queue_max,
@@ -108,6 +118,7 @@ impl App {
             packs,
             bodies,
             transactions,
+            search,
             compactions,
             started: Instant::now(),
             draining: AtomicBool::new(false),
@@ -145,6 +156,17 @@ pub(crate) fn store_options(config: &Config) -> StoreOptions {
         relaxed_delay_max: config.storage.relaxed_delay_max,
         retention: Retention { count_max: config.versions.count_max, age_max: config.versions.age_max },
         ..StoreOptions::default()
+    }
+}
+
+/// Of this store alone: another one's publications have the same numbers.
+fn search_options(config: &Config, store: &Store) -> SearchOptions {
+    SearchOptions {
+        folder: config.data_folder().map(|data| data.join("search").join(store.id().to_string())),
+        budget_bytes: config.search.memory_bytes,
+        is_indexing: config.search.enabled,
+        definer: Parsers::new().map(|parsers| Arc::new(parsers) as Arc<dyn Definer>),
+        on_start: || priority::lower(INDEXER_NICENESS),
     }
 }
 

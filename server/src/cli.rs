@@ -8,7 +8,9 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::admin::{BackupArgs, BenchArgs, CompactArgs, CopyArgs, FsckArgs, RestoreArgs, StatsArgs};
+use crate::client::SearchArgs;
 use crate::config::Config;
+use crate::definitions;
 use crate::serve;
 
 /// The version of the program.
@@ -85,6 +87,17 @@ enum Command {
                             may have the store open: ask a running one with POST /api/v1/repos/{id}/compact."
     )]
     Compact(CompactArgs),
+    /// Search the repositories of a running server
+    #[command(
+        long_about = "Search the repositories of a running server.\n\nA query is words, \"phrases\" and /regexes/, joined by \
+                            AND (or a space), OR, NOT (or -) and parentheses, and narrowed by repo: path: lang: sym: rev: \
+                            branch: type: case: count: author: message: before: after:. The exit code is 0 if something \
+                            was found, 1 if nothing was, and 2 if the server could not be asked."
+    )]
+    Search(SearchArgs),
+    /// Tell what source files define (started by the server)
+    #[command(hide = true)]
+    Definitions,
     /// Measure storage backends with the same work, compare reports
     #[command(
         long_about = "Measure storage backends with the same work, verify what they hold afterwards, and write a \
@@ -195,6 +208,11 @@ The TOML file (--config, GOVC_CONFIG), with the defaults:
   max_rate = 0                  # GOVC_COMPACTION_MAX_RATE: bytes a second, such as \"50MiB\"; 0 for any
   memory = \"512MiB\"           # GOVC_COMPACTION_MEMORY: beside the budget, at most a quarter of it by default
 
+  [search]
+  enabled = true                # GOVC_SEARCH_ENABLED: whether there is an index; without, searches read the files
+  memory                        # GOVC_SEARCH_MEMORY: for directories and definitions; default 1/16 of memory,
+                                # at most 256MiB; mapped files come on top
+
   [limits]
   references = 1000000          # GOVC_LIMITS_REFERENCES: that one push or call may change
   changes = 100000              # GOVC_LIMITS_CHANGES: of one commit over HTTP
@@ -225,7 +243,10 @@ Sizes: 4096, 512MiB, 2G (powers of 1024), 500MB (powers of 1000). Durations: 500
 pub fn run() -> ExitCode {
     match Cli::parse().command {
         Command::Serve(args) => match Config::load(args.given()) {
-            Ok(config) => serve::run(config),
+            Ok(config) => {
+                definitions::is_able();
+                serve::run(config)
+            }
             Err(error) => {
                 eprintln!("govc: {error}");
                 ExitCode::from(EXIT_USAGE)
@@ -237,6 +258,8 @@ pub fn run() -> ExitCode {
         Command::Fsck(args) => args.run(),
         Command::Stats(args) => args.run(),
         Command::Compact(args) => args.run(),
+        Command::Search(args) => args.run(),
+        Command::Definitions => definitions::serve(),
         Command::Bench(args) => args.run(),
         Command::Version => {
             println!("govc {VERSION}");

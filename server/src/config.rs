@@ -44,6 +44,8 @@ pub struct Config {
     pub versions: VersionsConfig,
     /// How what is stored becomes small.
     pub compaction: CompactionConfig,
+    /// Section `[search]`.
+    pub search: SearchConfig,
     /// How much one request may name.
     pub limits: LimitsConfig,
     /// What callers may stage over HTTP.
@@ -128,6 +130,15 @@ pub struct CompactionConfig {
     /// Bytes of objects a second that it stores anew; zero for any number.
     pub rate_max: u64,
     /// Memory for blocks and bases of any compaction, in bytes, beside [`StorageConfig::memory_bytes`].
+    pub memory_bytes: u64,
+}
+
+/// Section `[search]`: the index that makes searches fast.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SearchConfig {
+    /// Whether there is one; without, searches read what they search.
+    pub enabled: bool,
+    /// Memory for directories and definitions, in bytes, beside [`StorageConfig::memory_bytes`].
     pub memory_bytes: u64,
 }
 
@@ -261,6 +272,7 @@ impl Default for Config {
                 rate_max: 0,
                 memory_bytes: compaction_memory_default(memory_bytes),
             },
+            search: SearchConfig { enabled: true, memory_bytes: search_memory_default(memory_bytes) },
             limits: LimitsConfig { references_max: 1_000_000, changes_max: 100_000, realities_max: 100_000 },
             transactions: TransactionsConfig { open_max: 10_000, bytes_max: 256 * MIB, idle: Duration::from_secs(600) },
             logging: LoggingConfig { level: LevelFilter::INFO, format: LogFormat::Json },
@@ -290,6 +302,10 @@ fn pack_cache_memory_default(memory_bytes: u64) -> u64 {
 
 fn compaction_memory_default(memory_bytes: u64) -> u64 {
     (memory_bytes / 4).min(512 * MIB)
+}
+
+fn search_memory_default(memory_bytes: u64) -> u64 {
+    (memory_bytes / 16).min(256 * MIB)
 }
 
 /// Two of the largest bodies fit at once, however small the machine is.
@@ -367,6 +383,11 @@ impl Config {
         layers.set("compaction.cpu_percent", &mut compaction.cpu_percent, values::percent)?;
         layers.set("compaction.max_rate", &mut compaction.rate_max, values::size)?;
         layers.set("compaction.memory", &mut compaction.memory_bytes, |text| values::size_from(text, MIB))?;
+
+        let search = &mut config.search;
+        search.memory_bytes = search_memory_default(config.storage.memory_bytes);
+        layers.set("search.enabled", &mut search.enabled, values::boolean)?;
+        layers.set("search.memory", &mut search.memory_bytes, |text| values::size_from(text, MIB))?;
 
         let limits = &mut config.limits;
         layers.set("limits.references", &mut limits.references_max, values::count)?;

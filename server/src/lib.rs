@@ -30,10 +30,13 @@
 mod admin;
 mod app;
 pub mod cli;
+mod client;
 mod compaction;
 pub mod config;
+mod definitions;
 pub mod git;
 mod http;
+mod priority;
 mod serve;
 mod telemetry;
 mod transactions;

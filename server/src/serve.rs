@@ -190,6 +190,7 @@ async fn finish(app: Arc<App>, connections: GracefulShutdown) -> Result<(), Stri
     }
     let closing = tokio::task::spawn_blocking(move || {
         app.compactions.stop();
+        app.search.stop();
         app.store.close()
     });
     match closing.await {

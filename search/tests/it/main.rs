@@ -1,4 +1,6 @@
-//! Grep through the crate's public interface, over a store in memory.
+//! Grep through the crate's public interface, over a store in memory; [`find`] is about queries.
+
+mod find;
 
 use std::{sync::Arc, time::Instant};
 
@@ -52,7 +54,7 @@ impl Fixture {
     }
 
     fn grep(&self, query: &GrepQuery) -> GrepAnswer {
-        grep(&self.snapshot, self.commit, query).expect("grep")
+        grep(&self.snapshot, self.commit, query, None).expect("grep")
     }
 
     /// The `path:line` of every hit.
@@ -178,7 +180,7 @@ fn every_early_end_has_a_reason() {
 fn bad_patterns_are_refused_with_the_reason() {
     let files = source();
     let refused = |query: GrepQuery| {
-        let error = grep(&files.snapshot, files.commit, &query).expect_err("refused");
+        let error = grep(&files.snapshot, files.commit, &query, None).expect_err("refused");
         assert_eq!(error.kind(), &ErrorKind::Invalid, "{query:?}");
         error.message().to_owned()
     };

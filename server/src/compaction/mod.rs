@@ -23,6 +23,7 @@ use govc_compaction::{CompactOptions, Schedule, compact};
 use govc_engine::{Error, ErrorKind, Progress, Repo, RepoId, Rewritten, Store};
 use parking_lot::{Condvar, Mutex};
 
+use crate::priority;
 pub(crate) use pace::Budgets;
 use pace::{Pace, thread_cpu_time};
 
@@ -420,10 +421,7 @@ impl Shared {
     }
 
     fn work(self: Arc<Self>) {
-        // Of this thread alone, as Linux has it.
-        if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
-            tracing::warn!(%error, "compactions run at the priority of everything else");
-        }
+        priority::lower(NICENESS);
         let mut looks = Looks::default();
         while let Some(running) = self.next(&mut looks) {
             let (started, cpu) = (Instant::now(), thread_cpu_time());

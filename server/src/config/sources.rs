@@ -59,6 +59,8 @@ const SETTINGS: &[Setting] = &[
     setting("compaction.cpu_percent", "GOVC_COMPACTION_CPU_PERCENT", None),
     setting("compaction.max_rate", "GOVC_COMPACTION_MAX_RATE", None),
     setting("compaction.memory", "GOVC_COMPACTION_MEMORY", None),
+    setting("search.enabled", "GOVC_SEARCH_ENABLED", None),
+    setting("search.memory", "GOVC_SEARCH_MEMORY", None),
     setting("limits.references", "GOVC_LIMITS_REFERENCES", None),
     setting("limits.changes", "GOVC_LIMITS_CHANGES", None),
     setting("limits.realities", "GOVC_LIMITS_REALITIES", None),

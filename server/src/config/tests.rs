@@ -84,6 +84,9 @@ fn every_setting_is_taken_from_file_and_environment() {
         cpu_percent = "50%"
         max_rate = "10MiB"
         memory = "64MiB"
+        [search]
+        enabled = false
+        memory = "3MiB"
         [limits]
         references = "5"
         changes = "6"
@@ -137,6 +140,7 @@ fn every_setting_is_taken_from_file_and_environment() {
         rate_max: 10 * MIB,
         memory_bytes: 64 * MIB,
     };
+    let search = SearchConfig { enabled: false, memory_bytes: 3 * MIB };
     let limits = LimitsConfig { references_max: 5, changes_max: 6, realities_max: 7 };
     let transactions = TransactionsConfig { open_max: 8, bytes_max: 9 * MIB, idle: Duration::from_secs(10) };
     let logging = LoggingConfig { level: LevelFilter::WARN, format: LogFormat::Text };
@@ -147,7 +151,10 @@ fn every_setting_is_taken_from_file_and_environment() {
         pack_cache_memory_bytes: MIB,
         pack_cache_disk_bytes: 2 * MIB,
     };
-    assert_eq!(config, Config { server, storage, versions, compaction, limits, transactions, logging, metrics, git });
+    assert_eq!(
+        config,
+        Config { server, storage, versions, compaction, search, limits, transactions, logging, metrics, git }
+    );
 
     // No setting's variable may be unknown to the environment, and none may be ignored.
     for variable in sources::variables().filter(|name| *name != "GOVC_CONFIG") {

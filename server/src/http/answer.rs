@@ -45,6 +45,11 @@ pub(crate) fn created(location: &str, etag: Option<&ETag>, body: &impl Serialize
     }
 }
 
+/// 202 with JSON.
+pub(crate) fn accepted(body: &impl Serialize) -> Response {
+    json(StatusCode::ACCEPTED, body)
+}
+
 /// 204.
 pub(crate) fn no_content() -> Response {
     StatusCode::NO_CONTENT.into_response()

@@ -125,7 +125,8 @@ pub(super) async fn grep(
     let rev = request.rev.clone().unwrap_or_else(|| snapshot.head().short().into_owned());
     let commit = revision::commit(&app, &snapshot, request.rev.as_deref().unwrap_or("HEAD")).await?;
     let query = GrepQuery { deadline: Some(app.work.deadline()), ..request.query()? };
-    let answer = app.work.run(move || govc_search::grep(&snapshot, commit, &query)).await??;
+    let corpus = app.search.corpus();
+    let answer = app.work.run(move || govc_search::grep(&snapshot, commit, &query, Some(&corpus))).await??;
     Ok(answer::ok(&GrepResponse::new(rev, commit.to_string(), answer)))
 }
 

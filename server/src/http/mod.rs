@@ -29,6 +29,7 @@ mod range;
 mod realities;
 mod repos;
 mod revision;
+mod search;
 mod system;
 mod tags;
 mod time;
@@ -104,6 +105,18 @@ fn api(bodies: Bodies) -> OpenApiRouter<Arc<App>> {
         .routes(routes!(content::raw))
         // /api/v1/repos/{id}/grep
         .routes(routes!(grep::grep))
+        // /api/v1/search
+        .routes(routes!(search::everywhere))
+        // /api/v1/search/statistics
+        .routes(routes!(search::statistics))
+        // /api/v1/search/rebuild
+        .routes(routes!(search::rebuild))
+        // /api/v1/repos/{id}/search/content
+        .routes(routes!(search::content))
+        // /api/v1/repos/{id}/search/files
+        .routes(routes!(search::files))
+        // /api/v1/repos/{id}/search/commits
+        .routes(routes!(search::commits))
         // /api/v1/repos/{id}/versions
         .routes(routes!(versions::list))
         // /api/v1/repos/{id}/versions/{n}
@@ -194,6 +207,12 @@ mod tests {
             "get /{id}/read/{path}",
             "get /{id}/raw/{path}",
             "post /{id}/grep",
+            "get /search",
+            "get /search/statistics",
+            "post /search/rebuild",
+            "get /{id}/search/content",
+            "get /{id}/search/files",
+            "get /{id}/search/commits",
             "get /{id}/parallel-realities",
             "post /{id}/parallel-realities",
             "get /{id}/parallel-realities/{name}",

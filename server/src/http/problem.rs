@@ -203,7 +203,7 @@ impl Problem {
         self
     }
 
-    #[cfg(test)]
+    /// What went wrong.
     pub(crate) fn code(&self) -> Code {
         self.code
     }

@@ -23,6 +23,12 @@ impl Moment {
         Self { seconds: i64::try_from(seconds).unwrap_or(i64::MAX), offset_minutes: 0 }
     }
 
+    /// The machine's time, in milliseconds since the Unix epoch.
+    pub(crate) fn now_millis() -> i64 {
+        let millis = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
+        i64::try_from(millis).unwrap_or(i64::MAX)
+    }
+
     /// Reads a date such as `2024-01-15T03:42:00Z` or `1705290120 +0100`.
     pub(crate) fn parse(text: &str) -> Result<Self, Problem> {
         let malformed = || Problem::invalid(format!("not a date: {text:?}; give one like 2024-01-15T03:42:00+01:00"));

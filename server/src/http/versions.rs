@@ -69,7 +69,7 @@ async fn snapshot_at(app: &App, repo: Repo, at: At) -> Result<Snapshot, Problem>
 }
 
 /// Reads `17`, a version, or a time as [`time::millis`] has it, such as `2024-01-15T03:42:00Z` or `@1705290120`.
-fn parse(at: &str) -> Result<At, Problem> {
+pub(super) fn parse(at: &str) -> Result<At, Problem> {
     match at.strip_prefix('@') {
         Some(seconds) => time::millis(seconds).map(At::Time),
         None if !at.is_empty() && at.bytes().all(|byte| byte.is_ascii_digit()) => {

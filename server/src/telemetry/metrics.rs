@@ -16,6 +16,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 use govc_engine::{Health, StoreStats};
+use govc_search::{IndexerState, SearchStatus};
 
 use super::process::{self, ProcessUsage};
 use super::storage::StorageFigures;
@@ -97,6 +98,7 @@ impl Metrics {
         scrape.store(&app.store.stats(), app.transactions.len());
         scrape.work(app.work.stats());
         scrape.compactions(&app.compactions.overview());
+        scrape.search(&app.search.status(), app.store.feed_last().0);
         scrape.0.register_collector(Box::new(StorageFigures(app.backend.figures())));
         let mut process = Scrape(Registry::with_prefix("process"));
         process.usage(process::usage());
@@ -167,6 +169,20 @@ impl Scrape {
         self.0.register("compaction_cpu_seconds", "Processor time that compactions took", cpu);
         let rested = ConstCounter::new(totals.rested_seconds);
         self.0.register("compaction_rested_seconds", "Time that compactions rested for their budgets' sake", rested);
+    }
+
+    fn search(&mut self, status: &SearchStatus, newest: u64) {
+        let SearchStatus { indexer, figures, rebuilds, kept_bytes, .. } = status;
+        let is_building = matches!(indexer.state, IndexerState::Building);
+        self.gauge("search_building", "1 while the index goes over everything that there is", u8::from(is_building));
+        self.gauge("search_behind", "Publications that are not indexed yet", newest.saturating_sub(indexer.position.0));
+        self.gauge("search_files", "Contents that are indexed, each once", figures.blobs);
+        self.gauge("search_chunks", "Pieces of text that are indexed, each once", figures.chunks);
+        self.gauge("search_text_bytes", "Bytes of these pieces", figures.text_bytes);
+        self.gauge("search_index_bytes", "Bytes of their index", figures.gram_bytes + figures.log_bytes);
+        let memory = figures.resident_bytes + kept_bytes;
+        self.gauge("search_resident_bytes", "Memory held by the search, without mapped files", memory);
+        self.counter("search_rebuilds", "Times that the index was made anew", *rebuilds);
     }
 
     fn store(&mut self, stats: &StoreStats, staged: usize) {

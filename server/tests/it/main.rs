@@ -12,7 +12,7 @@
 //! | `sync` | a disk that fails to sync, or claims to |
 //! | `start` | settings, addresses, locks, health |
 //! | `admin` | copies, backups, checks of whole stores from the command line |
-//! | `rest_*`, `grep` | the API |
+//! | `rest_*`, `grep`, `search` | the API, and `govc search` |
 //!
 //! `GOVC_TEST_HISTORY=/path/to/bare.git[:/another.git]` runs `identity` and `histories_stay_identical` on real histories instead of
 //! the generated one:
@@ -46,6 +46,7 @@ mod rest_realities;
 mod rest_repos;
 mod rest_transactions;
 mod rest_versions;
+mod search;
 mod start;
 mod sync;
 mod wire;

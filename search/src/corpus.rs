@@ -1,0 +1,83 @@
+//! What searches share: the index and the directories of searched commits, which count blobs by the index's numbers.
+
+use std::{path::Path, sync::Arc};
+
+use govc_engine::Result;
+use quick_cache::sync::Cache;
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::{
+    definitions::{Definer, Definitions},
+    index::{BlobNo, Index, IndexFigures},
+    language::{Language, detect},
+    view::Views,
+};
+
+/// Files whose language is remembered: some 32 bytes each.
+const LANGUAGES_MAX: usize = 200_000;
+
+/// What a search looks things up in.
+pub struct Corpus {
+    pub(crate) index: Index,
+    pub(crate) views: Views,
+    pub(crate) definitions: Definitions,
+    /// Languages that took a look into the file to tell, by blob and the hash of the path's last part.
+    languages: Cache<(BlobNo, u64), Option<Language>>,
+}
+
+impl Corpus {
+    /// A corpus that is lost with the process. Without a definer, what files define cannot be searched. At most `budget_bytes` of directories and definitions are kept.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn in_memory(budget_bytes: u64, definer: Option<Arc<dyn Definer>>) -> Result<Self> {
+        Ok(Self::of(Index::in_memory()?, budget_bytes, definer))
+    }
+
+    /// Opens the corpus in a folder, which is made if it is not there.
+    ///
+    /// # Errors
+    /// Corrupt if what is there cannot be used and is to be made anew; else when it cannot be read or written, or is in use.
+    pub fn open(folder: &Path, budget_bytes: u64, definer: Option<Arc<dyn Definer>>) -> Result<Self> {
+        Ok(Self::of(Index::open(folder)?, budget_bytes, definer))
+    }
+
+    fn of(index: Index, budget_bytes: u64, definer: Option<Arc<dyn Definer>>) -> Self {
+        Self {
+            index,
+            views: Views::new(budget_bytes / 2),
+            definitions: Definitions::new(budget_bytes / 2, definer),
+            languages: Cache::new(LANGUAGES_MAX),
+        }
+    }
+
+    /// The language of a file; `head` gives its beginning, if that is needed.
+    ///
+    /// # Errors
+    /// Those of `head`.
+    pub(crate) fn language(
+        &self,
+        blob: BlobNo,
+        path: &[u8],
+        head: impl FnOnce() -> Result<Vec<u8>>,
+    ) -> Result<Option<Language>> {
+        let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or(path);
+        let key = (blob, xxh3_64(name));
+        if let Some(known) = self.languages.get(&key) {
+            return Ok(known);
+        }
+        let language = detect(path, &head()?);
+        self.languages.insert(key, language);
+        Ok(language)
+    }
+
+    /// Figures of the index.
+    pub fn figures(&self) -> IndexFigures {
+        self.index.figures()
+    }
+
+    /// What is kept of directories and definitions, in bytes, about.
+    pub fn kept_bytes(&self) -> u64 {
+        self.views.resident_bytes() + self.definitions.resident_bytes()
+    }
+}

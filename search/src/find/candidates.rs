@@ -1,0 +1,167 @@
+//! What the index says before any file is read: in which chunks and files each pattern may match.
+
+use std::time::Instant;
+
+use govc_engine::Result;
+use roaring::RoaringBitmap;
+
+use super::{
+    pattern::Matcher,
+    plan::{Answer, Condition, PatternNo, Term},
+};
+use crate::{
+    deadline,
+    index::{Bits, BlobNo, ChunkNo, Generation, Index},
+};
+
+/// Below this many candidates, whole directories are passed over by comparing sets.
+const FEW_BLOBS: usize = 4096;
+/// Chunks that are looked up before others may change the tables.
+const LOOKUP_CHUNKS: usize = 16 * 1024;
+
+/// Where one pattern may match.
+pub(crate) struct Candidates {
+    /// Chunks of indexed blobs; `None` if it may be any.
+    chunks: Option<Bits>,
+    /// The indexed blobs that have such chunks; `None` if it may be any.
+    blobs: Option<Bits>,
+}
+
+impl Candidates {
+    /// Anywhere.
+    pub(crate) fn anywhere() -> Self {
+        Self { chunks: None, blobs: None }
+    }
+
+    /// Asks the index.
+    ///
+    /// # Errors
+    /// Cancelled at the deadline; else when the index cannot be read.
+    pub(crate) fn find(
+        matcher: &Matcher,
+        index: &Index,
+        generation: &Generation,
+        until: Option<Instant>,
+    ) -> Result<Self> {
+        let Some(chunks) = generation.chunks(matcher.grams(), until)? else { return Ok(Self::anywhere()) };
+        let mut blobs = Bits::none(index.tables().blob_count());
+        let mut rest = chunks.iter();
+        loop {
+            deadline::check(until)?;
+            let some: Vec<ChunkNo> = rest.by_ref().take(LOOKUP_CHUNKS).collect();
+            if some.is_empty() {
+                break;
+            }
+            let tables = index.tables();
+            some.iter().flat_map(|chunk| tables.holders(*chunk)).for_each(|blob| blobs.insert(*blob));
+        }
+        drop(rest);
+        // A pattern that speaks of the file's ends is matched against all of it.
+        let chunks = (!matcher.is_whole()).then_some(chunks);
+        Ok(Self { chunks, blobs: Some(blobs) })
+    }
+
+    /// Whether the pattern may match in an indexed blob.
+    pub(crate) fn has_blob(&self, blob: BlobNo) -> bool {
+        self.blobs.as_ref().is_none_or(|blobs| blobs.contains(blob))
+    }
+
+    /// Whether the pattern may match in a chunk of an indexed blob.
+    pub(crate) fn has_chunk(&self, chunk: ChunkNo) -> bool {
+        self.chunks.as_ref().is_none_or(|chunks| chunks.contains(chunk))
+    }
+
+    /// How many blobs of `scope`; `None` if it may be any. What others have is nobody's business.
+    pub(crate) fn count_within(&self, scope: &Bits) -> Option<usize> {
+        let mut blobs = self.blobs.clone()?;
+        blobs.intersect(scope);
+        Some(blobs.len())
+    }
+}
+
+/// The blobs whose content may make a condition hold, whatever their paths are.
+pub(crate) struct Reach {
+    blobs: Option<Bits>,
+    /// The same as a compressed set, if there are few.
+    few: Option<RoaringBitmap>,
+}
+
+impl Reach {
+    /// What `condition` leaves of the blobs in `scope`, if the patterns of `unnamed` do not match in the path.
+    pub(crate) fn of(
+        condition: &Condition,
+        candidates: &[Candidates],
+        indexed: &Bits,
+        scope: &Bits,
+        unnamed: &[PatternNo],
+    ) -> Self {
+        let walk = Walk { candidates, indexed, scope, unnamed };
+        let Some(blobs) = walk.blobs(condition) else { return Self { blobs: None, few: None } };
+        let few = (blobs.len() <= FEW_BLOBS).then(|| blobs.iter().collect());
+        Self { blobs: Some(blobs), few }
+    }
+
+    /// Whether a file with this blob may be a result.
+    pub(crate) fn has(&self, blob: BlobNo) -> bool {
+        self.blobs.as_ref().is_none_or(|blobs| blobs.contains(blob))
+    }
+
+    /// Whether none of `blobs` can be in a result.
+    pub(crate) fn is_apart_from(&self, blobs: &RoaringBitmap) -> bool {
+        self.few.as_ref().is_some_and(|few| few.is_disjoint(blobs))
+    }
+}
+
+struct Walk<'a> {
+    candidates: &'a [Candidates],
+    indexed: &'a Bits,
+    scope: &'a Bits,
+    unnamed: &'a [PatternNo],
+}
+
+impl Walk<'_> {
+    /// The blobs for which the condition may hold; `None` for all.
+    fn blobs(&self, condition: &Condition) -> Option<Bits> {
+        match condition {
+            Condition::Const(false) => Some(Bits::default()),
+            Condition::Const(true) | Condition::Not(_) => None,
+            Condition::Term(term) => self.term(term),
+            Condition::And(parts) => parts.iter().filter_map(|part| self.blobs(part)).reduce(|mut left, right| {
+                left.intersect(&right);
+                left
+            }),
+            Condition::Or(parts) => {
+                let mut any = Bits::default();
+                for part in parts {
+                    any.unite(&self.blobs(part)?);
+                }
+                Some(any)
+            }
+        }
+    }
+
+    fn term(&self, term: &Term) -> Option<Bits> {
+        match term {
+            Term::Content(number) | Term::Symbol(number) => {
+                let candidates = self.candidates.get(*number)?;
+                let mut blobs = candidates.blobs.clone()?;
+                blobs.intersect(self.scope);
+                // What is not indexed may hold anything.
+                let mut others = self.scope.clone();
+                others.subtract(self.indexed);
+                blobs.unite(&others);
+                Some(blobs)
+            }
+            Term::Path(number) if self.unnamed.contains(number) => Some(Bits::default()),
+            _ => None,
+        }
+    }
+}
+
+/// What the index says of a pattern and a blob.
+pub(crate) fn answer(candidates: Option<&Candidates>, indexed: &Bits, blob: BlobNo) -> Answer {
+    match candidates {
+        Some(candidates) if indexed.contains(blob) && !candidates.has_blob(blob) => Answer::No,
+        _ => Answer::Maybe,
+    }
+}

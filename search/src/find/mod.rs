@@ -1,0 +1,382 @@
+//! Finding files: the query against the trees of the places that are searched, with the index for what it knows.
+//!
+//! 1. The query becomes a [`plan::Plan`]: patterns compiled once, conditions, cheapest first.
+//! 2. The index says in which chunks and blobs each pattern may match ([`candidates`]); of what it does not have, it says
+//!    nothing, and those files are read.
+//! 3. The places' directories are gone through in the order of results ([`scan`]); each file that may match is read, as far
+//!    as needed, and matched ([`file`]). So an answer is exact at the moment of the snapshots, whatever is indexed.
+//! 4. The scan stops when there are enough files to rank, unless everything is to be counted, or at the deadline, and
+//!    says so ([`Partial`]).
+
+mod answer;
+mod candidates;
+mod cursor;
+mod file;
+mod importance;
+mod pattern;
+mod plan;
+mod scan;
+
+use std::{collections::HashMap, ops::ControlFlow, sync::Arc, time::Instant};
+
+use govc_engine::{Error, ErrorKind, Result};
+use roaring::RoaringBitmap;
+
+pub use self::answer::{Explain, ExplainPattern, Facets, FileHit, Found, Partial};
+pub use self::cursor::Cursor;
+use self::{
+    answer::{Ranked, Window},
+    file::{File, Reading},
+    plan::{Condition, Plan, Reported, Term},
+    scan::{Demand, Ground, Position, Scan},
+};
+pub(crate) use self::{candidates::Candidates, cursor::fingerprint, pattern::Matcher};
+use crate::{
+    corpus::Corpus,
+    deadline,
+    index::{Bits, BlobNo, Generation},
+    language::Language,
+    place::Place,
+    query::{Count, Query, Select},
+};
+
+/// Files that are ranked together: a page is the best of so many.
+const WINDOW_FILES: usize = 256;
+/// Files between two looks at the clock.
+const CLOCK_FILES: u64 = 32;
+/// What the lines of a page may take, in bytes, about.
+const PAGE_BYTES_MAX: usize = 16 << 20;
+
+/// How to answer.
+#[derive(Debug, Clone)]
+pub struct FindOptions {
+    /// Files of a page.
+    pub files_max: usize,
+    /// Lines that are shown of a file.
+    pub lines_max: usize,
+    /// Neighbours that are shown on each side of a line.
+    pub context_lines: usize,
+    /// Where the page begins.
+    pub cursor: Option<Cursor>,
+    /// When to end, with what there is.
+    pub deadline: Option<Instant>,
+}
+
+impl Default for FindOptions {
+    fn default() -> Self {
+        Self { files_max: 50, lines_max: 10, context_lines: 0, cursor: None, deadline: None }
+    }
+}
+
+/// Searches the files of `places`.
+///
+/// # Errors
+/// Invalid if the query or the cursor cannot be used; else when stored data cannot be read. The deadline is no error: the
+/// answer is then partial.
+pub fn find(corpus: &Corpus, query: &Query, places: &[Place], options: &FindOptions) -> Result<Found> {
+    let begun = Instant::now();
+    let plan = Plan::new(query, options.deadline)?;
+    if plan.condition.asks_definitions() && !corpus.definitions.can_tell() {
+        return Err(Error::invalid("definitions (sym:, type:symbol) cannot be searched here"));
+    }
+    let fingerprint = cursor::fingerprint(query, places);
+    if options.cursor.as_ref().is_some_and(|cursor| cursor.fingerprint != fingerprint) {
+        return Err(Error::invalid("the cursor belongs to another query"));
+    }
+    let generation = corpus.index.generation();
+    let mut search = Search {
+        corpus,
+        query,
+        places,
+        options,
+        window: Window::new(options.cursor.as_ref()),
+        partial: None,
+        selected: HashMap::new(),
+    };
+    let conditions: Vec<Condition> = places.iter().map(|place| search.given(&plan, place)).collect();
+    let candidates = search.candidates(&plan, &conditions, &generation)?;
+    let index_time = begun.elapsed();
+    let (grounds, scope) = search.grounds(&plan, conditions, &candidates, &generation.indexed)?;
+    let reading = Reading {
+        corpus,
+        generation: &generation,
+        matchers: &plan.patterns,
+        sources: &plan.sources,
+        candidates: &candidates,
+        until: options.deadline,
+    };
+    let files_seen = search.scan(&plan, &grounds, &reading)?;
+    let counts = (files_seen, search.window.files_read);
+    let explain = Explain::new(&plan, &candidates, &grounds, &scope, counts, (index_time, begun.elapsed()));
+    search.finish(&reading, fingerprint, explain)
+}
+
+/// A search under way.
+struct Search<'a> {
+    corpus: &'a Corpus,
+    query: &'a Query,
+    places: &'a [Place],
+    options: &'a FindOptions,
+    window: Window,
+    partial: Option<Partial>,
+    /// What `select:` has reported, and how often.
+    selected: HashMap<Vec<u8>, u64>,
+}
+
+impl Search<'_> {
+    /// What the plan demands of the files of one place.
+    fn given(&self, plan: &Plan, place: &Place) -> Condition {
+        plan.condition.given(&|term| match term {
+            Term::Repo(number) => plan.patterns.get(*number).map(|matcher| matcher.is_match(place.repo.as_bytes())),
+            Term::Fork(wanted) => Some(*wanted == place.is_fork),
+            _ => None,
+        })
+    }
+
+    /// Asks the index for each pattern that a place's contents are asked for.
+    fn candidates(
+        &mut self,
+        plan: &Plan,
+        conditions: &[Condition],
+        generation: &Generation,
+    ) -> Result<Vec<Candidates>> {
+        let mut asked = vec![false; plan.patterns.len()];
+        conditions.iter().for_each(|condition| condition.contents(&mut |number| asked[number] = true));
+        let mut all = Vec::with_capacity(plan.patterns.len());
+        for (matcher, is_asked) in plan.patterns.iter().zip(&asked) {
+            let found = match is_asked {
+                true => Candidates::find(matcher, &self.corpus.index, generation, self.options.deadline),
+                false => Ok(Candidates::anywhere()),
+            };
+            all.push(match found {
+                Err(error) if *error.kind() == ErrorKind::Cancelled => {
+                    self.partial = Some(Partial::Deadline);
+                    Candidates::anywhere()
+                }
+                found => found?,
+            });
+        }
+        Ok(all)
+    }
+
+    fn grounds(
+        &mut self,
+        plan: &Plan,
+        conditions: Vec<Condition>,
+        candidates: &[Candidates],
+        indexed: &Bits,
+    ) -> Result<(Vec<Ground>, Bits)> {
+        let (mut roots, mut blobs) = (Vec::new(), RoaringBitmap::new());
+        for (number, (place, condition)) in (0..).zip(self.places.iter().zip(conditions)) {
+            if matches!(condition, Condition::Const(false)) {
+                continue;
+            }
+            let root = place.snapshot.commit(&place.commit).and_then(|commit| {
+                self.corpus.views.dir(&place.snapshot, &self.corpus.index, commit.tree, self.options.deadline)
+            });
+            match root {
+                Ok(root) => {
+                    blobs |= root.blobs();
+                    roots.push((number, root, condition));
+                }
+                Err(error) if *error.kind() == ErrorKind::Cancelled => {
+                    self.partial = Some(Partial::Deadline);
+                    break;
+                }
+                Err(error) if self.is_passed_over(&error) => {}
+                Err(error) => return Err(error.context(format!("{} at {}", place.repo, place.rev))),
+            }
+        }
+        let mut scope = Bits::default();
+        blobs.iter().for_each(|blob| scope.insert(blob));
+        let mut demands: Vec<Arc<Demand>> = Vec::new();
+        let ground = |(number, root, condition)| {
+            let known = demands.iter().find(|demand| demand.condition == condition).cloned();
+            let demand = known.unwrap_or_else(|| {
+                let demand = Arc::new(Demand::new(condition, plan, candidates, indexed, &scope));
+                demands.push(demand.clone());
+                demand
+            });
+            Ground { number, root, demand }
+        };
+        let grounds = roots.into_iter().map(ground).collect();
+        Ok((grounds, scope))
+    }
+
+    /// Whether everything is gone through from the beginning for each page.
+    fn counts_all(&self) -> bool {
+        // Which files stand for a repository or directory is only known from the beginning on.
+        self.query.options.count == Count::All
+            || matches!(self.query.options.select, Some(Select::Repo | Select::Directory))
+    }
+
+    /// Goes through the files; how many were not passed over.
+    fn scan(&mut self, plan: &Plan, grounds: &[Ground], reading: &Reading<'_>) -> Result<u64> {
+        if self.partial == Some(Partial::Deadline) {
+            return Ok(0);
+        }
+        let counts_all = self.counts_all();
+        let cursor = self.options.cursor.as_ref();
+        let after = cursor.and_then(|cursor| cursor.after.clone()).filter(|_| !counts_all);
+        let end = cursor.and_then(|cursor| cursor.end.as_ref()).filter(|_| !counts_all).map(|end| &end.position);
+        let reported = plan.reported();
+        let mut scan = Scan {
+            plan,
+            candidates: reading.candidates,
+            indexed: &reading.generation.indexed,
+            after: after.as_ref(),
+            until: self.options.deadline,
+            files_seen: 0,
+            entries_seen: 0,
+            is_late: false,
+        };
+        let flow = scan.run(grounds, &mut |ground, path, blob, tier| {
+            let position = Position { tier, place: ground.number, path: path.to_vec() };
+            if end.is_some_and(|end| position > *end) {
+                self.window.is_behind_end = true;
+                return Ok(ControlFlow::Break(()));
+            }
+            if self.window.files_read.is_multiple_of(CLOCK_FILES) {
+                deadline::check(self.options.deadline)?;
+            }
+            let flow = self.look(&position, ground, blob, reading, plan, &reported);
+            let flow = match flow {
+                Err(error) if self.is_passed_over(&error) => ControlFlow::Continue(()),
+                flow => flow?,
+            };
+            self.window.last = Some(position);
+            Ok(flow)
+        });
+        let flow = match flow {
+            Err(error) if *error.kind() == ErrorKind::Cancelled => {
+                scan.is_late = true;
+                ControlFlow::Break(())
+            }
+            flow => flow?,
+        };
+        if scan.is_late {
+            self.partial = Some(Partial::Deadline);
+        }
+        self.window.is_whole = flow.is_continue();
+        Ok(scan.files_seen)
+    }
+
+    /// Whether something that cannot be read is left out, as one of many, which the answer then says.
+    fn is_passed_over(&mut self, error: &Error) -> bool {
+        let is_one_of_many = self.places.len() > 1 && *error.kind() != ErrorKind::Cancelled;
+        if is_one_of_many {
+            self.partial = Some(Partial::Unreadable);
+        }
+        is_one_of_many
+    }
+
+    /// Looks at one file; breaks when there are enough results.
+    fn look(
+        &mut self,
+        position: &Position,
+        ground: &Ground,
+        blob: BlobNo,
+        reading: &Reading<'_>,
+        plan: &Plan,
+        reported: &[Reported],
+    ) -> Result<ControlFlow<()>> {
+        let Some(place) = self.places.get(position.place as usize) else { return Ok(ControlFlow::Continue(())) };
+        let mut file = File::new(reading, &place.snapshot, blob);
+        self.window.files_read += 1;
+        if !holds(plan, &ground.demand.condition, &mut file, &position.path, &mut self.window.untold)?
+            || !self.is_selected(position)
+        {
+            return Ok(ControlFlow::Continue(()));
+        }
+        let language = language_of(&position.path, &mut file)?;
+        let ranked = Ranked::new(position.clone(), &mut file, reported, plan, language)?;
+        let window_max = WINDOW_FILES.max(self.options.files_max);
+        let is_full = self.window.add(ranked, &place.repo, window_max, self.options.cursor.as_ref());
+        if let Count::Files(files_max) = self.query.options.count
+            && self.window.totals(self.counts_all()).0 >= files_max as u64
+        {
+            self.partial = Some(Partial::Count);
+            return Ok(ControlFlow::Break(()));
+        }
+        Ok(if is_full && !self.counts_all() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    }
+
+    /// Whether what `select:` asks for is new with this file.
+    fn is_selected(&mut self, position: &Position) -> bool {
+        let repo = || self.places[position.place as usize].repo.as_bytes().to_vec();
+        let key = match self.query.options.select {
+            Some(Select::Repo) => repo(),
+            Some(Select::Directory) => {
+                let end = position.path.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
+                [&repo()[..], b":", position.path.get(..end).unwrap_or_default()].concat()
+            }
+            _ => return true,
+        };
+        let count = self.selected.entry(key).or_default();
+        *count += 1;
+        *count == 1
+    }
+
+    fn finish(mut self, reading: &Reading<'_>, fingerprint: u64, explain: Explain) -> Result<Found> {
+        let shows_lines = !matches!(self.query.options.select, Some(Select::Repo | Select::File | Select::Directory));
+        let lines_max = if shows_lines { self.options.lines_max } else { 0 };
+        let (total_files, total_matches) = self.window.totals(self.counts_all());
+        let counts_all = self.counts_all();
+        let cursor = self.options.cursor.as_ref();
+        let (page, next, is_last) = self.window.page(self.options.files_max, cursor, fingerprint);
+        let (mut files, mut budget_bytes) = (Vec::with_capacity(page.len()), PAGE_BYTES_MAX);
+        for ranked in page {
+            let Some(place) = self.places.get(ranked.position.place as usize) else { continue };
+            let file = File::new(reading, &place.snapshot, ranked.blob);
+            let context_lines = self.options.context_lines;
+            match FileHit::new(place, ranked, file, lines_max, context_lines, &mut budget_bytes) {
+                Err(error) if self.is_passed_over(&error) => {}
+                file => files.push(file?),
+            }
+        }
+        if budget_bytes == 0 && self.partial.is_none() {
+            self.partial = Some(Partial::Size);
+        }
+        let is_counted = if counts_all { self.window.is_whole } else { is_last };
+        Ok(Found {
+            files,
+            total_files,
+            total_matches,
+            is_exact: is_counted && matches!(self.partial, None | Some(Partial::Size)),
+            untold_files: self.window.untold,
+            facets: self.window.facets,
+            // What the query's own count leaves out is not another page; what the page leaves out is.
+            next: next.filter(|next| self.partial != Some(Partial::Count) || next.shown > 0),
+            partial: self.partial,
+            explain,
+        })
+    }
+}
+
+/// Whether a file satisfies a condition; counts it in `untold` if its definitions cannot be told.
+fn holds(plan: &Plan, condition: &Condition, file: &mut File<'_>, path: &[u8], untold: &mut u64) -> Result<bool> {
+    let mut is_untold = false;
+    let holds = condition.holds(&mut |term| {
+        Ok(match term {
+            Term::Path(number) => plan.patterns.get(*number).is_some_and(|matcher| matcher.is_match(path)),
+            Term::Content(number) => file.matches(*number)?.any,
+            Term::Lang(language) => language_of(path, file)? == Some(*language),
+            Term::Symbol(number) => {
+                let language = language_of(path, file)?;
+                let found = file.definitions(*number, language)?;
+                is_untold |= found.is_untold;
+                found.any
+            }
+            // Known for each place.
+            Term::Repo(_) | Term::Fork(_) => false,
+        })
+    })?;
+    *untold += u64::from(is_untold);
+    Ok(holds)
+}
+
+/// The language of a file.
+fn language_of(path: &[u8], file: &mut File<'_>) -> Result<Option<Language>> {
+    let corpus = file.corpus();
+    corpus.language(file.blob(), path, || file.head())
+}

@@ -1,0 +1,47 @@
+//! The usual language of extensions that several languages claim and whose files heuristics cannot always tell.
+//!
+//! Only those where [`super::catalog`]'s general order (main extension first, then languages that editors know)
+//! gives a rare language.
+
+/// Pairs of a lower-case extension and the language that most files with it are in.
+pub(super) const USUAL: &[(&str, &str)] = &[
+    (".as", "ActionScript"),
+    (".asm", "Assembly"),
+    (".bas", "Visual Basic 6.0"),
+    (".cgi", "Perl"),
+    (".cls", "TeX"),
+    (".cs", "C#"),
+    (".d", "D"),
+    (".f", "Fortran"),
+    (".fs", "F#"),
+    (".gs", "JavaScript"),
+    (".h", "C"),
+    (".html", "HTML"),
+    (".inc", "PHP"),
+    (".json", "JSON"),
+    (".l", "Lex"),
+    (".lisp", "Common Lisp"),
+    (".m", "Objective-C"),
+    (".md", "Markdown"),
+    (".ml", "OCaml"),
+    (".mm", "Objective-C++"),
+    (".php", "PHP"),
+    (".pl", "Perl"),
+    (".pm", "Perl"),
+    (".pp", "Puppet"),
+    (".pro", "QMake"),
+    (".r", "R"),
+    (".rs", "Rust"),
+    (".s", "Unix Assembly"),
+    (".sql", "SQL"),
+    (".t", "Perl"),
+    (".tex", "TeX"),
+    (".ts", "TypeScript"),
+    (".tsx", "TSX"),
+    (".txt", "Text"),
+    (".v", "Verilog"),
+    (".vba", "VBA"),
+    (".xml", "XML"),
+    (".yaml", "YAML"),
+    (".yml", "YAML"),
+];

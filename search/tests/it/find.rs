@@ -1,0 +1,512 @@
+//! Searches against a naive scan: random queries on random histories, whatever of them is indexed.
+
+use std::{collections::BTreeSet, ops::ControlFlow, sync::Arc};
+
+use bytes::Bytes;
+use govc_engine::{
+    Change, CommitRequest, Content, Durability, EntryMode, Oid, RefName, Repo, RepoName, RepoSettings, Signature,
+    Snapshot, Store, StoreOptions,
+};
+use govc_search::{
+    Corpus, FindOptions, Found, InProcess, Indexer, Place, find,
+    language::{Language, detect},
+    query::{Atom, Expr, PathPattern, Pattern, Query, parse},
+    symbols::{Limits, symbols},
+};
+use proptest::prelude::*;
+
+/// A store with one repository, and a corpus that may know some of it.
+struct World {
+    store: Store,
+    repo: Repo,
+    corpus: Arc<Corpus>,
+}
+
+impl World {
+    fn new() -> Self {
+        Self::with(Corpus::in_memory(8 << 20, Some(Arc::new(InProcess::default()))).expect("corpus"))
+    }
+
+    fn with(corpus: Corpus) -> Self {
+        let backend = Arc::new(govc_backends::MemoryBackend::new());
+        let store = Store::open(backend, StoreOptions::default()).expect("open");
+        let repo = create(&store, "demo");
+        Self { store, repo, corpus: Arc::new(corpus) }
+    }
+
+    fn commit(&self, branch: &str, changes: Vec<Change>) -> Oid {
+        commit(&self.repo, branch, changes)
+    }
+
+    fn put(&self, branch: &str, files: &[(&str, &[u8])]) -> Oid {
+        self.commit(branch, files.iter().map(|(path, data)| put(path, data)).collect())
+    }
+
+    fn index(&self) {
+        Indexer::new(self.store.clone(), self.corpus.clone(), Arc::default()).index_all(&|| false).expect("indexed");
+    }
+
+    fn place(&self, rev: &str) -> Place {
+        place(&self.repo, rev)
+    }
+
+    fn find(&self, query: &str, rev: &str) -> Found {
+        find(&self.corpus, &query_of(query), &[self.place(rev)], &FindOptions::default()).expect("found")
+    }
+
+    /// The `path:line` of each line of the first page, files by path.
+    fn lines(&self, query: &str, rev: &str) -> Vec<String> {
+        let found = self.find(query, rev);
+        let mut lines: Vec<String> = Vec::new();
+        for file in &found.files {
+            let path = String::from_utf8_lossy(&file.path);
+            match file.lines.is_empty() {
+                true => lines.push(path.into_owned()),
+                false => lines.extend(file.lines.iter().map(|line| format!("{path}:{}", line.line_number))),
+            }
+        }
+        lines.sort();
+        lines
+    }
+
+    fn check(&self, query: &str, expected: &[&str]) {
+        assert_eq!(self.lines(query, "HEAD"), expected, "{query}");
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.store.close().expect("close");
+    }
+}
+
+fn create(store: &Store, name: &str) -> Repo {
+    store.create(&RepoName::new(name).expect("name"), RepoSettings::default(), "test").expect("create")
+}
+
+fn put(path: &str, data: &[u8]) -> Change {
+    Change::Put { path: path.into(), content: Content::Bytes(Bytes::copy_from_slice(data)), mode: None }
+}
+
+fn commit(repo: &Repo, branch: &str, changes: Vec<Change>) -> Oid {
+    let person = Signature::new("Test", "test@example.com", 1_700_000_000, 0).expect("signature");
+    let branch = RefName::branch(branch).expect("branch");
+    let request = CommitRequest { allow_empty: true, ..CommitRequest::new(branch, "work", person, changes) };
+    let committed = repo.commit(request).expect("commit");
+    committed.published.ticket.wait().expect("durable");
+    committed.oid
+}
+
+fn place(repo: &Repo, rev: &str) -> Place {
+    let snapshot = repo.snapshot();
+    let commit = snapshot.resolve_commit(rev).expect("a commit");
+    Place { repo: repo.name().to_string(), is_fork: repo.forked_from().is_some(), rev: rev.into(), commit, snapshot }
+}
+
+fn query_of(text: &str) -> Query {
+    parse(text, 1_800_000_000).expect("a query")
+}
+
+fn source() -> World {
+    let world = World::new();
+    world.put(
+        "main",
+        &[
+            ("README.md", b"govc.\nA server of git.\n"),
+            ("logo.png", b"\x89PNG\0govc"),
+            ("src/lib.rs", b"//! govc\nfn main() {\n    let foo = 1;\n    let foobar = foo;\n}\n"),
+            ("src/net/a.c", b"int Foo;\r\nint foo"),
+            ("tests/foo_test.rs", b"fn tries() {}\n"),
+        ],
+    );
+    world
+}
+
+#[test]
+fn queries_find_lines_and_paths() {
+    let world = source();
+    for is_indexed in [false, true] {
+        if is_indexed {
+            world.index();
+            assert_eq!(world.corpus.figures().blobs, 4);
+        }
+        world.check("govc", &["README.md:1", "src/lib.rs:1"]);
+        world.check("foo", &["src/lib.rs:3", "src/lib.rs:4", "src/net/a.c:1", "src/net/a.c:2", "tests/foo_test.rs"]);
+        world.check("content:foo", &["src/lib.rs:3", "src/lib.rs:4", "src/net/a.c:1", "src/net/a.c:2"]);
+        world.check("Foo", &["src/net/a.c:1"]);
+        world.check("case:yes foo lang:c", &["src/net/a.c:2"]);
+        world.check("foo lang:rust -path:test", &["src/lib.rs:3", "src/lib.rs:4"]);
+        world.check("/fo+b/", &["src/lib.rs:4"]);
+        world.check("/^int/ path:*.c", &["src/net/a.c:1", "src/net/a.c:2"]);
+        world.check("main -foo", &[]);
+        world.check("(main OR server) -path:README.md", &["src/lib.rs:2"]);
+        world.check("path:src/**/*.c", &["src/net/a.c"]);
+        world.check("type:path foo", &["tests/foo_test.rs"]);
+        world.check("sym:tries", &["tests/foo_test.rs:1"]);
+        world.check("sym:/^foo$/", &["src/net/a.c:1", "src/net/a.c:2"]);
+        world.check("repo:dem govc lang:rust", &["src/lib.rs:1"]);
+        world.check("repo:other govc", &[]);
+        world.check("fork:yes govc", &[]);
+        world.check(r"/\Aint/", &["src/net/a.c:1"]);
+    }
+}
+
+#[test]
+fn a_commit_is_found_before_it_is_indexed() {
+    let world = source();
+    world.index();
+    world.put("main", &[("src/new.rs", b"fn newcomer() { foo() }\n")]);
+    world.check("newcomer", &["src/new.rs:1"]);
+    world.check("foo path:src/new.rs", &["src/new.rs:1"]);
+    world.index();
+    world.check("newcomer", &["src/new.rs:1"]);
+    let gone = world.commit("main", vec![Change::delete("src/new.rs")]);
+    world.check("newcomer", &[]);
+    assert_eq!(world.lines("newcomer", &format!("{gone}~1")), ["src/new.rs:1"], "in the commit before it is");
+}
+
+#[test]
+fn what_another_repository_has_is_not_found() {
+    let world = source();
+    let other = create(&world.store, "other");
+    commit(&other, "main", vec![put("secret.rs", b"fn secret() {}\n"), put("same.md", b"govc.\nA server of git.\n")]);
+    world.index();
+    world.check("secret", &[]);
+    let places = [world.place("HEAD"), place(&other, "HEAD")];
+    let found = find(&world.corpus, &query_of("content:server"), &places, &FindOptions::default()).expect("found");
+    let names: BTreeSet<_> = found.files.iter().map(|file| (file.repo.as_str(), file.path.clone())).collect();
+    assert_eq!(names, BTreeSet::from([("demo", b"README.md".to_vec()), ("other", b"same.md".to_vec())]));
+    let found = find(&world.corpus, &query_of("select:repo server"), &places, &FindOptions::default()).expect("found");
+    assert_eq!(found.total_files, 2);
+}
+
+#[test]
+fn a_repository_in_memory_is_searched_and_not_indexed() {
+    let world = source();
+    let settings = RepoSettings { durability: Durability::Memory, ..RepoSettings::default() };
+    let name = RepoName::new("volatile").expect("name");
+    let repo = world.store.create(&name, settings, "test").expect("create");
+    commit(&repo, "main", vec![put("only.rs", b"fn only_in_memory() {}\n")]);
+    world.index();
+    assert_eq!(world.corpus.figures().blobs, 4, "those of the other repository");
+    let found = find(&world.corpus, &query_of("only_in_memory"), &[place(&repo, "HEAD")], &FindOptions::default());
+    assert_eq!(found.expect("found").total_files, 1);
+}
+
+/// Everything that a query finds, by pages of `page` files, with the totals of the last page.
+fn all_pages(corpus: &Corpus, query: &Query, places: &[Place], page: usize) -> (BTreeSet<Vec<u8>>, u64, u64) {
+    let (mut paths, mut cursor) = (BTreeSet::new(), None);
+    loop {
+        let options = FindOptions { files_max: page, cursor, ..FindOptions::default() };
+        let found = find(corpus, query, places, &options).expect("found");
+        assert_eq!(found.partial, None);
+        for file in found.files {
+            assert!(paths.insert(file.path.clone()), "{:?} comes twice", String::from_utf8_lossy(&file.path));
+        }
+        let Some(next) = found.next else {
+            assert!(found.is_exact);
+            return (paths, found.total_files, found.total_matches);
+        };
+        cursor = Some(govc_search::Cursor::decode(&next.encode()).expect("the same cursor"));
+    }
+}
+
+#[test]
+fn pages_are_all_of_it_once() {
+    let world = World::new();
+    let files: Vec<(String, Vec<u8>)> = (0..700)
+        .map(|number| {
+            let folder = ["src", "tests", "docs", "vendor/x"][number % 4];
+            (format!("{folder}/file{number}.rs"), format!("fn number{number}() {{ common(); }}\n").into_bytes())
+        })
+        .collect();
+    world.commit("main", files.iter().map(|(path, data)| put(path, data)).collect());
+    let places = [world.place("HEAD")];
+    for is_indexed in [false, true] {
+        if is_indexed {
+            world.index();
+        }
+        let (paths, total, matches) = all_pages(&world.corpus, &query_of("common"), &places, 33);
+        assert_eq!((paths.len(), total, matches), (700, 700, 700));
+        let counted = world.find("common count:all", "HEAD");
+        assert_eq!((counted.files.len(), counted.total_files, counted.is_exact), (50, 700, true));
+        assert!(counted.files.iter().all(|file| file.path.starts_with(b"src/")), "sources first");
+        let some = world.find("common count:10", "HEAD");
+        assert_eq!((some.files.len(), some.partial.map(govc_search::Partial::as_str)), (10, Some("count")));
+        let (directories, total, _) = all_pages(&world.corpus, &query_of("common select:directory"), &places, 1);
+        assert_eq!((directories.len(), total), (4, 4));
+    }
+    // A cursor is of its query.
+    let next = world.find("common", "HEAD").next.expect("there is more");
+    let options = FindOptions { cursor: Some(next), ..FindOptions::default() };
+    assert!(find(&world.corpus, &query_of("number"), &places, &options).is_err());
+}
+
+#[test]
+fn a_page_goes_on_after_an_indexing() {
+    let world = World::new();
+    let files = (0..600).map(|number| put(&format!("f{number}.rs"), format!("common {number}\n").as_bytes()));
+    world.commit("main", files.collect());
+    let places = [world.place("HEAD")];
+    let query = query_of("common");
+    let first =
+        find(&world.corpus, &query, &places, &FindOptions { files_max: 300, ..FindOptions::default() }).expect("found");
+    world.index();
+    let options = FindOptions { files_max: 400, cursor: first.next, ..FindOptions::default() };
+    let second = find(&world.corpus, &query, &places, &options).expect("found");
+    let paths: BTreeSet<_> = first.files.iter().chain(&second.files).map(|file| file.path.clone()).collect();
+    assert_eq!((paths.len(), second.next.is_none()), (600, true));
+}
+
+#[test]
+fn a_deadline_is_said_and_can_be_gone_on_from() {
+    let world = source();
+    let files =
+        (0..2000).map(|number| put(&format!("f{number}.rs"), format!("common {number}\n").repeat(2000).as_bytes()));
+    world.commit("main", files.collect());
+    let (query, places) = (query_of("common"), [world.place("HEAD")]);
+    let (mut cursor, mut paths, mut cuts) = (None, BTreeSet::new(), 0);
+    loop {
+        // Long enough to begin, too short to end.
+        let deadline = Some(std::time::Instant::now() + std::time::Duration::from_millis(30));
+        let options = FindOptions { files_max: 300, lines_max: 0, cursor, deadline, ..FindOptions::default() };
+        let found = find(&world.corpus, &query, &places, &options).expect("an answer");
+        assert!(found.files.iter().all(|file| paths.insert(file.path.clone())), "a file comes twice");
+        cuts += u32::from(found.partial == Some(govc_search::Partial::Deadline));
+        let Some(next) = found.next else {
+            assert_eq!((found.is_exact, found.total_files), (true, 2000));
+            break;
+        };
+        assert!(!found.is_exact);
+        cursor = Some(next);
+    }
+    assert_eq!(paths.len(), 2000);
+    assert!(cuts > 0, "the time was never over");
+}
+
+/// A naive evaluation of a query: every file, every line, with regular expressions.
+struct Naive<'a> {
+    snapshot: &'a Snapshot,
+    query: &'a Query,
+}
+
+impl Naive<'_> {
+    fn files(&self, commit: Oid) -> (BTreeSet<Vec<u8>>, u64) {
+        let tree = self.snapshot.commit(&commit).expect("commit").tree;
+        let (mut paths, mut matches) = (BTreeSet::new(), 0);
+        self.snapshot
+            .walk_files(tree, b"", &mut |path, mode, oid| {
+                let is_file = mode.is_blob() && mode != EntryMode::SYMLINK;
+                let data = if is_file { self.snapshot.object(&oid)?.data } else { Bytes::new() };
+                if is_file && self.holds(&self.query.expr, path, &data) {
+                    paths.insert(path.to_vec());
+                    let mut patterns: Vec<(bool, &Pattern)> = Vec::new();
+                    positive(&self.query.expr, true, &mut patterns);
+                    let count = |(is_symbol, pattern): &(bool, &Pattern)| match is_symbol {
+                        true => definitions(pattern, path, &data),
+                        false => count(pattern, &data),
+                    };
+                    matches += patterns.iter().map(count).sum::<u64>();
+                }
+                Ok(ControlFlow::Continue(()))
+            })
+            .expect("walk");
+        (paths, matches)
+    }
+
+    fn holds(&self, expr: &Expr, path: &[u8], data: &[u8]) -> bool {
+        match expr {
+            Expr::Const(holds) => *holds,
+            Expr::And(parts) => parts.iter().all(|part| self.holds(part, path, data)),
+            Expr::Or(parts) => parts.iter().any(|part| self.holds(part, path, data)),
+            Expr::Not(inner) => !self.holds(inner, path, data),
+            Expr::Atom(Atom::Text(pattern)) => regex(pattern).is_match(path) || count(pattern, data) > 0,
+            Expr::Atom(Atom::Content(pattern)) => count(pattern, data) > 0,
+            Expr::Atom(Atom::Path(PathPattern::Pattern(pattern))) => regex(pattern).is_match(path),
+            Expr::Atom(Atom::Path(PathPattern::Glob { glob, case_sensitive, span })) => {
+                let text = govc_search::query::glob_regex(glob);
+                regex(&Pattern { text, regex: true, case_sensitive: *case_sensitive, span: span.clone() })
+                    .is_match(path)
+            }
+            Expr::Atom(Atom::Lang(name)) => detect(path, data) == Language::from_name(name),
+            Expr::Atom(Atom::Symbol(pattern)) => definitions(pattern, path, data) > 0,
+            Expr::Atom(other) => panic!("{other:?} is not asked"),
+        }
+    }
+}
+
+/// How many definitions of a file have such a name.
+fn definitions(pattern: &Pattern, path: &[u8], data: &[u8]) -> u64 {
+    let Some(language) = detect(path, data).filter(|_| !is_binary(data)) else { return 0 };
+    let defined = symbols(language, data, &Limits::default()).unwrap_or_default();
+    let regex = regex(pattern);
+    defined.iter().filter(|symbol| regex.is_match(&data[symbol.name.clone()])).count() as u64
+}
+
+fn is_binary(data: &[u8]) -> bool {
+    data.iter().take(8000).any(|byte| *byte == 0)
+}
+
+/// The distinct patterns whose matches are counted; true for those of definitions.
+fn positive<'a>(expr: &'a Expr, is_positive: bool, found: &mut Vec<(bool, &'a Pattern)>) {
+    let (is_symbol, pattern) = match expr {
+        Expr::And(parts) | Expr::Or(parts) => return parts.iter().for_each(|part| positive(part, is_positive, found)),
+        Expr::Not(inner) => return positive(inner, !is_positive, found),
+        Expr::Atom(Atom::Text(pattern) | Atom::Content(pattern)) if is_positive => (false, pattern),
+        Expr::Atom(Atom::Symbol(pattern)) if is_positive => (true, pattern),
+        _ => return,
+    };
+    let what =
+        |is_symbol: bool, pattern: &Pattern| (is_symbol, pattern.text.clone(), pattern.regex, pattern.case_sensitive);
+    if !found.iter().any(|(other, known)| what(*other, known) == what(is_symbol, pattern)) {
+        found.push((is_symbol, pattern));
+    }
+}
+
+fn regex(pattern: &Pattern) -> regex::bytes::Regex {
+    let source = if pattern.regex { pattern.text.clone() } else { regex_syntax::escape(&pattern.text) };
+    regex::bytes::RegexBuilder::new(&source)
+        .case_insensitive(!pattern.case_sensitive)
+        .multi_line(true)
+        .build()
+        .expect("a regex")
+}
+
+fn count(pattern: &Pattern, data: &[u8]) -> u64 {
+    if is_binary(data) {
+        return 0;
+    }
+    let regex = regex(pattern);
+    data.split(|byte| *byte == b'\n')
+        .map(|line| regex.find_iter(line).filter(|found| !found.is_empty()).count() as u64)
+        .sum()
+}
+
+/// A line of a few words, some with bytes that are no UTF-8.
+fn line() -> impl Strategy<Value = Vec<u8>> {
+    let word = prop_oneof![
+        6 => "(foo|bar|baz|Foo|BAR|alpha|beta|fn|struct|mutex)".prop_map(String::into_bytes),
+        2 => "[a-f]{1,5}".prop_map(String::into_bytes),
+        1 => "[äöß\u{212a}\u{17f}]{1,2}".prop_map(String::into_bytes),
+        1 => proptest::collection::vec(128_u8..=255, 1..3),
+    ];
+    proptest::collection::vec(word, 0..6).prop_map(|words| words.join(&b' '))
+}
+
+fn file() -> impl Strategy<Value = Vec<u8>> {
+    (proptest::collection::vec(line(), 0..120), any::<bool>(), 0..30_u8).prop_map(|(lines, ends, special)| {
+        let mut data = lines.join(&b'\n');
+        if ends {
+            data.push(b'\n');
+        }
+        match special {
+            0 => data.insert(0, 0),
+            1 => data.extend(std::iter::repeat_n(b"foo bar ", 1500).flatten()),
+            _ => {}
+        }
+        data
+    })
+}
+
+fn select(texts: &[&str]) -> impl Strategy<Value = String> + use<> {
+    proptest::sample::select(texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>())
+}
+
+/// A query that both can answer.
+fn query() -> impl Strategy<Value = String> {
+    let words = ["foo", "bar", "Foo", "fo", "o b", "alpha", "mutex", "ba", "a", "k", "s", "ß", "ä"];
+    let contents = ["foo", "BAR", "z", "struct", "beta", "r f"];
+    let regexes = [
+        "fo+",
+        "b.r",
+        "^foo",
+        "bar$",
+        "[a-f]{3}",
+        "foo|alpha",
+        r"\w+x|foo",
+        "(foo|bar) (baz|foo)",
+        r"\bfn\b",
+        "f[^o]",
+        ".a",
+        r"\s\S+\s",
+        "o{2}",
+        "(?i)FOO",
+        "a*b",
+    ];
+    let paths = ["src", r"\.rs$", "a", "*.c", "src/**", "lib*", "t", "/a/", "foo"];
+    let leaf = prop_oneof![
+        5 => select(&words).prop_map(|word| format!("\"{word}\"")),
+        3 => select(&contents).prop_map(|word| format!("content:\"{word}\"")),
+        3 => select(&regexes).prop_map(|regex| format!("/{regex}/")),
+        1 => select(&paths).prop_map(|path| format!("path:{path}")),
+        1 => select(&["rust", "c", "Markdown"]).prop_map(|language| format!("lang:{language}")),
+        1 => select(&["foo", "a", "/^f/"]).prop_map(|name| format!("sym:{name}")),
+    ];
+    let tree = leaf.prop_recursive(3, 12, 3, |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 2..4).prop_map(|parts| format!("({})", parts.join(" "))),
+            proptest::collection::vec(inner.clone(), 2..4).prop_map(|parts| format!("({})", parts.join(" OR "))),
+            inner.clone().prop_map(|inner| format!("NOT {inner}")),
+            inner.prop_map(|inner| format!("(case:yes {inner})")),
+        ]
+    });
+    (tree, prop_oneof!["", "", Just(" case:no".to_owned())]).prop_map(|(tree, case)| format!("{tree}{case}"))
+}
+
+const PATHS: [&str; 8] = [
+    "a.rs",
+    "src/lib.rs",
+    "src/net/b.c",
+    "README.md",
+    "tests/foo_test.rs",
+    "vendor/alpha/x.c",
+    "src/foo/bar",
+    "docs/ba.md",
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, max_shrink_iters: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn answers_are_those_of_a_naive_scan(
+        commits in proptest::collection::vec(proptest::collection::vec((0..PATHS.len(), proptest::option::weighted(0.9, file())), 1..6), 1..5),
+        indexed_after in proptest::collection::vec(any::<bool>(), 5),
+        queries in proptest::collection::vec(query(), 12),
+        page in 1..6_usize,
+    ) {
+        let world = World::new();
+        let mut heads = Vec::new();
+        for (number, files) in commits.into_iter().enumerate() {
+            let head = heads.last().copied();
+            let changes = files.into_iter().filter_map(|(path, data)| match data {
+                Some(data) => Some(put(PATHS[path], &data)),
+                None => {
+                    let snapshot = world.repo.snapshot();
+                    let tree = snapshot.commit(&head?).ok()?.tree;
+                    snapshot.entry(tree, PATHS[path].as_bytes()).ok().flatten().map(|_| Change::delete(PATHS[path]))
+                }
+            });
+            // One change for a path.
+            let mut changes: Vec<Change> = changes.collect();
+            let mut seen = BTreeSet::new();
+            changes.retain(|change| match change {
+                Change::Put { path, .. } | Change::Delete { path, .. } => seen.insert(path.clone()),
+                _ => true,
+            });
+            heads.push(world.commit("main", changes));
+            if indexed_after[number] {
+                world.index();
+            }
+        }
+        for text in &queries {
+            let query = parse(text, 0).map_err(|error| TestCaseError::fail(format!("{text}: {error}")))?;
+            for head in &heads {
+                let place = world.place(&head.to_string());
+                let naive = Naive { snapshot: &place.snapshot, query: &query };
+                let (paths, matches) = naive.files(*head);
+                let found = all_pages(&world.corpus, &query, std::slice::from_ref(&place), page);
+                prop_assert_eq!(&(paths.clone(), paths.len() as u64, matches), &found, "{}", text);
+            }
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! What asks a running server from the command line.
+
+mod search;
+
+pub(crate) use search::SearchArgs;

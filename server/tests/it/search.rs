@@ -1,0 +1,329 @@
+//! Search over HTTP and from the command line: a push is found at once, pages are of one moment, counts are git's, nothing
+//! of another repository shows, and kill -9 costs nothing.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::{
+    git::Git,
+    history,
+    http::encode,
+    server::{Place, Server, govc},
+};
+
+fn search(server: &Server, query: &str) -> Value {
+    server.http().get(&format!("/api/v1/search?q={}", encode(query))).expect(200)
+}
+
+fn commit(server: &Server, repo: &str, message: &str, files: &[(&str, &str)]) -> String {
+    let changes: Vec<Value> =
+        files.iter().map(|(path, content)| json!({ "op": "put", "path": path, "content": content })).collect();
+    let author = json!({ "name": "Ada", "email": "ada@example.org" });
+    let body = json!({ "branch": "main", "message": message, "author": author, "changes": changes });
+    let answer = server.http().post(&format!("/api/v1/repos/{}/commits", encode(repo)), &body).expect(201);
+    answer["hash"].as_str().expect("a hash").to_owned()
+}
+
+/// The `repo:path:line` of each line, or `repo:path` of a file without, in their order by name.
+fn lines(answer: &Value) -> Vec<String> {
+    let mut found = Vec::new();
+    for file in answer["results"].as_array().expect("results") {
+        let name = format!("{}:{}", file["repo"].as_str().expect("a repo"), file["path"].as_str().expect("a path"));
+        let lines = file["lines"].as_array().expect("lines");
+        match lines.is_empty() {
+            true => found.push(name),
+            false => found.extend(lines.iter().map(|line| format!("{name}:{}", line["line_number"]))),
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Waits until everything is indexed.
+fn indexed(server: &Server) -> Value {
+    let begun = Instant::now();
+    loop {
+        let statistics = server.http().get("/api/v1/search/statistics").expect(200);
+        if statistics["state"] == "following" && statistics["behind"] == 0 {
+            return statistics;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60), "{statistics}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn what_is_acknowledged_is_found_at_once() {
+    let place = Place::new();
+    let git = Git::new(&place.path("home"));
+    let server = place.serve();
+    server.create("repo");
+    let work = place.path("work");
+    git.init(&work);
+    for round in 0..10 {
+        let text = format!("fn pushed_{round}() {{}}\n");
+        git.commit(&work, "pushed.rs", text.as_bytes(), "push");
+        git.ok(&work, &["push", "-q", &server.url("repo"), "main"]);
+        assert_eq!(lines(&search(&server, &format!("pushed_{round}"))), ["repo:pushed.rs:1"], "round {round}");
+        let before = search(&server, &format!("pushed_{}", round + 1));
+        assert_eq!((&before["total_files"], &before["exact"]), (&json!(0), &json!(true)));
+    }
+    indexed(&server);
+    assert_eq!(lines(&search(&server, "sym:pushed_9")), ["repo:pushed.rs:1"]);
+    assert_eq!(lines(&search(&server, "pushed_3")), Vec::<String>::new(), "it was replaced");
+    let old = search(&server, "pushed_3 rev:main~6");
+    assert_eq!(lines(&old), ["repo:pushed.rs:1"]);
+    let metrics = server.http().get("/metrics").text();
+    assert!(metrics.contains("govc_search_files 10\n"), "{metrics}");
+}
+
+#[test]
+fn counts_are_those_of_git_grep() {
+    let place = Place::new();
+    let git = Git::new(&place.path("home"));
+    let server = place.serve();
+    let source = history::generated(&place, &git);
+    server.create("repo");
+    git.ok(&source, &["push", "-q", "--mirror", &server.url("repo")]);
+    for is_indexed in [false, true] {
+        if is_indexed {
+            indexed(&server);
+        }
+        for (query, options) in [
+            ("case:yes content:\"snapshot delta\"", ["-F", "-e", "snapshot delta"].as_slice()),
+            ("content:version case:no", &["-F", "-i", "-e", "version"]),
+            ("content:/version 19[0-9]$/", &["-E", "-e", "version 19[0-9]$"]),
+            ("content:/^line (1|2)0 .*version/", &["-E", "-e", "^line (1|2)0 .*version"]),
+            ("content:commit path:src/mod3/**", &["-F", "-i", "-e", "commit", "--", "src/mod3"]),
+            ("content:nowhere_at_all", &["-F", "-i", "-e", "nowhere_at_all"]),
+        ] {
+            let at = options.iter().position(|&option| option == "--").unwrap_or(options.len());
+            let arguments =
+                [&["grep", "-c", "-I", "-z", "--no-color"], &options[..at], &["main"], &options[at..]].concat();
+            let output = git.run(&source, &arguments);
+            assert!(matches!(output.status.code(), Some(0 | 1)), "{}", String::from_utf8_lossy(&output.stderr));
+            let files = String::from_utf8_lossy(&output.stdout).lines().count();
+            let answer = search(&server, &format!("{query} rev:main count:all"));
+            assert_eq!((&answer["total_files"], &answer["exact"]), (&json!(files), &json!(true)), "{query}: {answer}");
+        }
+    }
+}
+
+#[test]
+fn pages_are_of_one_moment() {
+    let place = Place::new();
+    let server = place.serve();
+    server.create("repo");
+    let files: Vec<(String, String)> =
+        (0..30).map(|number| (format!("f{number:02}.txt"), format!("common {number}\n"))).collect();
+    let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
+    commit(&server, "repo", "begin", &files);
+    for route in ["/api/v1/search", "/api/v1/repos/repo/search/content"] {
+        let (mut paths, mut url) = (Vec::new(), format!("{route}?q=common&limit=7"));
+        loop {
+            let reply = server.http().get(&url);
+            let answer = reply.expect(200);
+            paths.extend(answer["results"].as_array().expect("results").iter().map(|file| file["path"].to_string()));
+            // What comes between two pages is not on them.
+            let (new, text) = (format!("new{}.txt", paths.len()), format!("common to {route}\n"));
+            commit(&server, "repo", "more", &[(&new, &text), ("f29.txt", &format!("{route} {}\n", paths.len()))]);
+            let Some(next) = reply.next_page() else {
+                assert_eq!(answer["exact"], true);
+                break;
+            };
+            url = next;
+        }
+        let count = paths.len();
+        paths.sort();
+        paths.dedup();
+        assert_eq!(paths.len(), count, "each file once");
+        let is_first = route.ends_with("search");
+        assert_eq!(count, if is_first { 30 } else { 34 }, "{paths:?}");
+    }
+    for bad in ["limit=0", "cursor=x", "cursor=v1-zz", "context=101", "unknown=1"] {
+        server.http().get(&format!("/api/v1/search?q=common&{bad}")).problem(400);
+    }
+}
+
+#[test]
+fn queries_say_what_is_wrong_with_them() {
+    let place = Place::new();
+    let server = place.serve();
+    server.create("repo");
+    for (query, part) in [
+        ("lnag:rust x", "lang"),
+        ("(a", "not closed"),
+        ("/(/", "regex"),
+        ("", "empty"),
+        ("author:ada content:x", "commits"),
+        ("type:diff x", "type:diff"),
+        ("lang:nonsense x", "nonsense"),
+    ] {
+        let problem = server.http().get(&format!("/api/v1/search?q={}", encode(query))).problem(400);
+        let detail = problem["detail"].as_str().expect("a detail");
+        assert!(detail.contains(part), "{query}: {detail}");
+    }
+    // A repository without commits has nothing to find; a revision that is not there is named.
+    assert_eq!(search(&server, "x")["total_files"], 0);
+    server.http().get("/api/v1/repos/repo/search/content?q=x%20rev:nowhere").problem(404);
+    server.http().get("/api/v1/repos/none/search/content?q=x").problem(404);
+}
+
+#[test]
+fn queries_that_try_to_hurt_are_answered_or_refused() {
+    let place = Place::new();
+    let server = place.serve();
+    server.create("repo");
+    let long = format!("{}needle{}\n", "x".repeat(3_000_000), "y".repeat(3_000_000));
+    commit(&server, "repo", "hostile", &[("long.txt", &long), ("deep.rs", &"(".repeat(100_000)), ("a.txt", "aaa\n")]);
+    indexed(&server);
+    assert_eq!(lines(&search(&server, "content:needle")), ["repo:long.txt:1"]);
+    let words: Vec<String> = (0..60).map(|number| format!("w{number}")).collect();
+    for query in [
+        "/.*/".to_owned(),
+        "/(a|aa)+$/".to_owned(),
+        r"/\w{50}/".to_owned(),
+        words.join(" OR "),
+        format!("/{}/", words.join("|")),
+        format!("{}a{}", "(".repeat(60), ")".repeat(60)),
+        "sym:/x/".to_owned(),
+    ] {
+        search(&server, &query);
+    }
+    for query in ["(".repeat(5000), "a ".repeat(20_000), r"/\w{1000}/".to_owned()] {
+        let status = server.http().get(&format!("/api/v1/search?q={}", encode(&query))).status;
+        assert!(matches!(status, 400 | 414 | 431), "{status}");
+    }
+    assert_eq!(search(&server, "aaa")["total_files"], 1);
+}
+
+#[test]
+fn commits_are_found_by_message_author_and_date() {
+    let place = Place::new();
+    let server = place.serve();
+    server.create("repo");
+    for number in 0..12 {
+        commit(&server, "repo", &format!("fix leak {number}\n\nin the parser"), &[("f", &number.to_string())]);
+    }
+    let find =
+        |query: &str| server.http().get(&format!("/api/v1/repos/repo/search/commits?limit=5&q={}", encode(query)));
+    let first = find("leak");
+    let answer = first.expect(200);
+    assert_eq!(answer["results"][0]["message"], "fix leak 11\n\nin the parser\n");
+    assert_eq!(answer["results"][0]["message_matches"], json!([{ "start": 4, "end": 8 }]));
+    let (mut count, mut next) = (5, first.next_page());
+    while let Some(url) = next {
+        let reply = server.http().get(&url);
+        count += reply.expect(200)["results"].as_array().expect("results").len();
+        next = reply.next_page();
+    }
+    assert_eq!(count, 12);
+    let total = |query: &str| find(query).expect(200)["total_commits"].as_u64();
+    assert_eq!(total("\"leak 3\""), Some(1));
+    assert_eq!(total("leak count:all"), Some(12));
+    assert_eq!(total("author:ada count:all"), Some(12));
+    assert_eq!(total("author:bob count:all"), Some(0));
+    assert_eq!(total("parser after:yesterday -\"leak 1\" count:all"), Some(9));
+    assert_eq!(total("parser before:2001-01-01 count:all"), Some(0));
+    find("content:x").problem(400);
+    assert_eq!(search(&server, "type:commit leak count:all")["total_commits"], 12);
+}
+
+#[test]
+fn the_index_outlives_a_kill_and_can_be_made_anew() {
+    let place = Place::new();
+    let mut server = place.serve();
+    server.create("repo");
+    server.create("other");
+    for round in 0..6 {
+        commit(&server, "repo", "work", &[("f.txt", &format!("text of round {round}\n")), ("g.txt", "stays\n")]);
+        if round % 2 == 0 {
+            indexed(&server);
+        }
+        server = server.kill().start();
+        assert_eq!(lines(&search(&server, &format!("\"round {round}\""))), ["repo:f.txt:1"]);
+        assert_eq!(lines(&search(&server, "stays")), ["repo:g.txt:1"]);
+    }
+    let before = indexed(&server);
+    assert_eq!(before["files"], 7);
+    assert_eq!(server.http().post("/api/v1/search/rebuild", &json!({})).expect(202)["state"], "started");
+    let begun = Instant::now();
+    loop {
+        // Searches go on meanwhile.
+        assert_eq!(lines(&search(&server, "stays")), ["repo:g.txt:1"]);
+        let statistics = server.http().get("/api/v1/search/statistics").expect(200);
+        if statistics["rebuilds"] == 1 {
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60), "{statistics}");
+    }
+    assert_eq!(indexed(&server)["files"], 7);
+    // A folder that is gone, or full of nonsense, is made anew.
+    let stopped = server.stop();
+    let search_folder = place.path("data").join("search");
+    let store = std::fs::read_dir(&search_folder).expect("list").next().expect("a store").expect("entry").path();
+    let index =
+        std::fs::read_dir(&store).expect("list").map(|entry| entry.expect("entry").path()).find(|path| path.is_dir());
+    std::fs::write(index.expect("an index").join("blobs"), b"nonsense").expect("write");
+    let server = stopped.start();
+    assert_eq!(lines(&search(&server, "\"round 5\"")), ["repo:f.txt:1"]);
+    assert_eq!(indexed(&server)["files"], 7);
+}
+
+#[test]
+fn a_repository_finds_only_its_own() {
+    let place = Place::new();
+    let server = place.serve();
+    for (repo, text) in [("one", "shared text\nsecret of one\n"), ("two", "shared text\nsecret of two\n")] {
+        server.create(repo);
+        commit(&server, repo, "begin", &[("f.txt", text)]);
+    }
+    let forked = server.http().post("/api/v1/repos/one/fork", &json!({ "id": "three" }));
+    assert_eq!(forked.status, 201, "{}", forked.text());
+    commit(&server, "three", "more", &[("g.txt", "secret of three\n")]);
+    indexed(&server);
+    let of =
+        |repo: &str| lines(&server.http().get(&format!("/api/v1/repos/{repo}/search/content?q=secret")).expect(200));
+    assert_eq!(of("one"), ["one:f.txt:2"]);
+    assert_eq!(of("two"), ["two:f.txt:2"]);
+    assert_eq!(of("three"), ["three:f.txt:2", "three:g.txt:1"]);
+    assert_eq!(search(&server, "secret fork:no")["total_files"], 2);
+    assert_eq!(search(&server, "shared repo:/^t/")["total_files"], 2);
+    assert_eq!(search(&server, "shared select:repo")["total_files"], 3);
+    server.http().delete("/api/v1/repos/two");
+    assert_eq!(lines(&search(&server, "\"secret of two\"")), Vec::<String>::new());
+}
+
+#[test]
+fn the_command_line_prints_what_was_found() {
+    let place = Place::new();
+    let server = place.serve();
+    server.create("ada/repo");
+    commit(&server, "ada/repo", "say hello", &[("src/a.rs", "fn main() {\n    hello();\n}\n")]);
+    let run = |arguments: &[&str]| {
+        let address = format!("http://{}", server.address());
+        let output = govc().arg("search").args(arguments).args(["--server", &address]).output().expect("govc runs");
+        (
+            output.status.code(),
+            String::from_utf8(output.stdout).expect("text"),
+            String::from_utf8(output.stderr).expect("text"),
+        )
+    };
+    let (code, text, _) = run(&["hello", "lang:rust"]);
+    assert_eq!(code, Some(0));
+    assert!(text.starts_with("ada/repo:src/a.rs\n2:    hello();\n\n1 file in "), "{text}");
+    let (_, text, _) = run(&["hello", "-C", "1", "--repo", "ada/repo"]);
+    assert!(text.starts_with("ada/repo:src/a.rs\n1-fn main() {\n2:    hello();\n3-}\n\n"), "{text}");
+    let (_, text, _) = run(&["hello", "--color", "always"]);
+    assert!(text.contains("    \u{1b}[1;31mhello\u{1b}[0m();"), "{text}");
+    let (_, text, _) = run(&["type:commit say"]);
+    assert!(text.contains("    say hello\n\n1 commit in ") || text.contains("at least 1 commit"), "{text}");
+    let (_, text, _) = run(&["hello", "--json"]);
+    assert_eq!(serde_json::from_str::<Value>(&text).expect("JSON")["total_files"], 1);
+    assert_eq!(run(&["nowhere_to_be_found"]).0, Some(1));
+    let (code, _, error) = run(&["lnag:rust"]);
+    assert_eq!(code, Some(2));
+    assert!(error.contains("did you mean"), "{error}");
+    assert_eq!(run(&["hello", "--repo", "none"]).0, Some(2));
+}
