@@ -31,6 +31,8 @@ const FACET_COUNTED_MAX: usize = 10_000;
 const LINE_SPANS_MAX: usize = 1000;
 /// Matches of one file whose places are kept, of all patterns together.
 const SPANS_MAX: usize = 1000;
+/// Files of any window.
+pub(super) const WINDOW_FILES_MAX: usize = 1000;
 
 /// What was found.
 #[derive(Debug, Clone)]
@@ -262,7 +264,11 @@ impl Window {
         self.facets.add(repo, ranked.language, &ranked.position.path);
         let is_before = cursor.and_then(|cursor| cursor.after.as_ref()).is_some_and(|after| ranked.position <= *after);
         let end = cursor.and_then(|cursor| cursor.end.as_ref());
-        let is_within = end.map_or(self.files.len() < window_max, |end| ranked.position <= end.position);
+        let is_within = match end {
+            // No window that was given was larger, whatever a cursor says.
+            Some(end) => ranked.position <= end.position && self.files.len() < WINDOW_FILES_MAX,
+            None => self.files.len() < window_max,
+        };
         match () {
             () if is_before => {}
             () if is_within => self.files.push(ranked),

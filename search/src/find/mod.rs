@@ -25,7 +25,7 @@ use roaring::RoaringBitmap;
 pub use self::answer::{Explain, ExplainPattern, Facets, FileHit, Found, Partial};
 pub use self::cursor::Cursor;
 use self::{
-    answer::{Ranked, Window},
+    answer::{Ranked, WINDOW_FILES_MAX, Window},
     file::{File, Reading},
     plan::{Condition, Plan, Reported, Term},
     scan::{Demand, Ground, Position, Scan},
@@ -50,7 +50,7 @@ const PAGE_BYTES_MAX: usize = 16 << 20;
 /// How to answer.
 #[derive(Debug, Clone)]
 pub struct FindOptions {
-    /// Files of a page.
+    /// Files of a page; a thousand at most.
     pub files_max: usize,
     /// Lines that are shown of a file.
     pub lines_max: usize,
@@ -290,7 +290,7 @@ impl Search<'_> {
         }
         let language = language_of(&position.path, &mut file)?;
         let ranked = Ranked::new(position.clone(), &mut file, reported, plan, language)?;
-        let window_max = WINDOW_FILES.max(self.options.files_max);
+        let window_max = WINDOW_FILES.max(self.options.files_max).min(WINDOW_FILES_MAX);
         let is_full = self.window.add(ranked, &place.repo, window_max, self.options.cursor.as_ref());
         if let Count::Files(files_max) = self.query.options.count
             && self.window.totals(self.counts_all()).0 >= files_max as u64
