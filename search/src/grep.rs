@@ -20,7 +20,7 @@ use crate::{
     line::{GrepLine, LINE_BYTES_MAX, line_at},
     paths::PathFilter,
     query::Pattern,
-    sieve::Sieve,
+    sieve::{Sieve, Verdict},
 };
 
 /// Longest accepted pattern, in bytes.
@@ -215,9 +215,16 @@ impl Search<'_> {
         if !mode.is_blob() || mode == EntryMode::SYMLINK || !self.paths.matches(path) {
             return Ok(ControlFlow::Continue(()));
         }
-        if self.sieve.as_ref().is_some_and(|sieve| sieve.rules_out(&oid)) {
-            self.answer.files_searched += 1;
-            return Ok(ControlFlow::Continue(()));
+        match self.sieve.as_ref().map_or(Verdict::Unknown, |sieve| sieve.verdict(&oid)) {
+            Verdict::Unknown => {}
+            Verdict::NoMatch => {
+                self.answer.files_searched += 1;
+                return Ok(ControlFlow::Continue(()));
+            }
+            Verdict::Binary => {
+                self.answer.binary_skipped += 1;
+                return Ok(ControlFlow::Continue(()));
+            }
         }
         let data = self.snapshot.object(&oid)?.data;
         if is_binary(&data) {

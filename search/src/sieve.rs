@@ -8,7 +8,7 @@ use crate::{
     corpus::Corpus,
     find::{Candidates, Matcher},
     grep::GrepQuery,
-    index::Generation,
+    index::{BlobState, Generation},
 };
 
 /// The files of a corpus that may match one pattern.
@@ -35,9 +35,23 @@ impl<'a> Sieve<'a> {
         Ok(Some(Self { corpus, generation, candidates }))
     }
 
-    /// Whether the pattern surely does not match in a blob.
-    pub(crate) fn rules_out(&self, oid: &Oid) -> bool {
-        let blob = self.corpus.index.tables().number(oid);
-        blob.is_some_and(|blob| self.generation.indexed.contains(blob) && !self.candidates.has_blob(blob))
+    /// What is known of a blob.
+    pub(crate) fn verdict(&self, oid: &Oid) -> Verdict {
+        let tables = self.corpus.index.tables();
+        match tables.number(oid) {
+            Some(blob) if tables.state(blob) == BlobState::Binary => Verdict::Binary,
+            Some(blob) if self.generation.indexed.contains(blob) && !self.candidates.has_blob(blob) => Verdict::NoMatch,
+            _ => Verdict::Unknown,
+        }
     }
+}
+
+/// What is known of a blob without reading it.
+pub(crate) enum Verdict {
+    /// Nothing: it is to be read.
+    Unknown,
+    /// It is text, and the pattern does not match in it.
+    NoMatch,
+    /// It is binary.
+    Binary,
 }

@@ -69,7 +69,7 @@ struct Payload {
 /// What one commit of the index holds; stays as it is.
 pub(crate) struct Generation {
     searcher: Searcher,
-    /// The blobs whose chunks are in it.
+    /// The blobs that it knows all of: their chunks are in it, or they are binary and have none.
     pub(crate) indexed: Bits,
 }
 
@@ -168,7 +168,7 @@ impl Index {
         let mut indexed = Bits::none(tables.blob_count());
         (0..)
             .take(tables.blob_count())
-            .filter(|blob| is_searched(tables.state(*blob)))
+            .filter(|blob| is_known(tables.state(*blob)))
             .for_each(|blob| indexed.insert(blob));
         let taken = (0..).take(tables.blob_count()).filter(|blob| tables.state(*blob) != BlobState::Unknown).collect();
         let generation = ArcSwap::from_pointee(Generation { searcher: postings.searcher()?, indexed });
@@ -286,7 +286,7 @@ impl Index {
         tables.add(batch)?;
         for blob in &batch.blobs {
             let number = tables.number_or_new(Oid::from_bytes(&blob.oid)?);
-            if is_searched(tables.state(number)) {
+            if is_known(tables.state(number)) {
                 indexed.insert(number);
             }
         }
@@ -313,7 +313,7 @@ impl Index {
         });
         let tables = self.tables.read();
         IndexFigures {
-            blobs: generation.indexed.len() as u64,
+            blobs: tables.text_count(),
             chunks: tables.chunk_count() as u64,
             raw_bytes: tables.raw_bytes(),
             text_bytes: tables.contents.end(),
@@ -329,9 +329,9 @@ fn released() -> Error {
     Error::new(ErrorKind::Closed, "the search index is released")
 }
 
-/// Whether a search finds a blob by its trigrams.
-fn is_searched(state: BlobState) -> bool {
-    matches!(state, BlobState::Text { .. })
+/// Whether the index knows all that a search may find in a blob: in a binary one, nothing.
+fn is_known(state: BlobState) -> bool {
+    matches!(state, BlobState::Text { .. } | BlobState::Binary)
 }
 
 impl Writer {

@@ -124,6 +124,11 @@ impl Tables {
         self.contents.text(self.range(chunk))
     }
 
+    /// How many blobs are indexed text.
+    pub(super) fn text_count(&self) -> u64 {
+        self.blobs.iter().filter(|row| matches!(row.state, BlobState::Text { .. })).count() as u64
+    }
+
     /// The texts of all indexed blobs together, in bytes: what the index would hold if nothing were shared.
     pub(super) fn raw_bytes(&self) -> u64 {
         self.blobs.iter().filter(|row| matches!(row.state, BlobState::Text { .. })).map(|row| row.size).sum()

@@ -8,7 +8,7 @@ use govc_engine::{
     Snapshot, Store, StoreOptions,
 };
 use govc_search::{
-    Corpus, FindOptions, Found, InProcess, Indexer, Place, find,
+    Corpus, FindOptions, Found, GrepQuery, InProcess, Indexer, Place, find, grep,
     language::{Language, detect},
     query::{Atom, Expr, PathPattern, Pattern, Query, parse},
     symbols::{Limits, symbols},
@@ -148,6 +148,32 @@ fn queries_find_lines_and_paths() {
         world.check("repo:other govc", &[]);
         world.check("fork:yes govc", &[]);
         world.check(r"/\Aint/", &["src/net/a.c:1"]);
+    }
+}
+
+#[test]
+fn grep_answers_the_same_with_an_index() {
+    let world = source();
+    world.index();
+    let snapshot = world.repo.snapshot();
+    let head = snapshot.resolve_commit("HEAD").expect("a commit");
+    for (pattern, regex, invert_match) in [
+        ("foo", false, false),
+        ("nowhere", false, false),
+        ("fo+b", true, false),
+        ("govc", false, true),
+        (".", true, false),
+    ] {
+        let query = GrepQuery { pattern: pattern.into(), regex, invert_match, ..GrepQuery::default() };
+        let read = grep(&snapshot, head, &query, None).expect("grep");
+        let known = grep(&snapshot, head, &query, Some(&world.corpus)).expect("grep");
+        assert_eq!(read.lines, known.lines, "{pattern}");
+        assert_eq!(
+            (read.files_searched, read.binary_skipped),
+            (known.files_searched, known.binary_skipped),
+            "{pattern}"
+        );
+        assert_eq!(known.binary_skipped, 1);
     }
 }
 
