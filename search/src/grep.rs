@@ -16,6 +16,7 @@ use grep_searcher::{BinaryDetection, Searcher, SearcherBuilder, Sink, SinkMatch}
 
 use crate::{
     corpus::Corpus,
+    deadline,
     index::is_binary,
     line::{GrepLine, LINE_BYTES_MAX, line_at},
     paths::PathFilter,
@@ -208,7 +209,7 @@ struct Search<'a> {
 
 impl Search<'_> {
     fn visit(&mut self, path: &[u8], mode: EntryMode, oid: Oid) -> Result<ControlFlow<()>> {
-        if past(self.query.deadline) {
+        if deadline::is_past(self.query.deadline) {
             self.answer.stopped = Some(Stop::Deadline);
             return Ok(ControlFlow::Break(()));
         }
@@ -249,10 +250,6 @@ impl Search<'_> {
             None => ControlFlow::Continue(()),
         })
     }
-}
-
-fn past(deadline: Option<Instant>) -> bool {
-    deadline.is_some_and(|deadline| Instant::now() >= deadline)
 }
 
 /// Takes the matching lines of one file.
@@ -296,7 +293,7 @@ impl Sink for FileSink<'_> {
         if self.answer.lines.len() >= self.query.lines_max {
             return Ok(self.stop(Stop::Limit));
         }
-        if past(self.query.deadline) {
+        if deadline::is_past(self.query.deadline) {
             return Ok(self.stop(Stop::Deadline));
         }
         let start = usize::try_from(found.absolute_byte_offset()).unwrap_or(self.data.len());

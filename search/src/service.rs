@@ -27,7 +27,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::{
     corpus::Corpus,
     definitions::Definer,
-    index::IndexFigures,
+    index::{IndexFigures, failure},
     indexer::{Indexer, IndexerStatus},
 };
 
@@ -326,12 +326,6 @@ impl Shared {
 fn caught(work: impl FnOnce() -> Result<()>) -> Result<()> {
     catch_unwind(AssertUnwindSafe(work))
         .unwrap_or_else(|_| Err(Error::new(ErrorKind::Backend, "the indexer panicked; it is begun again")))
-}
-
-fn failure(verb: &str, path: &Path, error: std::io::Error) -> Error {
-    let kind =
-        if error.kind() == std::io::ErrorKind::StorageFull { ErrorKind::StorageFull } else { ErrorKind::Backend };
-    Error::new(kind, format!("cannot {verb} {}: {error}", path.display())).with_source(error)
 }
 
 /// Opens the corpus that `CURRENT` names, or an empty one in the place of none or of a damaged one.

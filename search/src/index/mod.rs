@@ -46,7 +46,7 @@ const INDEXED_BYTES_MAX: usize = 64 << 20;
 const BINARY_CHECK_BYTES: usize = 8000;
 
 /// What went wrong with a file, as an error.
-fn failure(verb: &str, path: &Path, error: io::Error) -> Error {
+pub(crate) fn failure(verb: &str, path: &Path, error: io::Error) -> Error {
     let kind = if error.kind() == io::ErrorKind::StorageFull { ErrorKind::StorageFull } else { ErrorKind::Backend };
     Error::new(kind, format!("cannot {verb} {}: {error}", path.display())).with_source(error)
 }
@@ -69,6 +69,9 @@ struct Payload {
 /// What one commit of the index holds; stays as it is.
 pub(crate) struct Generation {
     searcher: Searcher,
+    /// What the log takes on the disk, and the writer's table of chunks in memory, in bytes.
+    log_bytes: u64,
+    known_bytes: u64,
     /// The blobs that it knows all of: their chunks are in it, or they are binary and have none.
     pub(crate) indexed: Bits,
 }
@@ -171,10 +174,11 @@ impl Index {
             .filter(|blob| is_known(tables.state(*blob)))
             .for_each(|blob| indexed.insert(blob));
         let taken = (0..).take(tables.blob_count()).filter(|blob| tables.state(*blob) != BlobState::Unknown).collect();
-        let generation = ArcSwap::from_pointee(Generation { searcher: postings.searcher()?, indexed });
         let position = payload.position.map(Seq);
         let (batch, texts) = (Batch::default(), Vec::new());
         let writer = Writer { postings, text_writer, log, chunks, batch, texts, position, is_broken: false };
+        let searcher = writer.postings.searcher()?;
+        let generation = ArcSwap::from_pointee(writer.generation(searcher, indexed));
         Ok(Self { tables: RwLock::new(tables), generation, writer: Mutex::new(Some(writer)), taken: Mutex::new(taken) })
     }
 
@@ -275,12 +279,12 @@ impl Index {
         let payload = serde_json::to_string(&payload)
             .map_err(|error| Error::invalid("the state of the search index cannot be written").with_source(error))?;
         let searcher = writer.postings.commit(&payload)?;
-        self.install(&batch, searcher)?;
+        self.install(writer, &batch, searcher)?;
         writer.is_broken = false;
         Ok(())
     }
 
-    fn install(&self, batch: &Batch, searcher: Searcher) -> Result<()> {
+    fn install(&self, writer: &Writer, batch: &Batch, searcher: Searcher) -> Result<()> {
         let mut indexed = self.generation.load().indexed.clone();
         let mut tables = self.tables.write();
         tables.add(batch)?;
@@ -291,7 +295,7 @@ impl Index {
             }
         }
         drop(tables);
-        self.generation.store(Arc::new(Generation { searcher, indexed }));
+        self.generation.store(Arc::new(writer.generation(searcher, indexed)));
         Ok(())
     }
 
@@ -307,10 +311,6 @@ impl Index {
     /// Figures for people.
     pub(crate) fn figures(&self) -> IndexFigures {
         let generation = self.generation();
-        let (known_bytes, log_bytes) = self.writer.lock().as_ref().map_or((0, 0), |writer| {
-            let known_bytes = writer.chunks.capacity() * (size_of::<(Digest, ChunkNo)>() + 1);
-            (known_bytes, writer.log.as_ref().map_or(0, Log::end))
-        });
         let tables = self.tables.read();
         IndexFigures {
             blobs: tables.text_count(),
@@ -318,8 +318,8 @@ impl Index {
             raw_bytes: tables.raw_bytes(),
             text_bytes: tables.contents.end(),
             gram_bytes: postings::stored_bytes(&generation.searcher),
-            log_bytes,
-            resident_bytes: tables.resident_bytes() + tables.contents.heap_bytes() + known_bytes as u64,
+            log_bytes: generation.log_bytes,
+            resident_bytes: tables.resident_bytes() + tables.contents.heap_bytes() + generation.known_bytes,
             segments: generation.searcher.segment_readers().len() as u64,
         }
     }
@@ -335,6 +335,13 @@ fn is_known(state: BlobState) -> bool {
 }
 
 impl Writer {
+    /// What readers see of the commit that `searcher` is of.
+    fn generation(&self, searcher: Searcher, indexed: Bits) -> Generation {
+        let known_bytes = self.chunks.capacity() * (size_of::<(Digest, ChunkNo)>() + 1);
+        let log_bytes = self.log.as_ref().map_or(0, Log::end);
+        Generation { searcher, log_bytes, known_bytes: known_bytes as u64, indexed }
+    }
+
     /// The chunks of a text; new ones are kept for the next commit.
     fn cut(&mut self, data: &[u8]) -> Result<Vec<ChunkNo>> {
         let mut numbers = Vec::new();

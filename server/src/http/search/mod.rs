@@ -75,8 +75,7 @@ pub(super) async fn everywhere(
     OriginalUri(uri): OriginalUri,
     Params(params): Params<SearchParams>,
 ) -> Result<Response, Problem> {
-    let repos = app.store.list(None, usize::MAX);
-    respond(app, params, None, repos, false, &uri).await
+    respond(app, params, None, None, &uri).await
 }
 
 /// Search the contents of a repository's files
@@ -91,7 +90,7 @@ pub(super) async fn content(
     OriginalUri(uri): OriginalUri,
     Params(params): Params<SearchParams>,
 ) -> Result<Response, Problem> {
-    respond(app, params, Some(SearchKind::File), vec![repo], true, &uri).await
+    respond(app, params, Some(SearchKind::File), Some(repo), &uri).await
 }
 
 /// Search the paths of a repository's files
@@ -106,7 +105,7 @@ pub(super) async fn files(
     OriginalUri(uri): OriginalUri,
     Params(params): Params<SearchParams>,
 ) -> Result<Response, Problem> {
-    respond(app, params, Some(SearchKind::Path), vec![repo], true, &uri).await
+    respond(app, params, Some(SearchKind::Path), Some(repo), &uri).await
 }
 
 /// Search a repository's commits
@@ -123,7 +122,7 @@ pub(super) async fn commits(
     OriginalUri(uri): OriginalUri,
     Params(params): Params<SearchParams>,
 ) -> Result<Response, Problem> {
-    respond(app, params, Some(SearchKind::Commit), vec![repo], true, &uri).await
+    respond(app, params, Some(SearchKind::Commit), Some(repo), &uri).await
 }
 
 /// Figures of the search index
@@ -162,17 +161,16 @@ struct Request {
     now_seconds: i64,
 }
 
-/// Answers a search on a thread that may block: already reading a hostile query takes its time.
+/// Answers a search of one repository or all, on a thread that may block: already reading a hostile query takes its time.
 async fn respond(
     app: Arc<App>,
     params: SearchParams,
     kind: Option<SearchKind>,
-    repos: Vec<Repo>,
-    is_one: bool,
+    repo: Option<Repo>,
     uri: &axum::http::Uri,
 ) -> Result<Response, Problem> {
     let worker = Arc::clone(&app);
-    let searched = app.work.run(move || Request::new(params, kind)?.run(&worker, &repos, is_one)).await?;
+    let searched = app.work.run(move || Request::new(params, kind)?.run(&worker, repo)).await?;
     let (response, next) = searched?;
     Ok(page::with_next(response, uri, next.as_deref()))
 }
@@ -212,7 +210,9 @@ impl Request {
     }
 
     /// Searches, on a thread that may block; the answer and where the next page begins.
-    fn run(self, app: &App, repos: &[Repo], is_one: bool) -> Result<(Response, Option<String>), Problem> {
+    fn run(self, app: &App, repo: Option<Repo>) -> Result<(Response, Option<String>), Problem> {
+        let is_one = repo.is_some();
+        let repos = repo.map_or_else(|| app.store.list(None, usize::MAX), |repo| vec![repo]);
         let begun = Instant::now();
         let deadline = Some(app.work.deadline());
         // What is published from here on is not in the answer, nor on its further pages.
@@ -223,7 +223,7 @@ impl Request {
             (None, None) => None,
         };
         let (mut searched, mut is_unreadable) = (Vec::new(), false);
-        for repo in repos {
+        for repo in &repos {
             let snapshot = match at {
                 None if is_one => Ok(repo.snapshot()),
                 None => Ok(repo.snapshot()).and_then(|snapshot| match snapshot.version().time_millis > now {

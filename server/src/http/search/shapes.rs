@@ -114,6 +114,9 @@ pub(crate) struct FacetsInfo {
     language: Vec<FacetInfo>,
     /// By the first directory; empty for the root.
     path: Vec<FacetInfo>,
+    /// Files that none of these counts, because there are too many different values.
+    #[serde(skip_serializing_if = "is_zero")]
+    others: u64,
 }
 
 /// A value and how many files have it.
@@ -279,6 +282,7 @@ impl SearchResponse {
                 repository: facet(found.facets.repositories()),
                 language: facet(found.facets.languages()),
                 path: facet(found.facets.paths()),
+                others: found.facets.others(),
             },
             results: found.files.into_iter().map(FileInfo::from).collect(),
             as_of,
