@@ -2,14 +2,14 @@
 
 use std::{path::Path, sync::Arc};
 
-use govc_engine::Result;
+use govc_engine::{Oid, Result};
 use quick_cache::sync::Cache;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
     definitions::{Definer, Definitions},
     index::{BlobNo, Index, IndexFigures},
-    language::{Language, detect},
+    language::{Language, by_path, detect},
     view::Views,
 };
 
@@ -51,6 +51,11 @@ impl Corpus {
         }
     }
 
+    /// The number of a blob.
+    pub(crate) fn number(&self, oid: Oid) -> BlobNo {
+        self.index.number(oid)
+    }
+
     /// The language of a file; `head` gives its beginning, if that is needed.
     ///
     /// # Errors
@@ -61,6 +66,9 @@ impl Corpus {
         path: &[u8],
         head: impl FnOnce() -> Result<Vec<u8>>,
     ) -> Result<Option<Language>> {
+        if let Some(language) = by_path(path) {
+            return Ok(Some(language));
+        }
         let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or(path);
         let key = (blob, xxh3_64(name));
         if let Some(known) = self.languages.get(&key) {

@@ -7,6 +7,7 @@
 //!
 //! - [`find()`] finds files by a [`query::Query`], [`find_commits()`] commits.
 //! - [`grep()`] reports the matching lines of one commit, in the order of its files.
+//! - [`sql()`] runs a `SELECT` over commits, files, references, symbols and changes.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -48,6 +49,7 @@ mod place;
 pub mod query;
 mod service;
 mod sieve;
+mod sql;
 pub mod symbols;
 mod view;
 
@@ -61,6 +63,7 @@ pub use indexer::{Indexer, IndexerState, IndexerStatus};
 pub use line::{GrepLine, MatchSpan};
 pub use place::{PLACES_MAX, Place, places};
 pub use service::{Search, SearchOptions, SearchStatus};
+pub use sql::{SQL_ROWS_MAX, SqlAnswer, SqlQuery, SqlValue, account_sql_memory, sql};
 
 /// Reads any bytes as a query and as a cursor; a query that is accepted says the same once written out. For fuzzing.
 #[doc(hidden)]

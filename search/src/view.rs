@@ -197,7 +197,7 @@ impl Build<'_> {
     }
 }
 
-/// Whether an entry is searched.
-fn is_file(mode: EntryMode) -> bool {
+/// Whether an entry is a file: no link, no submodule.
+pub(crate) fn is_file(mode: EntryMode) -> bool {
     mode.is_blob() && mode != EntryMode::SYMLINK
 }

@@ -10,7 +10,7 @@ use std::time::Instant;
 use govc_backends::{ObservedBackend, OpenOptions};
 use govc_compaction::Schedule;
 use govc_engine::{BackendErrorKind, Limits, Repo, Retention, Store, StoreOptions};
-use govc_search::{Definer, Search, SearchOptions};
+use govc_search::{Definer, Search, SearchOptions, account_sql_memory};
 
 use crate::compaction::{Budgets, CompactionOptions, Compactions};
 use crate::config::Config;
@@ -71,6 +71,10 @@ impl App {
     /// # Errors
     /// When the data folder cannot be made or used, another process has it, or its content is damaged.
     pub fn open(config: Config) -> Result<Arc<Self>, OpenError> {
+        // Before a backend uses SQLite; afterwards its memory cannot be counted any more.
+        if !account_sql_memory() {
+            tracing::warn!("SQLite was in use before its memory could be counted: /search/sql is not available");
+        }
         let backend = open_backend(&config)?;
         let store = Store::open(backend.clone(), store_options(&config))
             .map_err(|error| OpenError(format!("cannot open the store: {}", with_causes(&error))))?;

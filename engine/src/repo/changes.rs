@@ -46,6 +46,19 @@ pub struct FileChange {
     pub deletions: Option<u64>,
 }
 
+impl FileChange {
+    /// What became of a path that was and is so, none of its lines counted.
+    pub fn uncounted(path: Vec<u8>, old: Option<(EntryMode, Oid)>, new: Option<(EntryMode, Oid)>) -> Self {
+        let status = match (old, new) {
+            (None, _) => ChangeStatus::Added,
+            (_, None) => ChangeStatus::Deleted,
+            (Some((a, _)), Some((b, _))) if a.type_bits() != b.type_bits() => ChangeStatus::TypeChanged,
+            _ => ChangeStatus::Modified,
+        };
+        Self { path, status, old, new, additions: None, deletions: None }
+    }
+}
+
 /// The changed paths of a commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChangeSet {
@@ -56,6 +69,8 @@ pub struct ChangeSet {
 }
 
 type Side = Option<(EntryMode, Oid)>;
+/// A path, what it was and what it is.
+type Difference = (Vec<u8>, Side, Side);
 
 impl Snapshot {
     /// What a commit changes against its first parent, or the empty tree; renames are a deletion and an addition.
@@ -65,6 +80,26 @@ impl Snapshot {
     pub fn changes(&self, commit: Oid, limit: usize, deadline: Option<Instant>) -> Result<ChangeSet> {
         let parent = self.commit(&commit)?.parents.first().copied();
         self.changes_between(parent, commit, limit, deadline)
+    }
+
+    /// As [`Snapshot::changes`], but no file is read: lines are counted by [`Snapshot::line_counts`].
+    ///
+    /// # Errors
+    /// As [`Snapshot::changes`].
+    pub fn changed_paths(&self, commit: Oid, limit: usize, deadline: Option<Instant>) -> Result<ChangeSet> {
+        let links = self.commit_links(&commit)?;
+        let parent = links.parents.first().map(|parent| self.commit_links(parent)).transpose()?;
+        let (found, truncated) = self.tree_changes(parent.map(|parent| parent.tree), links.tree, limit, deadline)?;
+        let files = found.into_iter().map(|(path, old, new)| FileChange::uncounted(path, old, new)).collect();
+        Ok(ChangeSet { files, truncated })
+    }
+
+    /// The lines that a change adds and removes; `None` for binary or very large files and submodules.
+    ///
+    /// # Errors
+    /// When objects are missing.
+    pub fn line_counts(&self, change: &FileChange) -> Result<Option<(u64, u64)>> {
+        self.count_lines(change.old, change.new)
     }
 
     /// What differs between two commits, or the empty tree and one.
@@ -80,9 +115,7 @@ impl Snapshot {
     ) -> Result<ChangeSet> {
         let old_tree = old.map(|old| Ok::<_, crate::Error>(self.commit(&old)?.tree)).transpose()?;
         let new = self.commit(&new)?;
-        let mut diff = TreeDiff { snapshot: self, found: Vec::new(), limit, truncated: false, deadline };
-        diff.trees(old_tree, Some(new.tree), &mut Vec::new(), 0)?;
-        let TreeDiff { found, truncated, .. } = diff;
+        let (found, truncated) = self.tree_changes(old_tree, new.tree, limit, deadline)?;
         let describe = |(path, old, new)| {
             check_deadline(deadline)?;
             self.describe(path, old, new)
@@ -91,16 +124,22 @@ impl Snapshot {
         Ok(ChangeSet { files, truncated })
     }
 
+    /// The paths that differ, and whether there are more than the limit.
+    fn tree_changes(
+        &self,
+        old: Option<Oid>,
+        new: Oid,
+        limit: usize,
+        deadline: Option<Instant>,
+    ) -> Result<(Vec<Difference>, bool)> {
+        let mut diff = TreeDiff { snapshot: self, found: Vec::new(), limit, truncated: false, deadline };
+        diff.trees(old, Some(new), &mut Vec::new(), 0)?;
+        Ok((diff.found, diff.truncated))
+    }
+
     fn describe(&self, path: Vec<u8>, old: Side, new: Side) -> Result<FileChange> {
-        let status = match (old, new) {
-            (None, _) => ChangeStatus::Added,
-            (_, None) => ChangeStatus::Deleted,
-            (Some((a, _)), Some((b, _))) if a.type_bits() != b.type_bits() => ChangeStatus::TypeChanged,
-            _ => ChangeStatus::Modified,
-        };
-        let counts = self.count_lines(old, new)?;
-        let (additions, deletions) = counts.unzip();
-        Ok(FileChange { path, status, old, new, additions, deletions })
+        let (additions, deletions) = self.count_lines(old, new)?.unzip();
+        Ok(FileChange { additions, deletions, ..FileChange::uncounted(path, old, new) })
     }
 
     fn count_lines(&self, old: Side, new: Side) -> Result<Option<(u64, u64)>> {
@@ -127,7 +166,7 @@ impl Snapshot {
 
 struct TreeDiff<'a> {
     snapshot: &'a Snapshot,
-    found: Vec<(Vec<u8>, Side, Side)>,
+    found: Vec<Difference>,
     limit: usize,
     truncated: bool,
     deadline: Option<Instant>,

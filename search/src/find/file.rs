@@ -10,14 +10,12 @@ use crate::{
     corpus::Corpus,
     deadline, definitions,
     index::{BlobNo, BlobState, Generation, Text, is_binary},
-    language::Language,
+    language::{self, HEAD_BYTES, Language},
     query::Pattern,
 };
 
 /// Matches of one pattern in one file whose places are kept.
 const SPANS_MAX: usize = 1000;
-/// What tells a file's language if its name does not, in bytes.
-const HEAD_BYTES: usize = 4096;
 /// Matches between two looks at the clock, and the text before which there is one.
 const CLOCK_MATCHES: u32 = 64;
 const CLOCK_BYTES: usize = 64 * 1024;
@@ -115,7 +113,7 @@ impl<'a> File<'a> {
         })
     }
 
-    /// The beginning of the file: its first chunk at least.
+    /// The beginning of the file, as far as it tells the language.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -123,13 +121,19 @@ impl<'a> File<'a> {
         if self.state == BlobState::Binary {
             return Ok(Vec::new());
         }
-        if let BlobState::Text { .. } = self.state {
+        if let (BlobState::Text { .. }, None) = (self.state, &self.whole) {
             let tables = self.reading.corpus.index.tables();
-            let first = tables.chunks(self.blob).first().and_then(|chunk| tables.text(*chunk));
-            return Ok(first.map_or_else(Vec::new, |text| text.to_vec()));
+            let mut head = Vec::with_capacity(2 * HEAD_BYTES);
+            let mut texts = tables.chunks(self.blob).iter().filter_map(|chunk| tables.text(*chunk));
+            while head.len() < HEAD_BYTES
+                && let Some(text) = texts.next()
+            {
+                head.extend_from_slice(text.get(..HEAD_BYTES).unwrap_or(&text));
+            }
+            head.truncate(HEAD_BYTES);
+            return Ok(head);
         }
-        let whole = self.whole()?;
-        Ok(whole.get(..HEAD_BYTES).unwrap_or(&whole).to_vec())
+        Ok(language::head(&self.whole()?).to_vec())
     }
 
     /// The whole file.

@@ -182,6 +182,12 @@ impl Index {
         Ok(Self { tables: RwLock::new(tables), generation, writer: Mutex::new(Some(writer)), taken: Mutex::new(taken) })
     }
 
+    /// The number of one blob, new if need be.
+    pub(crate) fn number(&self, oid: Oid) -> BlobNo {
+        let known = self.tables.read().number(&oid);
+        known.unwrap_or_else(|| self.tables.write().number_or_new(oid))
+    }
+
     /// The newest commit.
     pub(crate) fn generation(&self) -> Arc<Generation> {
         self.generation.load_full()

@@ -9,7 +9,7 @@ use super::Language;
 use super::catalog::Catalog;
 
 /// How much of a file is looked at. Linguist takes 50 KiB; nearly all evidence stands at the beginning.
-pub(super) const HEAD_BYTES: usize = 8 << 10;
+pub(crate) const HEAD_BYTES: usize = 8 << 10;
 
 /// Modelines stand in the first or last lines; this much of each end holds nearly all of them.
 const MODELINE_BYTES: usize = 512;

@@ -17,9 +17,12 @@ mod usual;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use catalog::Catalog;
+pub(crate) use content::HEAD_BYTES;
+
+use crate::index::is_binary;
 
 /// One of linguist's languages; as cheap as a number.
 ///
@@ -72,14 +75,7 @@ impl fmt::Display for Language {
 /// `content` may be the whole file or its beginning, or empty if it is not at hand: ambiguous names then get their
 /// most usual language. Neither needs to be UTF-8.
 pub fn detect(path: &[u8], content: &[u8]) -> Option<Language> {
-    let catalog = Catalog::get();
-    let name = path.rsplit(|&byte| byte == b'/').next().unwrap_or(path);
-    let named = catalog.by_file_name(name);
-    if let [only] = named {
-        return Some(*only);
-    }
-    let (extension, extended) = catalog.by_extension(name).unwrap_or((&[], &[]));
-    let candidates = narrow(named, extended);
+    let (extension, candidates) = candidates(path);
     match &*candidates {
         [only] => Some(*only),
         [] => content::declared(content).or_else(|| content::xml(content)),
@@ -87,8 +83,33 @@ pub fn detect(path: &[u8], content: &[u8]) -> Option<Language> {
     }
 }
 
+/// The language of the file at `path`, if its path alone decides, as [`detect`] then says of any content.
+pub(crate) fn by_path(path: &[u8]) -> Option<Language> {
+    match &*candidates(path).1 {
+        [only] => Some(*only),
+        _ => None,
+    }
+}
+
+/// What of a file's content [`detect`] looks at; nothing of a binary one.
+pub(crate) fn head(content: &[u8]) -> &[u8] {
+    if is_binary(content) { &[] } else { content.get(..HEAD_BYTES).unwrap_or(content) }
+}
+
+/// The languages that a path speaks for, and the extension that does.
+fn candidates(path: &[u8]) -> (&[u8], Cow<'static, [Language]>) {
+    let catalog = Catalog::get();
+    let name = path.rsplit(|&byte| byte == b'/').next().unwrap_or(path);
+    let named = catalog.by_file_name(name);
+    if let [_] = named {
+        return (&[], named.into());
+    }
+    let (extension, extended) = catalog.by_extension(name).unwrap_or((&[], &[]));
+    (extension, narrow(named, extended))
+}
+
 /// The languages in both sets; a set that is empty, or shares nothing with the other, says nothing.
-fn narrow(named: &[Language], extended: &'static [Language]) -> std::borrow::Cow<'static, [Language]> {
+fn narrow(named: &[Language], extended: &'static [Language]) -> Cow<'static, [Language]> {
     let both: Vec<_> = named.iter().copied().filter(|language| extended.contains(language)).collect();
     match (named.is_empty(), both.is_empty()) {
         (true, _) => extended.into(),

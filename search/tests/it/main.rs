@@ -2,6 +2,8 @@
 
 mod find;
 
+mod sql;
+
 use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;

@@ -117,6 +117,8 @@ fn api(bodies: Bodies) -> OpenApiRouter<Arc<App>> {
         .routes(routes!(search::files))
         // /api/v1/repos/{id}/search/commits
         .routes(routes!(search::commits))
+        // /api/v1/repos/{id}/search/sql
+        .routes(routes!(search::sql::sql))
         // /api/v1/repos/{id}/versions
         .routes(routes!(versions::list))
         // /api/v1/repos/{id}/versions/{n}
@@ -213,6 +215,7 @@ mod tests {
             "get /{id}/search/content",
             "get /{id}/search/files",
             "get /{id}/search/commits",
+            "post /{id}/search/sql",
             "get /{id}/parallel-realities",
             "post /{id}/parallel-realities",
             "get /{id}/parallel-realities/{name}",

@@ -16,7 +16,10 @@ use utoipa::{
     },
 };
 
-use super::problem::{Code, ProblemDocument};
+use super::{
+    problem::{Code, ProblemDocument},
+    versions::is_reading_post,
+};
 
 /// What the document says beside the routes.
 #[derive(OpenApi)]
@@ -70,7 +73,7 @@ fn describe_problems(path: &str, item: &mut PathItem) {
         return;
     }
     let names_repository = path.contains("{id}");
-    let only_reads = path.ends_with("/grep");
+    let only_reads = is_reading_post(path);
     let operations = [
         (&mut item.get, false),
         (&mut item.post, !only_reads),

@@ -260,10 +260,15 @@ impl From<&RefChange> for ChangeInfo {
     }
 }
 
+/// Whether a POST to this path changes nothing: a question that is too long for an address.
+pub(super) fn is_reading_post(path: &str) -> bool {
+    path.ends_with("/grep") || path.ends_with("/search/sql")
+}
+
 /// Makes `/repos/{id}/time-travel/{timestamp}/{read}` the same read with `at`; leaves every other request alone.
 pub(crate) fn rewrite(mut request: Request) -> Request {
     // What writes does so now, not then.
-    let reads = [Method::GET, Method::HEAD].contains(request.method()) || request.uri().path().ends_with("/grep");
+    let reads = [Method::GET, Method::HEAD].contains(request.method()) || is_reading_post(request.uri().path());
     if reads && let Some(uri) = rewritten(request.uri()) {
         *request.uri_mut() = uri;
     }

@@ -44,6 +44,7 @@ mod rest_forks;
 mod rest_read;
 mod rest_realities;
 mod rest_repos;
+mod rest_sql;
 mod rest_transactions;
 mod rest_versions;
 mod search;

@@ -4,6 +4,7 @@
 //! two pages moves nothing.
 
 mod shapes;
+pub(super) mod sql;
 
 use std::{sync::Arc, time::Instant};
 
