@@ -105,17 +105,26 @@ pub fn find_commits(query: &Query, places: &[Place], options: &CommitOptions) ->
     let begin = options.cursor.as_ref().map_or(0, |cursor| cursor.place as usize);
     search.found.total = options.cursor.as_ref().map_or(0, |cursor| cursor.found);
     search.found.is_exact = true;
-    let mut number = 0;
+    let (mut number, mut is_there) = (0, options.cursor.is_none());
     // All that a query searches of one repository is one history: branches have most of their commits in common.
     for group in places.chunk_by(|left, right| left.repo == right.repo) {
+        is_there |= number == begin;
         if number >= begin && !search.group(number, group)? {
             search.found.is_exact = false;
             break;
         }
         number += group.len();
     }
+    if !is_there {
+        return Err(not_there());
+    }
     search.found.is_exact &= search.found.partial.is_none();
     Ok(search.finish(expected))
+}
+
+/// What is wrong with a cursor that no search has given.
+fn not_there() -> Error {
+    Error::invalid("the cursor names a commit that is not among those that are searched")
 }
 
 /// A commit that was looked at: its place, its id, how many were found up to it.
@@ -179,7 +188,7 @@ impl Search<'_> {
                 return Ok(false);
             }
         }
-        Ok(true)
+        if after.is_some() { Err(not_there()) } else { Ok(true) }
     }
 
     /// Whether a repository that cannot be read is left out, as one of many, which the answer then says.

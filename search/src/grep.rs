@@ -163,7 +163,7 @@ pub struct GrepAnswer {
 /// corrupt or backend if stored data cannot be read.
 pub fn grep(snapshot: &Snapshot, commit: Oid, query: &GrepQuery, corpus: Option<&Corpus>) -> Result<GrepAnswer> {
     let matcher = query.compile()?;
-    let sieve = corpus.filter(|_| !query.invert_match).map(|corpus| Sieve::new(corpus, query)).transpose()?.flatten();
+    let sieve = corpus.filter(|_| !query.invert_match).and_then(|corpus| Sieve::new(corpus, query));
     let paths = PathFilter::new(&query.path)?;
     let tree = snapshot.commit(&commit)?.tree;
     let mut search = Search {

@@ -194,7 +194,10 @@ impl Indexer {
         match done {
             Err(error)
                 if repo.is_deleted()
-                    || matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Corrupt | ErrorKind::Invalid) =>
+                    || matches!(
+                        error.kind(),
+                        ErrorKind::NotFound | ErrorKind::Corrupt | ErrorKind::Invalid | ErrorKind::TooLarge
+                    ) =>
             {
                 if !repo.is_deleted() {
                     let mut status = self.status.lock();

@@ -4,6 +4,8 @@
 //! queries go on with the one before; then `CURRENT` is replaced in one step, and the other is removed. Whatever else
 //! is there when it is opened is left over from a process that ended, and removed.
 //!
+//! An index that cannot be read when a search asks it is made anew as well; the search does without.
+//!
 //! If the index cannot be written, as on a full disk, what was committed is searched with it and the rest without, and
 //! writing is tried again after a while.
 
@@ -254,9 +256,14 @@ impl Shared {
         if !self.is_opened.load(Ordering::Acquire) {
             self.reopen()?;
         }
-        let mut indexer = Indexer::new(self.store.clone(), self.current.load_full(), self.status.clone());
-        let stop = || self.is_stopping() || self.is_rebuild_asked();
+        let corpus = self.current.load_full();
+        let mut indexer = Indexer::new(self.store.clone(), corpus.clone(), self.status.clone());
+        let stop = || self.is_stopping() || self.is_rebuild_asked() || corpus.index.damage().is_some();
         caught(|| indexer.run(&stop))?;
+        if let Some(damage) = corpus.index.damage() {
+            self.rebuild.lock().last_error = Some(damage);
+            self.is_rebuild_asked.store(true, Ordering::Release);
+        }
         if self.is_stopping() { Ok(()) } else { caught(|| self.make_anew()) }
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use govc_engine::{ErrorKind, Oid, Result};
+use govc_engine::{ErrorKind, Oid};
 
 use crate::{
     corpus::Corpus,
@@ -20,19 +20,20 @@ pub(crate) struct Sieve<'a> {
 
 impl<'a> Sieve<'a> {
     /// Asks the index about the pattern of `query`; `None` if it cannot be asked.
-    ///
-    /// # Errors
-    /// When the index cannot be read.
-    pub(crate) fn new(corpus: &'a Corpus, query: &GrepQuery) -> Result<Option<Self>> {
+    pub(crate) fn new(corpus: &'a Corpus, query: &GrepQuery) -> Option<Self> {
         let generation = corpus.index.generation();
         // What is too large for a query may be small enough for grep, which has one pattern.
-        let Ok(matcher) = Matcher::new(&query.bare_pattern()) else { return Ok(None) };
+        let matcher = Matcher::new(&query.bare_pattern()).ok()?;
         let candidates = match Candidates::find(&matcher, &corpus.index, &generation, query.deadline) {
             // The scan sees for itself that its time is over.
             Err(error) if *error.kind() == ErrorKind::Cancelled => Candidates::anywhere(),
-            candidates => candidates?,
+            Err(error) => {
+                corpus.index.is_unreadable(&error);
+                Candidates::anywhere()
+            }
+            Ok(candidates) => candidates,
         };
-        Ok(Some(Self { corpus, generation, candidates }))
+        Some(Self { corpus, generation, candidates })
     }
 
     /// What is known of a blob.

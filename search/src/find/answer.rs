@@ -67,7 +67,7 @@ pub enum Partial {
     Count,
     /// Some of many repositories, or of their files, could not be read.
     Unreadable,
-    /// The page became too large: of its last files no lines are shown.
+    /// The page became too large and ends early, or, if it is a single file, without some of its lines.
     Size,
 }
 
@@ -292,44 +292,61 @@ impl Window {
         })
     }
 
-    /// The files of the page, the best of the window first, where the next page begins, and whether no window follows.
-    pub(super) fn page(
-        &mut self,
-        files_max: usize,
-        cursor: Option<&Cursor>,
-        fingerprint: u64,
-    ) -> (Vec<Ranked>, Option<Cursor>, bool) {
+    /// The files of the page, the best of the window first. `None` if the window is not together again.
+    pub(super) fn page(&mut self, files_max: usize, cursor: Option<&Cursor>) -> Option<Page> {
         // Files of a part of the window would come in another order than before.
-        let Some((end, is_last)) = self.end(cursor) else { return (Vec::new(), cursor.cloned(), false) };
+        let (end, is_last) = self.end(cursor)?;
         let matches = self.files.iter().fold(0_u64, |sum, file| sum.saturating_add(file.match_count));
         let count = self.files.len();
         self.files.sort_by_cached_key(|file| (std::cmp::Reverse((file.score * 1000.0) as i64), file.position.clone()));
-        let shown = cursor.map_or(0, |cursor| cursor.shown as usize).min(count);
-        let shown_end = count.min(shown.saturating_add(files_max));
-        let page = self.files.drain(shown..shown_end).collect();
-        let (files_before, matches_before) = self.begun_at;
-        let next = if shown_end < count {
-            let after = cursor.and_then(|cursor| cursor.after.clone());
-            let end = end.map(|position| WindowEnd { position, is_last });
-            let shown = u32::try_from(shown_end).unwrap_or(u32::MAX);
-            Some(Cursor { fingerprint, after, end, shown, files_before, matches_before })
-        } else {
-            (!is_last).then(|| Cursor {
-                fingerprint,
-                after: end,
-                end: None,
-                shown: 0,
-                files_before: files_before.saturating_add(count as u64),
-                matches_before: matches_before.saturating_add(matches),
-            })
-        };
-        (page, next, is_last)
+        let begin = cursor.map_or(0, |cursor| cursor.shown as usize).min(count);
+        let files = self.files.drain(begin..count.min(begin.saturating_add(files_max))).collect();
+        let after = cursor.and_then(|cursor| cursor.after.clone());
+        Some(Page { files, is_last, begin, count, matches, after, end, before: self.begun_at })
     }
 
     /// Files and matches, with those of the windows in front unless `counts_all`, when they are among those counted.
     pub(super) fn totals(&self, counts_all: bool) -> (u64, u64) {
         let (files, matches) = if counts_all { (0, 0) } else { self.begun_at };
         (self.total_files.saturating_add(files), self.total_matches.saturating_add(matches))
+    }
+}
+
+/// A page of a window.
+pub(super) struct Page {
+    pub(super) files: Vec<Ranked>,
+    /// Whether no window follows.
+    pub(super) is_last: bool,
+    /// How many files of the window are on the pages in front, and how many it has.
+    begin: usize,
+    count: usize,
+    /// How many matches it has.
+    matches: u64,
+    /// Behind what it begins, and with what it ends.
+    after: Option<Position>,
+    end: Option<Position>,
+    /// Files and matches of the windows in front.
+    before: (u64, u64),
+}
+
+impl Page {
+    /// Where the next page begins, if this one is its first `files` files, and if there may be one.
+    pub(super) fn next(self, files: usize, fingerprint: u64) -> Option<Cursor> {
+        let (files_before, matches_before) = self.before;
+        let shown = self.begin.saturating_add(files);
+        if shown < self.count {
+            let end = self.end.map(|position| WindowEnd { position, is_last: self.is_last });
+            let shown = u32::try_from(shown).unwrap_or(u32::MAX);
+            return Some(Cursor { fingerprint, after: self.after, end, shown, files_before, matches_before });
+        }
+        (!self.is_last).then(|| Cursor {
+            fingerprint,
+            after: self.end,
+            end: None,
+            shown: 0,
+            files_before: files_before.saturating_add(self.count as u64),
+            matches_before: matches_before.saturating_add(self.matches),
+        })
     }
 }
 

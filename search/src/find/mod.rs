@@ -44,7 +44,7 @@ use crate::{
 const WINDOW_FILES: usize = 256;
 /// Files between two looks at the clock.
 const CLOCK_FILES: u64 = 32;
-/// What the lines of a page may take, in bytes, about.
+/// What the lines of a page may take, in bytes, about: it ends with the file in front of the one that takes more.
 const PAGE_BYTES_MAX: usize = 16 << 20;
 
 /// How to answer.
@@ -71,8 +71,8 @@ impl Default for FindOptions {
 /// Searches the files of `places`.
 ///
 /// # Errors
-/// Invalid if the query or the cursor cannot be used; else when stored data cannot be read. The deadline is no error: the
-/// answer is then partial.
+/// Invalid if the query or the cursor cannot be used; cancelled if the time is over before the query is compiled; else when
+/// stored data cannot be read. A deadline that comes later is no error: the answer is then partial.
 pub fn find(corpus: &Corpus, query: &Query, places: &[Place], options: &FindOptions) -> Result<Found> {
     let begun = Instant::now();
     let plan = Plan::new(query, options.deadline)?;
@@ -94,7 +94,7 @@ pub fn find(corpus: &Corpus, query: &Query, places: &[Place], options: &FindOpti
         selected: HashMap::new(),
     };
     let conditions: Vec<Condition> = places.iter().map(|place| search.given(&plan, place)).collect();
-    let candidates = search.candidates(&plan, &conditions, &generation)?;
+    let candidates = search.candidates(&plan, &conditions, &generation);
     let index_time = begun.elapsed();
     let (grounds, scope) = search.grounds(&plan, conditions, &candidates, &generation.indexed)?;
     let reading = Reading {
@@ -134,12 +134,7 @@ impl Search<'_> {
     }
 
     /// Asks the index for each pattern that a place's contents are asked for.
-    fn candidates(
-        &mut self,
-        plan: &Plan,
-        conditions: &[Condition],
-        generation: &Generation,
-    ) -> Result<Vec<Candidates>> {
+    fn candidates(&mut self, plan: &Plan, conditions: &[Condition], generation: &Generation) -> Vec<Candidates> {
         let mut asked = vec![false; plan.patterns.len()];
         conditions.iter().for_each(|condition| condition.contents(&mut |number| asked[number] = true));
         let mut all = Vec::with_capacity(plan.patterns.len());
@@ -153,10 +148,15 @@ impl Search<'_> {
                     self.partial = Some(Partial::Deadline);
                     Candidates::anywhere()
                 }
-                found => found?,
+                // A damaged index rules nothing out; its owner makes it anew.
+                Err(error) => {
+                    self.corpus.index.is_unreadable(&error);
+                    Candidates::anywhere()
+                }
+                Ok(found) => found,
             });
         }
-        Ok(all)
+        all
     }
 
     fn grounds(
@@ -323,20 +323,29 @@ impl Search<'_> {
         let (total_files, total_matches) = self.window.totals(self.counts_all());
         let counts_all = self.counts_all();
         let cursor = self.options.cursor.as_ref();
-        let (page, next, is_last) = self.window.page(self.options.files_max, cursor, fingerprint);
-        let (mut files, mut budget_bytes) = (Vec::with_capacity(page.len()), PAGE_BYTES_MAX);
-        for ranked in page {
+        let mut page = self.window.page(self.options.files_max, cursor);
+        let is_last = page.as_ref().is_some_and(|page| page.is_last);
+        let ranked_files = page.as_mut().map_or_else(Vec::new, |page| std::mem::take(&mut page.files));
+        let (mut files, mut budget_bytes, mut passed) = (Vec::with_capacity(ranked_files.len()), PAGE_BYTES_MAX, 0);
+        for ranked in ranked_files {
             let Some(place) = self.places.get(ranked.position.place as usize) else { continue };
             let file = File::new(reading, &place.snapshot, ranked.blob);
             let context_lines = self.options.context_lines;
             match FileHit::new(place, ranked, file, lines_max, context_lines, &mut budget_bytes) {
                 Err(error) if self.is_passed_over(&error) => {}
+                // With this file the next page begins, unless it would be too large even alone.
+                Ok(_) if budget_bytes == 0 && !files.is_empty() => break,
                 file => files.push(file?),
+            }
+            passed += 1;
+            if budget_bytes == 0 {
+                break;
             }
         }
         if budget_bytes == 0 && self.partial.is_none() {
             self.partial = Some(Partial::Size);
         }
+        let next = page.map_or_else(|| cursor.cloned(), |page| page.next(passed, fingerprint));
         let is_counted = if counts_all { self.window.is_whole } else { is_last };
         Ok(Found {
             files,

@@ -84,6 +84,8 @@ pub(crate) struct Index {
     writer: Mutex<Option<Writer>>,
     /// Blobs that are indexed, or about to be.
     taken: Mutex<RoaringBitmap>,
+    /// Why it could not be read, if it could not: it is to be made anew.
+    damage: Mutex<Option<String>>,
 }
 
 /// What only the one that adds needs.
@@ -179,7 +181,8 @@ impl Index {
         let writer = Writer { postings, text_writer, log, chunks, batch, texts, position, is_broken: false };
         let searcher = writer.postings.searcher()?;
         let generation = ArcSwap::from_pointee(writer.generation(searcher, indexed));
-        Ok(Self { tables: RwLock::new(tables), generation, writer: Mutex::new(Some(writer)), taken: Mutex::new(taken) })
+        let (tables, writer) = (RwLock::new(tables), Mutex::new(Some(writer)));
+        Ok(Self { tables, generation, writer, taken: Mutex::new(taken), damage: Mutex::default() })
     }
 
     /// The number of one blob, new if need be.
@@ -191,6 +194,16 @@ impl Index {
     /// The newest commit.
     pub(crate) fn generation(&self) -> Arc<Generation> {
         self.generation.load_full()
+    }
+
+    /// Says that it could not be read; searches do without.
+    pub(crate) fn is_unreadable(&self, error: &Error) {
+        self.damage.lock().get_or_insert_with(|| error.to_string());
+    }
+
+    /// Why it could not be read, if it could not.
+    pub(crate) fn damage(&self) -> Option<String> {
+        self.damage.lock().clone()
     }
 
     /// The tables, for a moment: the writer waits.

@@ -1,126 +1,18 @@
 //! Searches against a naive scan: random queries on random histories, whatever of them is indexed.
 
-use std::{collections::BTreeSet, ops::ControlFlow, sync::Arc};
+use std::{collections::BTreeSet, ops::ControlFlow};
 
 use bytes::Bytes;
-use govc_engine::{
-    Change, CommitRequest, Content, Durability, EntryMode, Oid, RefName, Repo, RepoName, RepoSettings, Signature,
-    Snapshot, Store, StoreOptions,
-};
+use govc_engine::{Change, EntryMode, Oid, Snapshot};
 use govc_search::{
-    Corpus, FindOptions, Found, GrepQuery, InProcess, Indexer, Place, find, grep,
+    GrepQuery, grep,
     language::{Language, detect},
     query::{Atom, Expr, PathPattern, Pattern, Query, parse},
     symbols::{Limits, symbols},
 };
 use proptest::prelude::*;
 
-/// A store with one repository, and a corpus that may know some of it.
-struct World {
-    store: Store,
-    repo: Repo,
-    corpus: Arc<Corpus>,
-}
-
-impl World {
-    fn new() -> Self {
-        Self::with(Corpus::in_memory(8 << 20, Some(Arc::new(InProcess::default()))).expect("corpus"))
-    }
-
-    fn with(corpus: Corpus) -> Self {
-        let backend = Arc::new(govc_backends::MemoryBackend::new());
-        let store = Store::open(backend, StoreOptions::default()).expect("open");
-        let repo = create(&store, "demo");
-        Self { store, repo, corpus: Arc::new(corpus) }
-    }
-
-    fn commit(&self, branch: &str, changes: Vec<Change>) -> Oid {
-        commit(&self.repo, branch, changes)
-    }
-
-    fn put(&self, branch: &str, files: &[(&str, &[u8])]) -> Oid {
-        self.commit(branch, files.iter().map(|(path, data)| put(path, data)).collect())
-    }
-
-    fn index(&self) {
-        Indexer::new(self.store.clone(), self.corpus.clone(), Arc::default()).index_all(&|| false).expect("indexed");
-    }
-
-    fn place(&self, rev: &str) -> Place {
-        place(&self.repo, rev)
-    }
-
-    fn find(&self, query: &str, rev: &str) -> Found {
-        find(&self.corpus, &query_of(query), &[self.place(rev)], &FindOptions::default()).expect("found")
-    }
-
-    /// The `path:line` of each line of the first page, files by path.
-    fn lines(&self, query: &str, rev: &str) -> Vec<String> {
-        let found = self.find(query, rev);
-        let mut lines: Vec<String> = Vec::new();
-        for file in &found.files {
-            let path = String::from_utf8_lossy(&file.path);
-            match file.lines.is_empty() {
-                true => lines.push(path.into_owned()),
-                false => lines.extend(file.lines.iter().map(|line| format!("{path}:{}", line.line_number))),
-            }
-        }
-        lines.sort();
-        lines
-    }
-
-    fn check(&self, query: &str, expected: &[&str]) {
-        assert_eq!(self.lines(query, "HEAD"), expected, "{query}");
-    }
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        self.store.close().expect("close");
-    }
-}
-
-fn create(store: &Store, name: &str) -> Repo {
-    store.create(&RepoName::new(name).expect("name"), RepoSettings::default(), "test").expect("create")
-}
-
-fn put(path: &str, data: &[u8]) -> Change {
-    Change::Put { path: path.into(), content: Content::Bytes(Bytes::copy_from_slice(data)), mode: None }
-}
-
-fn commit(repo: &Repo, branch: &str, changes: Vec<Change>) -> Oid {
-    let person = Signature::new("Test", "test@example.com", 1_700_000_000, 0).expect("signature");
-    let branch = RefName::branch(branch).expect("branch");
-    let request = CommitRequest { allow_empty: true, ..CommitRequest::new(branch, "work", person, changes) };
-    let committed = repo.commit(request).expect("commit");
-    committed.published.ticket.wait().expect("durable");
-    committed.oid
-}
-
-fn place(repo: &Repo, rev: &str) -> Place {
-    let snapshot = repo.snapshot();
-    let commit = snapshot.resolve_commit(rev).expect("a commit");
-    Place { repo: repo.name().to_string(), is_fork: repo.forked_from().is_some(), rev: rev.into(), commit, snapshot }
-}
-
-fn query_of(text: &str) -> Query {
-    parse(text, 1_800_000_000).expect("a query")
-}
-
-fn source() -> World {
-    let world = World::new();
-    world.put(
-        "main",
-        &[
-            ("README.md", b"govc.\nA server of git.\n"),
-            ("logo.png", b"\x89PNG\0govc"),
-            ("src/lib.rs", b"//! govc\nfn main() {\n    let foo = 1;\n    let foobar = foo;\n}\n"),
-            ("src/net/a.c", b"int Foo;\r\nint foo"),
-            ("tests/foo_test.rs", b"fn tries() {}\n"),
-        ],
-    );
-    world
-}
+use crate::world::{World, all_pages, put, source};
 
 #[test]
 fn queries_find_lines_and_paths() {
@@ -178,6 +70,47 @@ fn grep_answers_the_same_with_an_index() {
 }
 
 #[test]
+fn patterns_that_match_the_empty_text_find_what_is_not_empty() {
+    let world = World::new();
+    world.put("main", &[("a.txt", b"xx\n\nyxy\n"), ("b.txt", b"yy\n"), ("empty.txt", b"")]);
+    for is_indexed in [false, true] {
+        if is_indexed {
+            world.index();
+        }
+        // The query, and of each line that matches: its number and where.
+        for (query, expected) in [
+            ("content:/x*/", [(1, 0, 2), (3, 1, 2)].as_slice()),
+            ("content:/x*?x/", &[(1, 0, 1), (1, 1, 2), (3, 1, 2)]),
+            ("content:/^x*/", &[(1, 0, 2)]),
+            ("content:/x*$/", &[(1, 0, 2)]),
+            ("content:/(?m)^x*$/", &[(1, 0, 2)]),
+            ("content:/x|/", &[(1, 0, 1), (1, 1, 2), (3, 1, 2)]),
+            // What is preferred is empty wherever it is.
+            ("content:/|x/", &[]),
+            ("content:/x??/", &[]),
+            ("content:/\\bx*\\b/", &[(1, 0, 2)]),
+        ] {
+            let found = world.find(query, "HEAD");
+            let lines = found.files.iter().flat_map(|file| &file.lines);
+            let spans = lines.flat_map(|line| line.matches.iter().map(|span| (line.line_number, span.start, span.end)));
+            assert_eq!(spans.collect::<Vec<_>>(), expected, "{query}");
+            let files = u64::from(!expected.is_empty());
+            assert_eq!((found.total_files, found.total_matches), (files, expected.len() as u64), "{query}");
+            assert_eq!((found.is_exact, found.partial), (true, None), "{query}");
+        }
+        // In names an empty match is none either: `b.txt` has no x but in its ending.
+        world.check("type:path /^x*/", &[]);
+        world.check("type:path /q*/", &[]);
+        world.check("-/x*/ -path:q", &[]);
+        world.check("-content:/x*/", &["b.txt", "empty.txt"]);
+    }
+    for query in ["/^/", "/$/", "/(?m)^$/", "/()/", r"/\b/", "/x{0}/", "content:/^$/", "sym:/^/", "path:/$/"] {
+        let error = parse(query, 0).expect_err("refused");
+        assert!(error.to_string().contains("only the empty text"), "{query}: {error}");
+    }
+}
+
+#[test]
 fn a_commit_is_found_before_it_is_indexed() {
     let world = source();
     world.index();
@@ -189,125 +122,6 @@ fn a_commit_is_found_before_it_is_indexed() {
     let gone = world.commit("main", vec![Change::delete("src/new.rs")]);
     world.check("newcomer", &[]);
     assert_eq!(world.lines("newcomer", &format!("{gone}~1")), ["src/new.rs:1"], "in the commit before it is");
-}
-
-#[test]
-fn what_another_repository_has_is_not_found() {
-    let world = source();
-    let other = create(&world.store, "other");
-    commit(&other, "main", vec![put("secret.rs", b"fn secret() {}\n"), put("same.md", b"govc.\nA server of git.\n")]);
-    world.index();
-    world.check("secret", &[]);
-    let places = [world.place("HEAD"), place(&other, "HEAD")];
-    let found = find(&world.corpus, &query_of("content:server"), &places, &FindOptions::default()).expect("found");
-    let names: BTreeSet<_> = found.files.iter().map(|file| (file.repo.as_str(), file.path.clone())).collect();
-    assert_eq!(names, BTreeSet::from([("demo", b"README.md".to_vec()), ("other", b"same.md".to_vec())]));
-    let found = find(&world.corpus, &query_of("select:repo server"), &places, &FindOptions::default()).expect("found");
-    assert_eq!(found.total_files, 2);
-}
-
-#[test]
-fn a_repository_in_memory_is_searched_and_not_indexed() {
-    let world = source();
-    let settings = RepoSettings { durability: Durability::Memory, ..RepoSettings::default() };
-    let name = RepoName::new("volatile").expect("name");
-    let repo = world.store.create(&name, settings, "test").expect("create");
-    commit(&repo, "main", vec![put("only.rs", b"fn only_in_memory() {}\n")]);
-    world.index();
-    assert_eq!(world.corpus.figures().blobs, 4, "those of the other repository");
-    let found = find(&world.corpus, &query_of("only_in_memory"), &[place(&repo, "HEAD")], &FindOptions::default());
-    assert_eq!(found.expect("found").total_files, 1);
-}
-
-/// Everything that a query finds, by pages of `page` files, with the totals of the last page.
-fn all_pages(corpus: &Corpus, query: &Query, places: &[Place], page: usize) -> (BTreeSet<Vec<u8>>, u64, u64) {
-    let (mut paths, mut cursor) = (BTreeSet::new(), None);
-    loop {
-        let options = FindOptions { files_max: page, cursor, ..FindOptions::default() };
-        let found = find(corpus, query, places, &options).expect("found");
-        assert_eq!(found.partial, None);
-        for file in found.files {
-            assert!(paths.insert(file.path.clone()), "{:?} comes twice", String::from_utf8_lossy(&file.path));
-        }
-        let Some(next) = found.next else {
-            assert!(found.is_exact);
-            return (paths, found.total_files, found.total_matches);
-        };
-        cursor = Some(govc_search::Cursor::decode(&next.encode()).expect("the same cursor"));
-    }
-}
-
-#[test]
-fn pages_are_all_of_it_once() {
-    let world = World::new();
-    let files: Vec<(String, Vec<u8>)> = (0..700)
-        .map(|number| {
-            let folder = ["src", "tests", "docs", "vendor/x"][number % 4];
-            (format!("{folder}/file{number}.rs"), format!("fn number{number}() {{ common(); }}\n").into_bytes())
-        })
-        .collect();
-    world.commit("main", files.iter().map(|(path, data)| put(path, data)).collect());
-    let places = [world.place("HEAD")];
-    for is_indexed in [false, true] {
-        if is_indexed {
-            world.index();
-        }
-        let (paths, total, matches) = all_pages(&world.corpus, &query_of("common"), &places, 33);
-        assert_eq!((paths.len(), total, matches), (700, 700, 700));
-        let counted = world.find("common count:all", "HEAD");
-        assert_eq!((counted.files.len(), counted.total_files, counted.is_exact), (50, 700, true));
-        assert!(counted.files.iter().all(|file| file.path.starts_with(b"src/")), "sources first");
-        let some = world.find("common count:10", "HEAD");
-        assert_eq!((some.files.len(), some.partial.map(govc_search::Partial::as_str)), (10, Some("count")));
-        let (directories, total, _) = all_pages(&world.corpus, &query_of("common select:directory"), &places, 1);
-        assert_eq!((directories.len(), total), (4, 4));
-    }
-    // A cursor is of its query.
-    let next = world.find("common", "HEAD").next.expect("there is more");
-    let options = FindOptions { cursor: Some(next), ..FindOptions::default() };
-    assert!(find(&world.corpus, &query_of("number"), &places, &options).is_err());
-}
-
-#[test]
-fn a_page_goes_on_after_an_indexing() {
-    let world = World::new();
-    let files = (0..600).map(|number| put(&format!("f{number}.rs"), format!("common {number}\n").as_bytes()));
-    world.commit("main", files.collect());
-    let places = [world.place("HEAD")];
-    let query = query_of("common");
-    let first =
-        find(&world.corpus, &query, &places, &FindOptions { files_max: 300, ..FindOptions::default() }).expect("found");
-    world.index();
-    let options = FindOptions { files_max: 400, cursor: first.next, ..FindOptions::default() };
-    let second = find(&world.corpus, &query, &places, &options).expect("found");
-    let paths: BTreeSet<_> = first.files.iter().chain(&second.files).map(|file| file.path.clone()).collect();
-    assert_eq!((paths.len(), second.next.is_none()), (600, true));
-}
-
-#[test]
-fn a_deadline_is_said_and_can_be_gone_on_from() {
-    let world = source();
-    let files =
-        (0..2000).map(|number| put(&format!("f{number}.rs"), format!("common {number}\n").repeat(2000).as_bytes()));
-    world.commit("main", files.collect());
-    let (query, places) = (query_of("common"), [world.place("HEAD")]);
-    let (mut cursor, mut paths, mut cuts) = (None, BTreeSet::new(), 0);
-    loop {
-        // Long enough to begin, too short to end.
-        let deadline = Some(std::time::Instant::now() + std::time::Duration::from_millis(30));
-        let options = FindOptions { files_max: 300, lines_max: 0, cursor, deadline, ..FindOptions::default() };
-        let found = find(&world.corpus, &query, &places, &options).expect("an answer");
-        assert!(found.files.iter().all(|file| paths.insert(file.path.clone())), "a file comes twice");
-        cuts += u32::from(found.partial == Some(govc_search::Partial::Deadline));
-        let Some(next) = found.next else {
-            assert_eq!((found.is_exact, found.total_files), (true, 2000));
-            break;
-        };
-        assert!(!found.is_exact);
-        cursor = Some(next);
-    }
-    assert_eq!(paths.len(), 2000);
-    assert!(cuts > 0, "the time was never over");
 }
 
 /// A naive evaluation of a query: every file, every line, with regular expressions.

@@ -1,6 +1,12 @@
-//! Grep through the crate's public interface, over a store in memory; [`find`] is about queries.
+//! Grep through the crate's public interface, over a store in memory; the modules are about searches by queries.
 
+mod commits;
+mod definitions;
 mod find;
+mod pages;
+mod places;
+mod service;
+mod world;
 
 mod sql;
 

@@ -154,8 +154,8 @@ pub(crate) struct PlaceInfo {
 /// What was left out and why.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct PartialInfo {
-    /// `deadline`: the time was over; `count`: the query's own `count:` was reached; `size`: the page became too large;
-    /// `unreadable`: some of many repositories or files could not be read.
+    /// `deadline`: the time was over; `count`: the query's own `count:` was reached; `size`: the page became too large and
+    /// ends early; `unreadable`: some of many repositories or files could not be read.
     #[schema(value_type = String, example = "deadline")]
     reason: &'static str,
     /// What to do.
@@ -313,7 +313,7 @@ impl From<Partial> for PartialInfo {
         let detail = match partial {
             Partial::Deadline => "the time was over before everything was searched; next_cursor goes on from there",
             Partial::Count => "the number of results that the query asks for was reached",
-            Partial::Size => "the page became too large: the lines of its last files are left out",
+            Partial::Size => "the page became too large: it ends early, or lines of its only file are left out",
             Partial::Unreadable => "some repositories, or files of them, could not be read and are left out",
         };
         Self { reason: partial.as_str(), detail }
