@@ -9,8 +9,10 @@ use govc_engine::{Commit, Error, ErrorKind, Oid, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    aggregate::GroupBy,
     deadline,
     find::{Matcher, Partial, fingerprint},
+    groups::Groups,
     opaque,
     place::Place,
     query::{Atom, Count, Expr, Query},
@@ -28,6 +30,8 @@ pub struct CommitOptions {
     pub commits_max: usize,
     /// Where the page begins.
     pub cursor: Option<CommitCursor>,
+    /// What all that are found are counted by.
+    pub group_by: Option<GroupBy>,
     /// When to end, with what there is.
     pub deadline: Option<Instant>,
 }
@@ -70,6 +74,8 @@ pub struct CommitsFound {
     pub partial: Option<Partial>,
     /// Where the next page begins, if there may be one.
     pub next: Option<CommitCursor>,
+    /// Those that were counted on this page, by [`CommitOptions::group_by`].
+    pub groups: Groups,
     /// How many commits were looked at.
     pub commits_read: u64,
 }
@@ -228,6 +234,9 @@ impl Search<'_> {
             return Ok(true);
         }
         self.found.total = self.found.total.saturating_add(1);
+        if let Some(by) = self.options.group_by {
+            self.found.groups.add(&by.of_commit(place, &commit), 0);
+        }
         let is_full = self.found.commits.len() >= self.options.commits_max;
         if !is_full {
             let message_matches = self.test.message_matches(&commit.message);

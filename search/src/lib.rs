@@ -6,6 +6,7 @@
 //! what is, `QUERY.md` is the language, `FORMAT.md` what is on the disk.
 //!
 //! - [`find()`] finds files by a [`query::Query`], [`find_commits()`] commits.
+//! - [`aggregate()`] counts what they find by repository, language, path, author or time.
 //! - [`grep()`] reports the matching lines of one commit, in the order of its files.
 //! - [`sql()`] runs a `SELECT` over commits, files, references, symbols and changes.
 //!
@@ -33,12 +34,14 @@
 //! # Ok::<(), govc_engine::Error>(())
 //! ```
 
+mod aggregate;
 mod commits;
 mod corpus;
 mod deadline;
 mod definitions;
 mod find;
 mod grep;
+mod groups;
 mod index;
 mod indexer;
 pub mod language;
@@ -53,11 +56,13 @@ mod sql;
 pub mod symbols;
 mod view;
 
+pub use aggregate::{Aggregate, GroupBy, Interval, aggregate};
 pub use commits::{CommitCursor, CommitHit, CommitOptions, CommitsFound, find_commits};
 pub use corpus::Corpus;
 pub use definitions::{Definer, InProcess};
 pub use find::{Cursor, Explain, ExplainPattern, Facets, FileHit, FindOptions, Found, Partial, find};
 pub use grep::{GrepAnswer, GrepQuery, Stop, grep};
+pub use groups::{Group, Groups};
 pub use index::IndexFigures;
 pub use indexer::{Indexer, IndexerState, IndexerStatus};
 pub use line::{GrepLine, MatchSpan};

@@ -1,10 +1,6 @@
 //! What a search answers: the files of a page with their lines, how many there are, and what was left out.
 
-use std::{
-    collections::{BTreeMap, BinaryHeap},
-    ops::Range,
-    time::Duration,
-};
+use std::{ops::Range, time::Duration};
 
 use govc_engine::{Oid, Result};
 
@@ -17,16 +13,13 @@ use super::{
     scan::{Ground, Position},
 };
 use crate::{
+    groups::Groups,
     index::{Bits, BlobNo},
     language::Language,
     line::GrepLine,
     place::Place,
 };
 
-/// Values of a facet that are reported.
-const FACET_VALUES_MAX: usize = 20;
-/// Values of a facet that are counted; more are counted together.
-const FACET_COUNTED_MAX: usize = 10_000;
 /// Spans of one line that are shown.
 const LINE_SPANS_MAX: usize = 1000;
 /// Matches of one file whose places are kept, of all patterns together.
@@ -110,53 +103,25 @@ pub struct FileHit {
     pub path_matches: Vec<Range<usize>>,
 }
 
-/// Files by what they are, most first; `others` are those beyond the ones that are named.
+/// Files by what they are.
 #[derive(Debug, Clone, Default)]
 pub struct Facets {
-    repositories: BTreeMap<String, u64>,
-    languages: BTreeMap<&'static str, u64>,
-    paths: BTreeMap<String, u64>,
-    others: u64,
+    /// By repository.
+    pub repositories: Groups,
+    /// By language; `Other` if it is not known.
+    pub languages: Groups,
+    /// By the first directories of their path, each with its slash; empty for those in the root.
+    pub paths: Groups,
 }
 
 impl Facets {
-    fn add(&mut self, repo: &str, language: Option<Language>, path: &[u8]) {
-        if self.repositories.len().max(self.paths.len()) >= FACET_COUNTED_MAX {
-            self.others += 1;
-            return;
-        }
-        *self.repositories.entry(repo.to_owned()).or_default() += 1;
-        *self.languages.entry(language.map_or("Other", Language::name)).or_default() += 1;
-        let top = path.iter().position(|byte| *byte == b'/').and_then(|end| path.get(..=end)).unwrap_or_default();
-        *self.paths.entry(String::from_utf8_lossy(top).into_owned()).or_default() += 1;
+    fn add(&mut self, repo: &str, path_depth: usize, file: &Ranked) {
+        self.repositories.add(repo, file.match_count);
+        self.languages.add(file.language.map_or("Other", Language::name), file.match_count);
+        let path = &file.position.path;
+        let top = memchr::memchr_iter(b'/', path).take(path_depth).last().map_or(0, |slash| slash + 1);
+        self.paths.add(&String::from_utf8_lossy(path.get(..top).unwrap_or_default()), file.match_count);
     }
-
-    /// Files by repository.
-    pub fn repositories(&self) -> Vec<(String, u64)> {
-        most(self.repositories.iter().map(|(name, count)| (name.clone(), *count)))
-    }
-
-    /// Files by language; `Other` if it is not known.
-    pub fn languages(&self) -> Vec<(String, u64)> {
-        most(self.languages.iter().map(|(name, count)| ((*name).to_owned(), *count)))
-    }
-
-    /// Files by the first directory of their path; empty for those in the root.
-    pub fn paths(&self) -> Vec<(String, u64)> {
-        most(self.paths.iter().map(|(name, count)| (name.clone(), *count)))
-    }
-
-    /// Files that no facet counts, because there are too many different values.
-    pub fn others(&self) -> u64 {
-        self.others
-    }
-}
-
-/// The values that occur most, in this order.
-fn most(counts: impl Iterator<Item = (String, u64)>) -> Vec<(String, u64)> {
-    let mut heap: BinaryHeap<(u64, std::cmp::Reverse<String>)> =
-        counts.map(|(name, count)| (count, std::cmp::Reverse(name))).collect();
-    std::iter::from_fn(|| heap.pop()).take(FACET_VALUES_MAX).map(|(count, name)| (name.0, count)).collect()
 }
 
 /// A file that matches, before it is shown.
@@ -237,10 +202,12 @@ pub(super) struct Window {
     /// Whether the scan went beyond the end of a window that was seen before.
     pub(super) is_behind_end: bool,
     begun_at: (u64, u64),
+    /// How many directories the facet of paths has.
+    path_depth: usize,
 }
 
 impl Window {
-    pub(super) fn new(cursor: Option<&Cursor>) -> Self {
+    pub(super) fn new(cursor: Option<&Cursor>, path_depth: usize) -> Self {
         let begun_at = cursor.map_or((0, 0), |cursor| (cursor.files_before, cursor.matches_before));
         Self {
             files: Vec::new(),
@@ -254,6 +221,7 @@ impl Window {
             is_exceeded: false,
             is_behind_end: false,
             begun_at,
+            path_depth,
         }
     }
 
@@ -261,7 +229,7 @@ impl Window {
     pub(super) fn add(&mut self, ranked: Ranked, repo: &str, window_max: usize, cursor: Option<&Cursor>) -> bool {
         self.total_files = self.total_files.saturating_add(1);
         self.total_matches = self.total_matches.saturating_add(ranked.match_count);
-        self.facets.add(repo, ranked.language, &ranked.position.path);
+        self.facets.add(repo, self.path_depth, &ranked);
         let is_before = cursor.and_then(|cursor| cursor.after.as_ref()).is_some_and(|after| ranked.position <= *after);
         let end = cursor.and_then(|cursor| cursor.end.as_ref());
         let is_within = match end {

@@ -10,7 +10,11 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::scan::Position;
-use crate::{opaque, place::Place, query::Query};
+use crate::{
+    opaque,
+    place::Place,
+    query::{Count, Query},
+};
 
 /// Where a page begins. Opaque: its text form may change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,8 +56,10 @@ impl Cursor {
     }
 }
 
-/// What a cursor must agree with: the query and the commits.
+/// What a cursor must agree with: the query, but for what it counts, and the commits.
 pub(crate) fn fingerprint(query: &Query, places: &[Place]) -> u64 {
+    let mut query = query.clone();
+    query.options.count = Count::Page;
     let mut hash = Xxh3::new();
     hash.write(query.to_string().as_bytes());
     for place in places {

@@ -58,13 +58,15 @@ pub struct FindOptions {
     pub context_lines: usize,
     /// Where the page begins.
     pub cursor: Option<Cursor>,
+    /// How many directories of a path its facet has.
+    pub path_depth: usize,
     /// When to end, with what there is.
     pub deadline: Option<Instant>,
 }
 
 impl Default for FindOptions {
     fn default() -> Self {
-        Self { files_max: 50, lines_max: 10, context_lines: 0, cursor: None, deadline: None }
+        Self { files_max: 50, lines_max: 10, context_lines: 0, cursor: None, path_depth: 1, deadline: None }
     }
 }
 
@@ -89,7 +91,7 @@ pub fn find(corpus: &Corpus, query: &Query, places: &[Place], options: &FindOpti
         query,
         places,
         options,
-        window: Window::new(options.cursor.as_ref()),
+        window: Window::new(options.cursor.as_ref(), options.path_depth),
         partial: None,
         selected: HashMap::new(),
     };

@@ -29,7 +29,8 @@ impl World {
 }
 
 fn page(query: &str, places: &[Place], commits_max: usize, cursor: Option<CommitCursor>) -> CommitsFound {
-    find_commits(&query_of(query), places, &CommitOptions { commits_max, cursor, deadline: None }).expect("found")
+    find_commits(&query_of(query), places, &CommitOptions { commits_max, cursor, group_by: None, deadline: None })
+        .expect("found")
 }
 
 /// The messages of all pages, and the last page.
@@ -95,7 +96,7 @@ fn relative_dates_mean_the_moment_of_the_first_page() {
     let places = [place(&world.repo, "main")];
     let find = |now: i64, cursor: Option<CommitCursor>| {
         let query = parse("type:commit after:2d", now).expect("a query");
-        find_commits(&query, &places, &CommitOptions { commits_max: 2, cursor, deadline: None })
+        find_commits(&query, &places, &CommitOptions { commits_max: 2, cursor, group_by: None, deadline: None })
     };
     let first = find(NOW, None).expect("found");
     assert_eq!(first.commits.len(), 2);
@@ -120,7 +121,7 @@ fn a_cursor_of_commits_that_are_not_there_is_refused() {
     let given = page(query, &places, 2, None).next.expect("more").encode();
     let refused = |text: &str| {
         let cursor = CommitCursor::decode(text).expect("a cursor");
-        let options = CommitOptions { commits_max: 2, cursor: Some(cursor), deadline: None };
+        let options = CommitOptions { commits_max: 2, cursor: Some(cursor), group_by: None, deadline: None };
         let error = find_commits(&query_of(query), &places, &options).expect_err("refused");
         assert_eq!(*error.kind(), ErrorKind::Invalid, "{error}");
         error.message().to_owned()

@@ -1,5 +1,6 @@
 //! Grep through the crate's public interface, over a store in memory; the modules are about searches by queries.
 
+mod aggregate;
 mod commits;
 mod definitions;
 mod find;

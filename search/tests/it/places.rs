@@ -135,3 +135,22 @@ fn an_explanation_is_about_what_was_searched() {
         assert_eq!((explain.files_in_scope, explain.patterns[0].candidates), (25, Some(known)));
     }
 }
+
+#[test]
+fn a_language_is_the_same_before_and_after_indexing() {
+    // What tells C++ from C in a header stands behind the first chunks.
+    let header = format!(
+        "{}class Shape {{\npublic:\n  virtual ~Shape();\n}};\n",
+        "/* a long comment to begin with */\n".repeat(120)
+    );
+    let answers = [false, true].map(|is_indexed| {
+        let world = World::new();
+        world.put("main", &[("shape.h", header.as_bytes()), ("plain.h", b"int shape(void);\n")]);
+        if is_indexed {
+            world.index();
+        }
+        ["lang:c++", "lang:c"].map(|query| world.lines(query, "HEAD"))
+    });
+    let expected = [vec!["shape.h".to_owned()], vec!["plain.h".to_owned()]];
+    assert_eq!(answers, [expected.clone(), expected]);
+}

@@ -107,6 +107,8 @@ fn api(bodies: Bodies) -> OpenApiRouter<Arc<App>> {
         .routes(routes!(grep::grep))
         // /api/v1/search
         .routes(routes!(search::everywhere))
+        // /api/v1/search/aggregate
+        .routes(routes!(search::aggregate::everywhere))
         // /api/v1/search/statistics
         .routes(routes!(search::statistics))
         // /api/v1/search/rebuild
@@ -117,6 +119,8 @@ fn api(bodies: Bodies) -> OpenApiRouter<Arc<App>> {
         .routes(routes!(search::files))
         // /api/v1/repos/{id}/search/commits
         .routes(routes!(search::commits))
+        // /api/v1/repos/{id}/search/aggregate
+        .routes(routes!(search::aggregate::within))
         // /api/v1/repos/{id}/search/sql
         .routes(routes!(search::sql::sql))
         // /api/v1/repos/{id}/versions
@@ -210,11 +214,13 @@ mod tests {
             "get /{id}/raw/{path}",
             "post /{id}/grep",
             "get /search",
+            "get /search/aggregate",
             "get /search/statistics",
             "post /search/rebuild",
             "get /{id}/search/content",
             "get /{id}/search/files",
             "get /{id}/search/commits",
+            "get /{id}/search/aggregate",
             "post /{id}/search/sql",
             "get /{id}/parallel-realities",
             "post /{id}/parallel-realities",

@@ -208,7 +208,8 @@ impl Problem {
         self.code
     }
 
-    fn document(&self) -> ProblemDocument {
+    /// The JSON of it.
+    pub(super) fn document(&self) -> ProblemDocument {
         let status = self.code.status();
         let hex = |oid: Option<govc_engine::Oid>| oid.map(|oid| oid.to_string());
         ProblemDocument {

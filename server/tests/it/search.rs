@@ -327,3 +327,126 @@ fn the_command_line_prints_what_was_found() {
     assert!(error.contains("did you mean"), "{error}");
     assert_eq!(run(&["hello", "--repo", "none"]).0, Some(2));
 }
+
+/// The events of a stream, by name; the last one is an end or an error.
+fn streamed(server: &Server, url: &str, accept: &str) -> Vec<(String, Value)> {
+    let reply = server.http().get_with(url, &[("Accept", accept)]);
+    let text = reply.text();
+    assert_eq!(reply.status, 200, "{text}");
+    assert!(accept.starts_with(reply.header("content-type").expect("a type")), "{accept}");
+    let json = |line: &str| serde_json::from_str::<Value>(line).expect("JSON");
+    if accept.starts_with("text/event-stream") {
+        let event = |block: &str| {
+            let (name, data) = block.split_once('\n').expect("two lines");
+            let name = name.strip_prefix("event: ").expect("a name");
+            (name.to_owned(), json(data.strip_prefix("data: ").expect("data")))
+        };
+        return text.split_terminator("\n\n").map(event).collect();
+    }
+    let event = |value: Value| (value["type"].as_str().expect("a type").to_owned(), value);
+    text.lines().map(json).map(event).collect()
+}
+
+#[test]
+fn everything_that_is_found_comes_as_a_stream() {
+    let place = Place::new();
+    let server = place.serve();
+    server.create("repo");
+    let files: Vec<(String, String)> = (0..620)
+        .map(|number| (format!("d{}/f{number:03}.txt", number % 7), "common\n".repeat(1 + number % 3)))
+        .collect();
+    let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
+    commit(&server, "repo", "all at once", &files);
+    let expected: std::collections::BTreeSet<String> = files.iter().map(|(path, _)| (*path).to_owned()).collect();
+    for accept in ["application/x-ndjson", "text/event-stream;q=0.9, application/json"] {
+        for (url, is_counted) in [
+            ("/api/v1/search?q=common", false),
+            ("/api/v1/repos/repo/search/content?q=common+count:all&context=1", true),
+        ] {
+            let mut events = streamed(&server, url, accept);
+            let (name, end) = events.pop().expect("an end");
+            assert_eq!((name.as_str(), &end["count"], &end["total"]), ("end", &json!(620), &json!(620)), "{end}");
+            assert_eq!(
+                (&end["exact"], &end["partial"], &end["next_cursor"]),
+                (&json!(true), &Value::Null, &Value::Null)
+            );
+            assert_eq!(end["total_matches"], json!(620 + 619));
+            assert_eq!(end["facets"]["path"][0]["files"] == json!(89), is_counted, "{end}");
+            let paths = events.iter().map(|(name, file)| {
+                assert_eq!((name.as_str(), &file["lines"][0]["content"]), ("file", &json!("common")));
+                file["path"].as_str().expect("a path").to_owned()
+            });
+            let paths: Vec<String> = paths.collect();
+            assert_eq!(paths.len(), 620, "each once");
+            assert_eq!(paths.into_iter().collect::<std::collections::BTreeSet<_>>(), expected);
+        }
+    }
+    // A limit ends it, and the cursor goes on.
+    let mut events = streamed(&server, "/api/v1/search?q=common&limit=150", "application/x-ndjson");
+    let (_, end) = events.pop().expect("an end");
+    assert_eq!((events.len(), &end["exact"]), (150, &json!(false)));
+    let cursor = end["next_cursor"].as_str().expect("a cursor");
+    let rest = streamed(&server, &format!("/api/v1/search?q=common&cursor={cursor}"), "application/x-ndjson");
+    assert_eq!((rest.len(), &rest[470].1["total"]), (471, &json!(620)));
+    let commits = streamed(&server, "/api/v1/search?q=type:commit", "application/x-ndjson");
+    assert_eq!(commits[0].1["message"], "all at once\n");
+    assert_eq!((commits.len(), &commits[1].0), (2, &"end".to_owned()));
+    let nothing = streamed(&server, "/api/v1/search?q=nowhere", "application/x-ndjson");
+    assert_eq!((nothing.len(), &nothing[0].1["count"]), (1, &json!(0)));
+    // What is wrong with the query is known before anything is sent.
+    let headers = [("Accept", "application/x-ndjson")];
+    server.http().get_with("/api/v1/search?q=(", &headers).problem(400);
+    server.http().get_with("/api/v1/search?q=common&limit=0", &headers).problem(400);
+}
+
+#[test]
+fn what_is_found_is_counted_by_a_property() {
+    let place = Place::new();
+    let server = place.serve();
+    server.create("one");
+    server.create("two");
+    commit(
+        &server,
+        "one",
+        "first",
+        &[("src/a.rs", "shared\nshared\n"), ("src/b/c.py", "shared\n"), ("d.txt", "other\n")],
+    );
+    commit(&server, "two", "second", &[("src/a.rs", "shared\n")]);
+    let ask = |url: &str| server.http().get(&format!("/api/v1/{url}")).expect(200);
+    let groups = |answer: &Value| -> Vec<(String, u64, u64)> {
+        let group = |group: &Value| {
+            let number = |name: &str| group[name].as_u64().expect("a number");
+            (group["value"].as_str().expect("a value").to_owned(), number("count"), number("matches"))
+        };
+        answer["groups"].as_array().expect("groups").iter().map(group).collect()
+    };
+    let named = |value: &str, count, matches| (value.to_owned(), count, matches);
+    let languages = ask("search/aggregate?q=shared&by=language");
+    assert_eq!(groups(&languages), [named("Rust", 2, 3), named("Python", 1, 1)]);
+    assert_eq!(
+        (&languages["total"], &languages["total_matches"], &languages["exact"]),
+        (&json!(3), &json!(4), &json!(true))
+    );
+    assert_eq!(groups(&ask("search/aggregate?q=shared&by=repository")), [named("one", 2, 3), named("two", 1, 1)]);
+    let paths = ask("repos/one/search/aggregate?q=shared&by=path&depth=2");
+    assert_eq!(groups(&paths), [named("src/", 1, 2), named("src/b/", 1, 1)]);
+    let limited = ask("search/aggregate?q=shared&by=language&limit=1");
+    assert_eq!((groups(&limited).len(), &limited["total_groups"]), (1, &json!(2)));
+    let authors = ask("search/aggregate?q=type:commit&by=author");
+    assert_eq!(groups(&authors), [named("Ada <ada@example.org>", 2, 0)]);
+    let years = ask("repos/two/search/aggregate?q=second&by=time&interval=year");
+    assert_eq!(groups(&years).len(), 1);
+    for url in [
+        "search/aggregate?q=shared",
+        "search/aggregate?q=shared&by=color",
+        "search/aggregate?q=shared&by=language&depth=2",
+        "search/aggregate?q=shared&by=path&depth=17",
+        "search/aggregate?q=shared&by=path&interval=day",
+        "search/aggregate?q=type:commit+x&by=language",
+        "search/aggregate?q=(&by=language",
+        "search/aggregate?q=shared&by=language&limit=0",
+    ] {
+        server.http().get(&format!("/api/v1/{url}")).problem(400);
+    }
+    server.http().get("/api/v1/repos/none/search/aggregate?q=x&by=path").problem(404);
+}

@@ -1,14 +1,18 @@
 //! The JSON of searches: what the crate `search` found, as clients read it.
 
+use std::time::Instant;
+
 use govc_search::{
-    CommitHit, CommitsFound, Explain, FileHit, Found, GrepLine, IndexerState, Partial, Place, SearchStatus,
-    language::Language, query::Query,
+    CommitHit, CommitsFound, Explain, Facets, FileHit, Found, GrepLine, Groups, IndexerState, Partial, Place,
+    SearchStatus, language::Language, query::Query,
 };
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::super::{answer, people::PersonInfo, time::Moment};
 
+/// Values of a facet that are shown.
+const FACET_VALUES_MAX: usize = 20;
 /// How many searched commits an answer names.
 const PLACES_SHOWN: usize = 100;
 
@@ -42,6 +46,11 @@ pub(crate) struct SearchResponse {
     /// How the answer was found, if that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     explain: Option<ExplainInfo>,
+}
+
+/// Milliseconds since `begun`, to the microsecond.
+pub(super) fn took_ms(begun: Instant) -> f64 {
+    (begun.elapsed().as_secs_f64() * 1e6).round() / 1e3
 }
 
 fn is_zero(count: &u64) -> bool {
@@ -114,7 +123,7 @@ pub(crate) struct FacetsInfo {
     language: Vec<FacetInfo>,
     /// By the first directory; empty for the root.
     path: Vec<FacetInfo>,
-    /// Files that none of these counts, because there are too many different values.
+    /// Files that one of these does not count, because it has more than 10 000 values.
     #[serde(skip_serializing_if = "is_zero")]
     others: u64,
 }
@@ -271,19 +280,12 @@ impl SearchResponse {
         next_cursor: Option<String>,
         explain: Option<ExplainInfo>,
     ) -> Self {
-        let facet =
-            |values: Vec<(String, u64)>| values.into_iter().map(|(value, files)| FacetInfo { value, files }).collect();
         Self {
             total_files: found.total_files,
             total_matches: found.total_matches,
             exact: found.is_exact,
             undefined_files: found.untold_files,
-            facets: FacetsInfo {
-                repository: facet(found.facets.repositories()),
-                language: facet(found.facets.languages()),
-                path: facet(found.facets.paths()),
-                others: found.facets.others(),
-            },
+            facets: FacetsInfo::from(&found.facets),
             results: found.files.into_iter().map(FileInfo::from).collect(),
             as_of,
             took_ms,
@@ -304,6 +306,21 @@ impl CommitSearchResponse {
             took_ms,
             partial: found.partial.map(PartialInfo::from),
             next_cursor,
+        }
+    }
+}
+
+impl From<&Facets> for FacetsInfo {
+    fn from(facets: &Facets) -> Self {
+        let facet = |groups: &Groups| {
+            let groups = groups.largest(FACET_VALUES_MAX).into_iter();
+            groups.map(|group| FacetInfo { value: group.value, files: group.results }).collect()
+        };
+        Self {
+            repository: facet(&facets.repositories),
+            language: facet(&facets.languages),
+            path: facet(&facets.paths),
+            others: facets.repositories.others().max(facets.paths.others()),
         }
     }
 }

@@ -9,11 +9,14 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, ser::SerializeMap 
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::super::{
-    answer,
-    extract::JsonBody,
-    problem::Problem,
-    versions::{AtParams, View},
+use super::{
+    super::{
+        answer,
+        extract::JsonBody,
+        problem::Problem,
+        versions::{AtParams, View},
+    },
+    shapes::took_ms,
 };
 use crate::app::App;
 
@@ -107,7 +110,7 @@ impl SqlResponse {
             reason: found.stopped.map(govc_search::Stop::as_str),
             contents_left_out: found.contents_left_out,
             version,
-            took_ms: begun.elapsed().as_secs_f64() * 1000.0,
+            took_ms: took_ms(begun),
         }
     }
 }
