@@ -8,6 +8,7 @@ mod engine;
 mod open;
 mod push;
 mod reads;
+mod search;
 
 use crate::bench::Bench;
 use crate::error::Result;
@@ -26,6 +27,7 @@ pub(crate) const SUITES: &[Suite] = &[
     Suite { name: "clone", run: clone::run },
     Suite { name: "commits", run: commits::run },
     Suite { name: "reads", run: reads::run },
+    Suite { name: "search", run: search::run },
     Suite { name: "open", run: open::run },
     Suite { name: "engine", run: engine::run },
     Suite { name: "compaction", run: compaction::run },
