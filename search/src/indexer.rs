@@ -15,11 +15,12 @@ use std::{
 
 use govc_engine::{
     Durability, ErrorKind, Kind, Oid, Publication, ReachOptions, RefChange, Repo, RepoId, RepoName, Result, Seq,
-    Snapshot, Store,
+    Snapshot, Store, tree_entries,
 };
 use parking_lot::Mutex;
+use roaring::RoaringBitmap;
 
-use crate::{corpus::Corpus, index::BlobNo};
+use crate::{corpus::Corpus, index::BlobNo, view::is_file};
 
 /// New text after which the index is committed at once, in bytes; while the pass is under way, more.
 const COMMIT_BYTES: usize = 16 << 20;
@@ -36,6 +37,8 @@ const COMMITS_MAX: usize = 1000;
 const BARREN_MAX: usize = 64;
 /// Commits that are remembered to be done.
 const DONE_MAX: usize = 200_000;
+/// Trees that are remembered to be done; some 40 bytes each.
+const DONE_TREES_MAX: usize = 500_000;
 /// How long the feed is waited for at once.
 const WAIT: Duration = Duration::from_millis(100);
 
@@ -83,6 +86,8 @@ pub struct Indexer {
     is_following: bool,
     /// Commits whose files are all indexed, some of them.
     done: HashSet<Oid>,
+    /// Trees of which everything below is indexed or about to be, some of them.
+    done_trees: HashSet<Oid>,
     committed_at: Instant,
 }
 
@@ -109,6 +114,7 @@ impl Indexer {
             are_names_fresh: false,
             is_following: false,
             done: HashSet::new(),
+            done_trees: HashSet::new(),
             committed_at: Instant::now(),
         }
     }
@@ -264,14 +270,45 @@ impl Indexer {
     /// The files of one commit; whether any is new.
     fn add_files(&mut self, snapshot: &Snapshot, commit: Oid, stop: Stop<'_>) -> Result<bool> {
         let tree = snapshot.commit(&commit)?.tree;
-        let root = self.corpus.views.dir(snapshot, &self.corpus.index, tree, None)?;
-        let fresh: Vec<BlobNo> = self.corpus.index.unknown(root.blobs());
+        let (blobs, trees) = self.unknown_below(snapshot, tree, stop)?;
+        let numbers = RoaringBitmap::from_iter(self.corpus.index.numbers(&blobs));
+        let fresh: Vec<BlobNo> = self.corpus.index.unknown(&numbers);
         self.add_blobs(snapshot, &fresh, stop)?;
+        if stop() {
+            return Ok(true);
+        }
         if self.done.len() >= DONE_MAX {
             self.done.clear();
         }
+        if self.done_trees.len() >= DONE_TREES_MAX {
+            self.done_trees.clear();
+        }
         self.done.insert(commit);
+        self.done_trees.extend(trees);
         Ok(!fresh.is_empty())
+    }
+
+    /// The files below a tree, without what is below trees that were gone through, and the other trees. Two commits
+    /// have most directories in common, so this takes what a commit changed.
+    fn unknown_below(&self, snapshot: &Snapshot, tree: Oid, stop: Stop<'_>) -> Result<(Vec<Oid>, HashSet<Oid>)> {
+        let (mut blobs, mut trees, mut queue) = (Vec::new(), HashSet::new(), vec![tree]);
+        while let Some(tree) = queue.pop() {
+            if tree == Oid::empty_tree() || self.done_trees.contains(&tree) || !trees.insert(tree) {
+                continue;
+            }
+            if stop() {
+                break;
+            }
+            for entry in tree_entries(&snapshot.object_of(&tree, Kind::Tree)?) {
+                let entry = entry?;
+                match () {
+                    () if is_file(entry.mode) => blobs.push(entry.oid),
+                    () if entry.mode.is_tree() => queue.push(entry.oid),
+                    () => {}
+                }
+            }
+        }
+        Ok((blobs, trees))
     }
 
     fn add_blobs(&mut self, snapshot: &Snapshot, blobs: &[BlobNo], stop: Stop<'_>) -> Result<()> {

@@ -42,6 +42,7 @@ mod definitions;
 mod find;
 mod grep;
 mod groups;
+mod importance;
 mod index;
 mod indexer;
 pub mod language;

@@ -12,6 +12,7 @@ use roaring::RoaringBitmap;
 
 use crate::{
     deadline,
+    importance::{Tier, Tiers},
     index::{BlobNo, Index},
 };
 
@@ -28,6 +29,8 @@ pub(crate) struct Dir {
     entries: Box<[Entry]>,
     blobs: RoaringBitmap,
     files: u64,
+    /// What the files below are, by this directory's names and those below it.
+    tiers: Tiers,
     /// How many directories are nested in it at most.
     height: usize,
 }
@@ -35,6 +38,8 @@ pub(crate) struct Dir {
 struct Entry {
     /// Where the name ends in `names`; the separator stands there.
     name_end: u32,
+    /// What the name says.
+    tier: Tier,
     node: Node,
 }
 
@@ -62,13 +67,18 @@ impl Dir {
         self.files
     }
 
+    /// What the files below are, in a directory that does not say more.
+    pub(crate) fn tiers(&self) -> Tiers {
+        self.tiers
+    }
+
     /// The names of all entries, each with a slash behind it.
     pub(crate) fn names(&self) -> &[u8] {
         &self.names
     }
 
-    /// The entries in the tree's order, which is that of their paths.
-    pub(crate) fn children(&self) -> impl Iterator<Item = (&[u8], Child<'_>)> {
+    /// The entries in the tree's order, which is that of their paths: name, what the name says, what it is.
+    pub(crate) fn children(&self) -> impl Iterator<Item = (&[u8], Tier, Child<'_>)> {
         let mut start = 0;
         self.entries.iter().map(move |entry| {
             let end = entry.name_end as usize;
@@ -78,7 +88,7 @@ impl Dir {
                 Node::File(blob) => Child::File(*blob),
                 Node::Dir(dir) => Child::Dir(dir),
             };
-            (name, child)
+            (name, entry.tier, child)
         })
     }
 
@@ -173,13 +183,19 @@ impl Build<'_> {
         blobs.extend(&numbers);
         let (mut names, mut entries, mut files, mut height) = (Vec::new(), Vec::new(), numbers.len() as u64, 0);
         let mut numbers = numbers.into_iter();
+        let mut tiers = Tiers::default();
         for entry in tree_entries(&data) {
             let entry = entry?;
+            let tier = if entry.mode.is_tree() { Tier::of_dir(&entry.name) } else { Tier::of_file(&entry.name) };
             let node = match () {
-                () if is_file(entry.mode) => numbers.next().map(Node::File),
+                () if is_file(entry.mode) => {
+                    tiers.insert(tier);
+                    numbers.next().map(Node::File)
+                }
                 () if entry.mode.is_tree() => {
                     let dir = self.dir(entry.oid, depth + 1)?;
                     blobs |= dir.blobs();
+                    tiers.unite(dir.tiers.below(tier));
                     files = files.saturating_add(dir.files());
                     height = height.max(dir.height + 1);
                     Some(Node::Dir(dir))
@@ -190,10 +206,10 @@ impl Build<'_> {
                 names.extend_from_slice(&entry.name);
                 let name_end = u32::try_from(names.len()).map_err(|_| Error::too_large("a directory is too large"))?;
                 names.push(SEPARATOR);
-                entries.push(Entry { name_end, node });
+                entries.push(Entry { name_end, tier, node });
             }
         }
-        Ok(Dir { names: names.into(), entries: entries.into(), blobs, files, height })
+        Ok(Dir { names: names.into(), entries: entries.into(), blobs, files, tiers, height })
     }
 }
 

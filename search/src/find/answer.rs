@@ -8,12 +8,12 @@ use super::{
     candidates::Candidates,
     cursor::{Cursor, WindowEnd},
     file::File,
-    importance::Tier,
     plan::{Plan, Reported},
     scan::{Ground, Position},
 };
 use crate::{
     groups::Groups,
+    importance::Tier,
     index::{Bits, BlobNo},
     language::Language,
     line::GrepLine,

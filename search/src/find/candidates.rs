@@ -12,10 +12,13 @@ use super::{
 use crate::{
     deadline,
     index::{Bits, BlobNo, ChunkNo, Generation, Index},
+    view::Dir,
 };
 
 /// Below this many candidates, whole directories are passed over by comparing sets.
 const FEW_BLOBS: usize = 4096;
+/// A directory with no more files than this is gone through.
+const SMALL_DIR_FILES: u64 = 16;
 /// Chunks that are looked up before others may change the tables.
 const LOOKUP_CHUNKS: usize = 16 * 1024;
 
@@ -106,9 +109,16 @@ impl Reach {
         self.blobs.as_ref().is_none_or(|blobs| blobs.contains(blob))
     }
 
-    /// Whether none of `blobs` can be in a result.
-    pub(crate) fn is_apart_from(&self, blobs: &RoaringBitmap) -> bool {
-        self.few.as_ref().is_some_and(|few| few.is_disjoint(blobs))
+    /// Whether no file of a directory can be a result. A small one is not worth the question.
+    pub(crate) fn is_apart_from(&self, dir: &Dir) -> bool {
+        let (Some(blobs), files) = (&self.blobs, dir.files()) else { return false };
+        match &self.few {
+            _ if files <= SMALL_DIR_FILES => false,
+            Some(few) if files > few.len() => few.is_disjoint(dir.blobs()),
+            // Comparing sets would go through all of the larger one.
+            _ if files <= FEW_BLOBS as u64 => !dir.blobs().iter().any(|blob| blobs.contains(blob)),
+            _ => false,
+        }
     }
 }
 

@@ -12,9 +12,9 @@ mod answer;
 mod candidates;
 mod cursor;
 mod file;
-mod importance;
 mod pattern;
 mod plan;
+mod runs;
 mod scan;
 
 use std::{collections::HashMap, ops::ControlFlow, sync::Arc, time::Instant};
@@ -41,7 +41,7 @@ use crate::{
 };
 
 /// Files that are ranked together: a page is the best of so many.
-const WINDOW_FILES: usize = 256;
+const WINDOW_FILES: usize = 128;
 /// Files between two looks at the clock.
 const CLOCK_FILES: u64 = 32;
 /// What the lines of a page may take, in bytes, about: it ends with the file in front of the one that takes more.

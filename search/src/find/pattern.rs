@@ -10,6 +10,7 @@ use regex_syntax::{
     hir::{Hir, Look},
 };
 
+use super::runs::Run;
 use crate::{index::GramQuery, query::Pattern};
 
 /// What one compiled pattern may take, in bytes: `\w{100}` does; `\w{1000}{1000}` would take gigabytes.
@@ -27,6 +28,8 @@ pub(crate) struct Matcher {
     is_whole: bool,
     speaks_of_lines: bool,
     name_part: Option<NamePart>,
+    /// A run that each match has, of a pattern that neither the index nor a text in it helps to find.
+    run: Option<Run>,
 }
 
 /// A text that any name in which the pattern matches has in it.
@@ -61,10 +64,13 @@ impl Matcher {
             .nest_limit(NEST_MAX)
             .build(&source)
             .map_err(|error| invalid(&error))?;
+        let (grams, is_whole) = (GramQuery::of(&hir), speaks_of_ends(&hir));
+        let run = if grams == GramQuery::All && !is_whole { Run::of(&hir) } else { None };
         Ok(Self {
             regex,
-            grams: GramQuery::of(&hir),
-            is_whole: speaks_of_ends(&hir),
+            grams,
+            is_whole,
+            run,
             speaks_of_lines: hir.properties().look_set().contains_anchor(),
             name_part: NamePart::of(pattern),
         })
@@ -112,8 +118,34 @@ impl Matcher {
 
     /// Gives each match, in order and without overlaps, until `each` says that it is enough.
     pub(crate) fn matches(&self, text: &[u8], mut each: impl FnMut(Range<usize>) -> bool) {
+        let Some(run) = &self.run else {
+            return self.matches_from(text, 0, &mut each);
+        };
+        let mut at = 0;
+        // Where a run begins, the line may match; what has none does not.
+        while let Some(start) = run.find(text, at) {
+            let begin =
+                text.get(at..start).and_then(|front| memchr::memrchr(b'\n', front)).map_or(at, |line| at + line + 1);
+            let end =
+                text.get(start..).and_then(|rest| memchr::memchr(b'\n', rest)).map_or(text.len(), |line| start + line);
+            let mut goes_on = true;
+            self.matches_from(text.get(begin..end).unwrap_or_default(), begin, &mut |found| {
+                goes_on = each(found);
+                goes_on
+            });
+            if !goes_on {
+                break;
+            }
+            at = end;
+        }
+    }
+}
+
+impl Matcher {
+    /// Gives the matches in a text that begins at byte `start` of another.
+    fn matches_from(&self, text: &[u8], start: usize, each: &mut dyn FnMut(Range<usize>) -> bool) {
         // The matcher's error type, `NoError`, has no value that anyone can make.
-        let _ = self.regex.find_iter(text, |found| each(found.start()..found.end()));
+        let _ = self.regex.find_iter(text, |found| each(start + found.start()..start + found.end()));
     }
 }
 

@@ -10,13 +10,14 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     candidates::{Candidates, Reach, answer},
-    importance::Tier,
     pattern::NamePart,
     plan::{Answer, Condition, PatternNo, Plan, Term},
 };
 use crate::{
     deadline,
+    importance::Tier,
     index::{Bits, BlobNo},
+    language::by_path,
     view::{Child, Dir},
 };
 
@@ -131,16 +132,16 @@ impl Scan<'_> {
         here: &mut Here,
         visit: &mut Visit<'_>,
     ) -> Result<ControlFlow<()>> {
-        // Below, a file is at best what its directories are.
-        if here.tier > tier {
+        // Most directories have files of one tier.
+        if !dir.tiers().below(here.tier).contains(tier) {
             return Ok(ControlFlow::Continue(()));
         }
-        if ground.demand.names.is_empty() && ground.demand.reach.is_apart_from(dir.blobs()) {
+        if ground.demand.names.is_empty() && ground.demand.reach.is_apart_from(dir) {
             return Ok(ControlFlow::Continue(()));
         }
         let may_be_named = here.is_named || self.names_have(ground, dir.names());
         let reach = if may_be_named { &ground.demand.reach } else { &ground.demand.reach_by_content };
-        for (name, child) in dir.children() {
+        for (name, child_tier, child) in dir.children() {
             self.entries_seen += 1;
             if self.entries_seen.is_multiple_of(CLOCK_ENTRIES) && deadline::is_past(self.until) {
                 self.is_late = true;
@@ -149,7 +150,7 @@ impl Scan<'_> {
             let (length, above) = (here.path.len(), (here.tier, here.is_named));
             let flow = match child {
                 Child::File(blob) => {
-                    if !reach.has(blob) || above.0.max(Tier::of_file(name)) != tier {
+                    if !reach.has(blob) || above.0.max(child_tier) != tier {
                         continue;
                     }
                     here.path.extend_from_slice(name);
@@ -158,7 +159,7 @@ impl Scan<'_> {
                 Child::Dir(child) => {
                     here.path.extend_from_slice(name);
                     here.path.push(b'/');
-                    here.tier = here.tier.max(Tier::of_dir(name));
+                    here.tier = here.tier.max(child_tier);
                     here.is_named = here.is_named || (may_be_named && self.names_have(ground, name));
                     self.dir(ground, child, tier, here, visit)?
                 }
@@ -209,7 +210,8 @@ impl Scan<'_> {
         match term {
             Term::Path(number) => sure(self.plan.patterns.get(*number).is_some_and(|matcher| matcher.is_match(path))),
             Term::Content(number) | Term::Symbol(number) => answer(self.candidates.get(*number), self.indexed, blob),
-            Term::Lang(_) | Term::Repo(_) | Term::Fork(_) => Answer::Maybe,
+            Term::Lang(wanted) => by_path(path).map_or(Answer::Maybe, |language| sure(language == *wanted)),
+            Term::Repo(_) | Term::Fork(_) => Answer::Maybe,
         }
     }
 }

@@ -92,9 +92,37 @@ impl Tier {
     }
 }
 
+/// A set of tiers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Tiers(u8);
+
+impl Tiers {
+    /// Adds one.
+    pub(crate) fn insert(&mut self, tier: Tier) {
+        self.0 |= 1 << tier as u8;
+    }
+
+    /// Adds those of others.
+    pub(crate) fn unite(&mut self, others: Self) {
+        self.0 |= others.0;
+    }
+
+    /// Whether it has one.
+    pub(crate) fn contains(self, tier: Tier) -> bool {
+        self.0 >> tier as u8 & 1 == 1
+    }
+
+    /// What they become below a directory of this tier, above which nothing there is.
+    pub(crate) fn below(self, tier: Tier) -> Self {
+        let mut tiers = Self::default();
+        Tier::ALL.into_iter().filter(|own| self.contains(*own)).for_each(|own| tiers.insert(own.max(tier)));
+        tiers
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::Tier;
+    use super::{Tier, Tiers};
 
     #[test]
     fn names_say_what_files_are() {
@@ -115,5 +143,16 @@ mod tests {
         assert_eq!(Tier::of_dir(b"Vendor"), Tier::Foreign);
         assert_eq!(Tier::of_dir(b"tests"), Tier::Test);
         assert_eq!(Tier::of_dir(b"src"), Tier::Source);
+    }
+
+    #[test]
+    fn nothing_is_above_its_directories() {
+        let mut tiers = Tiers::default();
+        [Tier::Source, Tier::Test].into_iter().for_each(|tier| tiers.insert(tier));
+        let below = |tier| Tier::ALL.map(|own| tiers.below(tier).contains(own));
+        assert_eq!(below(Tier::Source), [true, false, true, false]);
+        assert_eq!(below(Tier::Text), [false, true, true, false]);
+        assert_eq!(below(Tier::Foreign), [false, false, false, true]);
+        assert_eq!(Tiers::default().below(Tier::Text), Tiers::default());
     }
 }
