@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::admin::{BackupArgs, BenchArgs, CompactArgs, CopyArgs, FsckArgs, RestoreArgs, StatsArgs};
-use crate::client::SearchArgs;
+use crate::client::{ReindexArgs, SearchArgs};
 use crate::config::Config;
 use crate::definitions;
 use crate::serve;
@@ -95,6 +95,8 @@ enum Command {
                             was found, 1 if nothing was, and 2 if the server could not be asked."
     )]
     Search(SearchArgs),
+    /// Have a server make its search index anew, while searches go on with the one that it has
+    Reindex(ReindexArgs),
     /// Tell what source files define (started by the server)
     #[command(hide = true)]
     Definitions,
@@ -259,6 +261,7 @@ pub fn run() -> ExitCode {
         Command::Stats(args) => args.run(),
         Command::Compact(args) => args.run(),
         Command::Search(args) => args.run(),
+        Command::Reindex(args) => args.run(),
         Command::Definitions => definitions::serve(),
         Command::Bench(args) => args.run(),
         Command::Version => {

@@ -4,23 +4,18 @@ use std::{
     fmt::Write as _,
     io::{self, IsTerminal as _, Write as _},
     process::ExitCode,
-    time::Duration,
 };
 
 use clap::{Args, ValueEnum};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
+use super::ask::{SERVER_DEFAULT, get};
+
 /// Nothing was found; as with grep.
 const EXIT_NOTHING: u8 = 1;
 /// The query was refused, or the server not reached.
 const EXIT_FAILURE: u8 = 2;
-/// The largest answer that is read, in bytes.
-const ANSWER_BYTES_MAX: u64 = 256 << 20;
-/// How long an answer may take: longer than a server works on it.
-const TIMEOUT: Duration = Duration::from_secs(120);
-/// Where a server listens that was not told otherwise.
-const SERVER_DEFAULT: &str = "http://127.0.0.1:8080";
 /// What stands for itself in a query.
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
@@ -80,7 +75,7 @@ impl SearchArgs {
     pub(crate) fn run(self) -> ExitCode {
         let mut total = 0;
         for url in self.urls() {
-            let answer = match ask(&url) {
+            let answer = match get(&url) {
                 Ok(answer) => answer,
                 Err(message) => {
                     eprintln!("govc: {message}");
@@ -237,21 +232,6 @@ fn is_match(file: &Value, number: u64) -> bool {
 /// Without what would steer a terminal.
 fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }).collect()
-}
-
-/// Gets an answer, or says why there is none.
-fn ask(url: &str) -> Result<Value, String> {
-    let agent: ureq::Agent =
-        ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(TIMEOUT)).build().into();
-    let mut response = agent.get(url).call().map_err(|error| format!("cannot ask {url}: {error}"))?;
-    let status = response.status();
-    let body = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string();
-    let body = body.map_err(|error| format!("cannot read the answer of {url}: {error}"))?;
-    let answer: Value = serde_json::from_str(&body).map_err(|_| format!("{url} gave no JSON ({status})"))?;
-    if status.is_success() {
-        return Ok(answer);
-    }
-    Err(answer["detail"].as_str().map_or_else(|| format!("{url} answered {status}"), str::to_owned))
 }
 
 #[cfg(test)]

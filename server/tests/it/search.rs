@@ -328,6 +328,32 @@ fn the_command_line_prints_what_was_found() {
     assert_eq!(run(&["hello", "--repo", "none"]).0, Some(2));
 }
 
+#[test]
+fn the_command_line_has_the_index_made_anew() {
+    let place = Place::new();
+    let server = place.serve();
+    server.create("repo");
+    commit(&server, "repo", "begin", &[("a.rs", "fn found() {}\n")]);
+    indexed(&server);
+    let run = |server: &str, arguments: &[&str]| {
+        let output = govc().args(["reindex", "--server", server]).args(arguments).output().expect("govc runs");
+        (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    };
+    let address = format!("http://{}", server.address());
+    let (code, text) = run(&address, &[]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.starts_with("the search index was made anew: 1 files, "), "{text}");
+    assert_eq!(indexed(&server)["rebuilds"], 1);
+    assert_eq!(lines(&search(&server, "found")), ["repo:a.rs:1"]);
+    let (code, text) = run(&address, &["--no-wait"]);
+    assert_eq!((code, text.as_str()), (Some(0), "the search index will be made anew\n"));
+    let place = Place::new();
+    let server = place.launch().env("GOVC_SEARCH_ENABLED", "false").start();
+    let (code, text) = run(&format!("http://{}", server.address()), &[]);
+    assert_eq!(code, Some(2), "{text}");
+    assert!(text.contains("search.enabled"), "{text}");
+}
+
 /// The events of a stream, by name; the last one is an end or an error.
 fn streamed(server: &Server, url: &str, accept: &str) -> Vec<(String, Value)> {
     let reply = server.http().get_with(url, &[("Accept", accept)]);
