@@ -10,7 +10,7 @@
 
 use std::{
     io::{self, Read, Write},
-    os::fd::AsFd as _,
+    os::fd::{AsFd as _, BorrowedFd},
     path::PathBuf,
     process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio},
     sync::OnceLock,
@@ -37,6 +37,8 @@ const IDLE_MAX: usize = 2;
 const FILE_TIME_MAX: Duration = Duration::from_secs(3);
 /// What a parser may take of addresses: half a gigabyte is the stack that it reserves for the largest file.
 const ADDRESS_BYTES_MAX: u64 = 2 << 30;
+/// What a pipe takes without waiting, once it takes anything, in bytes (pipe(7)).
+const PIPE_BUF: usize = 4096;
 /// The longest answer that is believed, in bytes.
 const ANSWER_BYTES_MAX: u32 = 64 << 20;
 
@@ -116,12 +118,9 @@ impl Parser {
 
     fn ask(&mut self, language: Language, content: &[u8]) -> io::Result<Result<Vec<Symbol>, Skipped>> {
         let bytes = u32::try_from(content.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
-        self.input.write_all(&language.stable_id().to_le_bytes())?;
-        self.input.write_all(&bytes.to_le_bytes())?;
-        // A parser reads all of a file before it does anything else, so that it takes what is written.
-        self.input.write_all(content)?;
-        self.input.flush()?;
         let until = Instant::now() + FILE_TIME_MAX;
+        self.write(&[language.stable_id().to_le_bytes(), bytes.to_le_bytes()].concat(), until)?;
+        self.write(content, until)?;
         let mut length = [0; 4];
         self.read(&mut length, until)?;
         let length = u32::from_le_bytes(length);
@@ -139,22 +138,39 @@ impl Parser {
         }
     }
 
+    /// Writes all of `bytes`, waiting no longer than `until`: a pipe takes little, and a parser may hang before it reads.
+    fn write(&mut self, bytes: &[u8], until: Instant) -> io::Result<()> {
+        // A pipe that can be written to at all has room for so much.
+        for piece in bytes.chunks(PIPE_BUF) {
+            wait(self.input.as_fd(), PollFlags::OUT, until)?;
+            self.input.write_all(piece)?;
+        }
+        Ok(())
+    }
+
     /// Fills `buffer`, waiting no longer than `until`.
     fn read(&mut self, mut buffer: &mut [u8], until: Instant) -> io::Result<()> {
         while !buffer.is_empty() {
-            let left = until.saturating_duration_since(Instant::now());
-            let timeout = Timespec::try_from(left).map_err(io::Error::other)?;
-            match poll(&mut [PollFd::from_borrowed_fd(self.output.as_fd(), PollFlags::IN)], Some(&timeout)) {
-                Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
-                Err(Errno::INTR) => continue,
-                polled => polled?,
-            };
+            wait(self.output.as_fd(), PollFlags::IN, until)?;
             match self.output.read(buffer)? {
                 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
                 count => buffer = buffer.get_mut(count..).unwrap_or_default(),
             }
         }
         Ok(())
+    }
+}
+
+/// Waits until a pipe can be read or written, or its other end is closed, no longer than `until`.
+fn wait(pipe: BorrowedFd<'_>, flags: PollFlags, until: Instant) -> io::Result<()> {
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(left).map_err(io::Error::other)?;
+        match poll(&mut [PollFd::from_borrowed_fd(pipe, flags)], Some(&timeout)) {
+            Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
+            Err(Errno::INTR) => {}
+            polled => return Ok(polled.map(drop)?),
+        }
     }
 }
 

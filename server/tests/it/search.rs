@@ -1,7 +1,13 @@
 //! Search over HTTP and from the command line: a push is found at once, pages are of one moment, counts are git's, nothing
 //! of another repository shows, and kill -9 costs nothing.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
 
 use serde_json::{Value, json};
 
@@ -9,7 +15,7 @@ use crate::{
     git::Git,
     history,
     http::encode,
-    server::{Place, Server, govc},
+    server::{BUILT, Place, Server, govc},
 };
 
 fn search(server: &Server, query: &str) -> Value {
@@ -262,10 +268,10 @@ fn the_index_outlives_a_kill_and_can_be_made_anew() {
     // A folder that is gone, or full of nonsense, is made anew.
     let stopped = server.stop();
     let search_folder = place.path("data").join("search");
-    let store = std::fs::read_dir(&search_folder).expect("list").next().expect("a store").expect("entry").path();
+    let store = fs::read_dir(&search_folder).expect("list").next().expect("a store").expect("entry").path();
     let index =
-        std::fs::read_dir(&store).expect("list").map(|entry| entry.expect("entry").path()).find(|path| path.is_dir());
-    std::fs::write(index.expect("an index").join("blobs"), b"nonsense").expect("write");
+        fs::read_dir(&store).expect("list").map(|entry| entry.expect("entry").path()).find(|path| path.is_dir());
+    fs::write(index.expect("an index").join("blobs"), b"nonsense").expect("write");
     let server = stopped.start();
     assert_eq!(lines(&search(&server, "\"round 5\"")), ["repo:f.txt:1"]);
     assert_eq!(indexed(&server)["files"], 7);
@@ -383,7 +389,7 @@ fn everything_that_is_found_comes_as_a_stream() {
         .collect();
     let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
     commit(&server, "repo", "all at once", &files);
-    let expected: std::collections::BTreeSet<String> = files.iter().map(|(path, _)| (*path).to_owned()).collect();
+    let expected: BTreeSet<String> = files.iter().map(|(path, _)| (*path).to_owned()).collect();
     for accept in ["application/x-ndjson", "text/event-stream;q=0.9, application/json"] {
         for (url, is_counted) in [
             ("/api/v1/search?q=common", false),
@@ -404,7 +410,7 @@ fn everything_that_is_found_comes_as_a_stream() {
             });
             let paths: Vec<String> = paths.collect();
             assert_eq!(paths.len(), 620, "each once");
-            assert_eq!(paths.into_iter().collect::<std::collections::BTreeSet<_>>(), expected);
+            assert_eq!(paths.into_iter().collect::<BTreeSet<_>>(), expected);
         }
     }
     // A limit ends it, and the cursor goes on.
@@ -475,4 +481,117 @@ fn what_is_found_is_counted_by_a_property() {
         server.http().get(&format!("/api/v1/{url}")).problem(400);
     }
     server.http().get("/api/v1/repos/none/search/aggregate?q=x&by=path").problem(404);
+}
+
+#[test]
+fn without_an_index_there_is_nothing_to_make_anew() {
+    let place = Place::new();
+    let server = place.launch().env("GOVC_SEARCH_ENABLED", "false").start();
+    server.create("repo");
+    commit(&server, "repo", "begin", &[("f.rs", "fn needle() {}\n")]);
+    let problem = server.http().post("/api/v1/search/rebuild", &json!({})).problem(409);
+    assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("search.enabled")), "{problem}");
+    // Searches do without.
+    assert_eq!(lines(&search(&server, "needle")), ["repo:f.rs:1"]);
+    assert_eq!(lines(&search(&server, "sym:needle")), ["repo:f.rs:1"]);
+    let statistics = server.http().get("/api/v1/search/statistics").expect(200);
+    assert_eq!((&statistics["files"], &statistics["rebuilding"]), (&json!(0), &json!(false)), "{statistics}");
+}
+
+#[test]
+fn relative_dates_mean_the_same_on_all_pages() {
+    let place = Place::new();
+    let server = place.serve();
+    server.create("repo");
+    for number in 0..5 {
+        commit(&server, "repo", &format!("fix {number}"), &[("f", &number.to_string())]);
+    }
+    let seconds = || SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
+    let (mut found, mut url) =
+        (BTreeSet::new(), format!("/api/v1/search?limit=2&q={}", encode("type:commit after:2d")));
+    loop {
+        let reply = server.http().get(&url);
+        let answer = reply.expect(200);
+        let hashes = answer["results"].as_array().expect("results").iter().map(|commit| commit["hash"].to_string());
+        found.extend(hashes);
+        let Some(next) = reply.next_page() else { break };
+        url = next;
+        // Counted from now, two days ago is another moment.
+        let then = seconds();
+        while seconds() == then {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+    assert_eq!(found.len(), 5);
+}
+
+#[test]
+fn a_parser_that_is_killed_or_hangs_costs_its_file_alone() {
+    let place = Place::new();
+    let program = place.path("govc");
+    let built = |at: &Path| {
+        // A copy may be busy when it is to be started: other tests fork while it is written.
+        fs::hard_link(BUILT, at).or_else(|_| fs::copy(BUILT, at).map(drop)).expect("a program");
+    };
+    built(&program);
+    // Parsers are copies of the server's own program, found by its path.
+    let server = place.launch().program(program.clone()).start();
+    let become_script = |script: &str| {
+        let fresh = place.path("fresh");
+        match script {
+            "" => built(&fresh),
+            script => {
+                fs::write(&fresh, format!("#!/bin/sh\n{script}\n")).expect("written");
+                fs::set_permissions(&fresh, fs::Permissions::from_mode(0o755)).expect("executable");
+            }
+        }
+        fs::rename(&fresh, &program).expect("renamed");
+    };
+    server.create("repo");
+    // Larger than what a pipe takes from one who writes to a parser that does not read.
+    let large = format!("fn needle() {{}}\n{}", "// a line that says nothing\n".repeat(20_000));
+    commit(&server, "repo", "begin", &[("a.rs", &large), ("b.txt", "needle\n")]);
+    for script in ["kill -9 $$", "exit 0", "exec sleep 600"] {
+        become_script(script);
+        let answer = search(&server, "sym:needle");
+        assert_eq!((&answer["total_files"], &answer["undefined_files"]), (&json!(0), &json!(1)), "{script}: {answer}");
+        assert_eq!((&answer["exact"], &answer["partial"]), (&json!(true), &json!(null)), "{script}: {answer}");
+        // Whoever does not ask for definitions does not notice.
+        let answer = search(&server, "needle");
+        assert_eq!((&answer["total_files"], &answer["undefined_files"]), (&json!(2), &json!(null)), "{script}");
+    }
+    become_script("");
+    let answer = search(&server, "sym:needle");
+    assert_eq!((lines(&answer), &answer["undefined_files"]), (vec!["repo:a.rs:1".to_owned()], &json!(null)));
+}
+
+#[test]
+fn a_page_ends_before_it_becomes_too_large() {
+    let place = Place::new();
+    let server = place.serve();
+    server.create("repo");
+    // A line with all its neighbours is about a megabyte.
+    for name in ["a.rs", "b.rs", "c.rs"] {
+        let text = format!("needle of {name} {}\n", "x".repeat(10_000)).repeat(100);
+        commit(&server, "repo", "more", &[(name, &text)]);
+    }
+    let (mut paths, mut url) = (Vec::new(), "/api/v1/search?q=needle&lines=7&context=100".to_owned());
+    loop {
+        let reply = server.http().get(&url);
+        assert!(reply.body.len() < 17 << 20, "{}", reply.body.len());
+        let answer = reply.expect(200);
+        assert_eq!((&answer["total_files"], &answer["exact"]), (&json!(3), &json!(true)));
+        for file in answer["results"].as_array().expect("results") {
+            assert_eq!(file["lines"].as_array().map(Vec::len), Some(7));
+            paths.push(file["path"].as_str().expect("a path").to_owned());
+        }
+        let Some(next) = reply.next_page() else {
+            assert_eq!(answer["partial"], json!(null));
+            break;
+        };
+        assert_eq!(answer["partial"]["reason"], "size");
+        url = next;
+    }
+    paths.sort();
+    assert_eq!(paths, ["a.rs", "b.rs", "c.rs"]);
 }

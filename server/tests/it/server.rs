@@ -6,7 +6,7 @@
 use std::{
     io::{BufRead, BufReader, Read},
     net::{Ipv4Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{
         Arc, Mutex,
@@ -31,6 +31,8 @@ pub(crate) struct Place {
 /// How a server is started.
 #[derive(Clone)]
 pub(crate) struct Launch {
+    /// Another file than the one that was built.
+    program: Option<PathBuf>,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
 }
@@ -77,12 +79,18 @@ impl Place {
 impl Launch {
     /// `govc serve` without any argument.
     pub(crate) fn bare() -> Self {
-        Self { arguments: Vec::new(), environment: Vec::new() }
+        Self { program: None, arguments: Vec::new(), environment: Vec::new() }
     }
 
     /// The same with further arguments.
     pub(crate) fn with(mut self, arguments: &[&str]) -> Self {
         self.arguments.extend(arguments.iter().map(|&argument| argument.to_owned()));
+        self
+    }
+
+    /// The same with a copy of the program.
+    pub(crate) fn program(mut self, program: PathBuf) -> Self {
+        self.program = Some(program);
         self
     }
 
@@ -113,7 +121,7 @@ impl Launch {
     }
 
     fn spawn(&self) -> Process {
-        let mut command = govc();
+        let mut command = self.program.as_deref().map_or_else(govc, command_of);
         command.arg("serve").args(&self.arguments);
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -239,7 +247,14 @@ impl Drop for Server {
 
 /// The binary, with nothing of the developer's own settings in its environment.
 pub(crate) fn govc() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_govc"));
+    command_of(Path::new(BUILT))
+}
+
+/// The program that was built.
+pub(crate) const BUILT: &str = env!("CARGO_BIN_EXE_govc");
+
+fn command_of(program: &Path) -> Command {
+    let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("GOVC_") {
             command.env_remove(name);
