@@ -8,8 +8,10 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
     definitions::{Definer, Definitions},
+    history::Verdicts,
     index::{BlobNo, Index, IndexFigures},
     language::{Language, by_path, detect},
+    presence::{Presence, PresenceFigures},
     view::Views,
 };
 
@@ -21,17 +23,22 @@ pub struct Corpus {
     pub(crate) index: Index,
     pub(crate) views: Views,
     pub(crate) definitions: Definitions,
+    /// Which files are in which commits.
+    pub(crate) presence: Presence,
+    pub(crate) verdicts: Verdicts,
     /// Languages that took a look into the file to tell, by blob and the hash of the path's last part.
     languages: Cache<(BlobNo, u64), Option<Language>>,
 }
 
 impl Corpus {
-    /// A corpus that is lost with the process. Without a definer, what files define cannot be searched. At most `budget_bytes` of directories and definitions are kept.
+    /// A corpus that is lost with the process. Without a definer, what files define cannot be searched. At most `budget_bytes`
+    /// of directories, definitions and what questions found out are kept.
     ///
     /// # Errors
     /// When it cannot be made.
     pub fn in_memory(budget_bytes: u64, definer: Option<Arc<dyn Definer>>) -> Result<Self> {
-        Ok(Self::of(Index::in_memory()?, budget_bytes, definer))
+        let presence = Presence::in_memory(budget_bytes / 8);
+        Ok(Self::of(Index::in_memory()?, presence, budget_bytes, definer))
     }
 
     /// Opens the corpus in a folder, which is made if it is not there.
@@ -39,14 +46,18 @@ impl Corpus {
     /// # Errors
     /// Corrupt if what is there cannot be used and is to be made anew; else when it cannot be read or written, or is in use.
     pub fn open(folder: &Path, budget_bytes: u64, definer: Option<Arc<dyn Definer>>) -> Result<Self> {
-        Ok(Self::of(Index::open(folder)?, budget_bytes, definer))
+        let index = Index::open(folder)?;
+        let presence = Presence::open(folder, &index, budget_bytes / 8)?;
+        Ok(Self::of(index, presence, budget_bytes, definer))
     }
 
-    fn of(index: Index, budget_bytes: u64, definer: Option<Arc<dyn Definer>>) -> Self {
+    fn of(index: Index, presence: Presence, budget_bytes: u64, definer: Option<Arc<dyn Definer>>) -> Self {
         Self {
             index,
             views: Views::new(budget_bytes / 2),
-            definitions: Definitions::new(budget_bytes / 2, definer),
+            definitions: Definitions::new(budget_bytes / 4, definer),
+            presence,
+            verdicts: Verdicts::new(budget_bytes / 8),
             languages: Cache::new(LANGUAGES_MAX),
         }
     }
@@ -84,8 +95,20 @@ impl Corpus {
         self.index.figures()
     }
 
-    /// What is kept of directories and definitions, in bytes, about.
+    /// Figures of which files are in which commits.
+    pub fn presence_figures(&self) -> PresenceFigures {
+        self.presence.figures()
+    }
+
+    /// What is kept of directories, definitions and what questions found out, in bytes, about.
     pub fn kept_bytes(&self) -> u64 {
-        self.views.resident_bytes() + self.definitions.resident_bytes()
+        let questions = self.presence.recent.resident_bytes() + self.verdicts.resident_bytes();
+        self.views.resident_bytes() + self.definitions.resident_bytes() + questions
+    }
+
+    /// Lets another open the folder: nothing can be added any more, and what was not committed is dropped.
+    pub(crate) fn release(&self) {
+        self.presence.release();
+        self.index.release();
     }
 }

@@ -5,6 +5,9 @@
 //! and then with each commit: what comes after a restart begins there. Publishing knows nothing of it, and a search is
 //! exact whatever is indexed, so there is nothing to lose here but time.
 //!
+//! Which files are in which commits ([`crate::presence`]) comes last, and has no position: each start looks whether it has
+//! what references point at, which is quick if it does, so that what a crash or damage took is added again.
+//!
 //! Repositories that are only in memory are not indexed: their contents must not be on a disk.
 
 use std::{
@@ -14,7 +17,7 @@ use std::{
 };
 
 use govc_engine::{
-    Durability, ErrorKind, Kind, Oid, Publication, ReachOptions, RefChange, Repo, RepoId, RepoName, Result, Seq,
+    Durability, Error, ErrorKind, Kind, Oid, Publication, ReachOptions, RefChange, Repo, RepoId, RepoName, Result, Seq,
     Snapshot, Store, tree_entries,
 };
 use parking_lot::Mutex;
@@ -39,6 +42,8 @@ const BARREN_MAX: usize = 64;
 const DONE_MAX: usize = 200_000;
 /// Trees that are remembered to be done; some 40 bytes each.
 const DONE_TREES_MAX: usize = 500_000;
+/// How long histories are added before the feed is looked at.
+const TURN: Duration = Duration::from_secs(5);
 /// How long the feed is waited for at once.
 const WAIT: Duration = Duration::from_millis(100);
 
@@ -63,7 +68,7 @@ pub struct IndexerStatus {
     pub position: Seq,
     /// The newest position in the feed when it last looked.
     pub newest: Seq,
-    /// Blobs that could not be read and are left out until the index is made anew.
+    /// Blobs and commits that could not be read and are left out until the index is made anew.
     pub unreadable: u64,
     /// The last of these, as text.
     pub last_error: Option<String>,
@@ -78,6 +83,8 @@ pub struct Indexer {
     position: Seq,
     /// Whether the first pass is over.
     is_complete: bool,
+    /// Whether the histories of all repositories were looked at.
+    has_histories: bool,
     /// All repositories by their ids, as of the last time that one was not found.
     names: HashMap<RepoId, RepoName>,
     /// Whether they were listed since the publications came that are being taken.
@@ -107,6 +114,7 @@ impl Indexer {
         Self {
             position: known.unwrap_or(newest),
             is_complete: known.is_some(),
+            has_histories: false,
             store,
             corpus,
             status,
@@ -127,7 +135,8 @@ impl Indexer {
         while !stop() {
             self.catch_up(stop)?;
             let is_due = self.committed_at.elapsed() >= COMMIT_AGE_MAX;
-            if is_due && (self.corpus.index.is_pending() || self.is_behind()) && !stop() {
+            let is_pending = self.corpus.index.is_pending() || self.corpus.presence.is_pending();
+            if is_due && (is_pending || self.is_behind()) && !stop() {
                 self.commit()?;
             }
             self.store.feed_wait(self.position, WAIT);
@@ -149,7 +158,68 @@ impl Indexer {
             self.pass(stop)?;
         }
         while !stop() && self.follow(stop)? {}
+        if !self.has_histories {
+            self.add_histories(stop)?;
+        }
         Ok(())
+    }
+
+    /// Adds the histories of all repositories to the presence index. What is published meanwhile goes in front, and is
+    /// found by looking again.
+    fn add_histories(&mut self, stop: Stop<'_>) -> Result<()> {
+        let mut added = 1;
+        while added > 0 {
+            added = 0;
+            for repo in self.list() {
+                let snapshot = repo.snapshot();
+                for tip in tips(&snapshot) {
+                    loop {
+                        let until = Some(Instant::now() + TURN);
+                        let some = self.add_presence(&repo, &snapshot, tip, until, stop)?;
+                        if stop() {
+                            return Ok(());
+                        }
+                        if some == 0 {
+                            break;
+                        }
+                        added += some;
+                        self.commit()?;
+                        while !stop() && self.follow(stop)? {}
+                    }
+                }
+            }
+        }
+        self.has_histories = true;
+        self.corpus.presence.commit()
+    }
+
+    /// Adds what a reference points at, and all that it follows from, to the presence index; how many commits were new. What
+    /// cannot be read, or is too large, is read by who asks for it.
+    fn add_presence(
+        &mut self,
+        repo: &Repo,
+        snapshot: &Snapshot,
+        tip: Oid,
+        until: Option<Instant>,
+        stop: Stop<'_>,
+    ) -> Result<u64> {
+        if self.corpus.presence.is_known(&tip) {
+            return Ok(0);
+        }
+        let add = |tip| match snapshot.peel(tip)? {
+            (commit, Kind::Commit) => {
+                self.corpus.presence.add_history(snapshot, &self.corpus.index, commit, until, stop)
+            }
+            _ => Ok(0),
+        };
+        match add(tip) {
+            Err(error) if matches!(error.kind(), ErrorKind::TooLarge | ErrorKind::LimitExceeded) => {
+                self.note(repo, &error);
+                Ok(0)
+            }
+            Err(error) => self.allow_missing(repo, Err(error)).map(|()| 0),
+            added => added,
+        }
     }
 
     /// Whether positions were passed that the index does not know of.
@@ -158,6 +228,7 @@ impl Indexer {
     }
 
     fn commit(&mut self) -> Result<()> {
+        self.corpus.presence.commit()?;
         let position = self.is_complete.then_some(self.position);
         self.corpus.index.commit(position)?;
         self.committed_at = Instant::now();
@@ -206,14 +277,19 @@ impl Indexer {
                     ) =>
             {
                 if !repo.is_deleted() {
-                    let mut status = self.status.lock();
-                    status.unreadable += 1;
-                    status.last_error = Some(format!("{}: {error}", repo.name()));
+                    self.note(repo, &error);
                 }
                 Ok(())
             }
             done => done,
         }
+    }
+
+    /// Reports what cannot be indexed.
+    fn note(&self, repo: &Repo, error: &Error) {
+        let mut status = self.status.lock();
+        status.unreadable += 1;
+        status.last_error = Some(format!("{}: {error}", repo.name()));
     }
 
     /// The repositories that are indexed.
@@ -321,7 +397,12 @@ impl Indexer {
                 Ok(data) => self.corpus.index.add(oid, &data)?,
                 Err(error) => {
                     self.corpus.index.put_back(*blob);
-                    return Err(error);
+                    // What else there is is not to wait for what is lost.
+                    if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Corrupt | ErrorKind::Invalid) {
+                        return Err(error);
+                    }
+                    self.note(snapshot.repo(), &error);
+                    continue;
                 }
             }
             let commit_bytes = if self.is_complete { COMMIT_BYTES } else { COMMIT_BYTES_IN_PASS };
@@ -383,6 +464,9 @@ impl Indexer {
         for change in publication.changes.refs.iter() {
             let done = self.add_change(&snapshot, change, stop);
             self.allow_missing(&repo, done)?;
+            if let Some(after) = change.after.filter(|_| self.has_histories) {
+                self.add_presence(&repo, &snapshot, after, None, stop)?;
+            }
         }
         Ok(())
     }

@@ -7,6 +7,7 @@
 //!
 //! - [`find()`] finds files by a [`query::Query`], [`find_commits()`] commits.
 //! - [`aggregate()`] counts what they find by repository, language, path, author or time.
+//! - [`history()`] tells which commits contain something, when it appeared and went, on which branches it is.
 //! - [`grep()`] reports the matching lines of one commit, in the order of its files.
 //! - [`sql()`] runs a `SELECT` over commits, files, references, symbols and changes.
 //!
@@ -40,8 +41,10 @@ mod corpus;
 mod deadline;
 mod definitions;
 mod find;
+mod frame;
 mod grep;
 mod groups;
+mod history;
 mod importance;
 mod index;
 mod indexer;
@@ -50,6 +53,7 @@ mod line;
 mod opaque;
 mod paths;
 mod place;
+mod presence;
 pub mod query;
 mod service;
 mod sieve;
@@ -64,10 +68,15 @@ pub use definitions::{Definer, InProcess};
 pub use find::{Cursor, Explain, ExplainPattern, Facets, FileHit, FindOptions, Found, Partial, find};
 pub use grep::{GrepAnswer, GrepQuery, Stop, grep};
 pub use groups::{Group, Groups};
+pub use history::{
+    FileTransition, HistoryAnswer, HistoryCommit, HistoryCursor, HistoryEvent, HistoryExplain, HistoryList,
+    HistoryOptions, HistoryRef, HistoryRows, Transition, history,
+};
 pub use index::IndexFigures;
 pub use indexer::{Indexer, IndexerState, IndexerStatus};
 pub use line::{GrepLine, MatchSpan};
 pub use place::{PLACES_MAX, Place, places};
+pub use presence::PresenceFigures;
 pub use service::{Search, SearchOptions, SearchStatus};
 pub use sql::{SQL_ROWS_MAX, SqlAnswer, SqlQuery, SqlValue, account_sql_memory, sql};
 
@@ -75,7 +84,7 @@ pub use sql::{SQL_ROWS_MAX, SqlAnswer, SqlQuery, SqlValue, account_sql_memory, s
 #[doc(hidden)]
 pub fn fuzz_query(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    let _ = (Cursor::decode(text), CommitCursor::decode(text));
+    let _ = (Cursor::decode(text), CommitCursor::decode(text), HistoryCursor::decode(text));
     let now_seconds = 1_800_000_000;
     match query::parse(text, now_seconds) {
         Ok(parsed) => {

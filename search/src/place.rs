@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, time::Instant};
 
-use govc_engine::{Error, ErrorKind, Kind, Oid, Repo, Result, Snapshot};
+use govc_engine::{Error, ErrorKind, Kind, Oid, RefName, Repo, Result, Snapshot};
 
 use crate::{
     deadline,
@@ -101,23 +101,30 @@ impl Found<'_> {
         Ok(())
     }
 
-    /// The branches that a glob names: the whole name, where `*` does not cross a slash.
     fn add_branches(&mut self, glob: &str) -> Result<()> {
-        let text = glob_regex(&format!("/{glob}"));
-        let matcher = Matcher::new(&Pattern { text, regex: true, case_sensitive: true, span: 0..0 })?;
-        let snapshot = self.snapshot;
-        for (number, (name, tip)) in snapshot.references_with_prefix(b"refs/heads/").enumerate() {
-            if number % CLOCK_BRANCHES == 0 {
-                deadline::check(self.until)?;
-            }
-            let short = name.as_bytes().strip_prefix(b"refs/heads/").unwrap_or_default();
-            if matcher.is_match(short) {
-                let (commit, kind) = snapshot.peel(*tip)?;
-                if kind == Kind::Commit {
-                    self.add(name.short().into_owned(), commit)?;
-                }
-            }
-        }
-        Ok(())
+        let named = branches(self.snapshot, glob, self.until)?;
+        named.into_iter().try_for_each(|(name, commit)| self.add(name.short().into_owned(), commit))
     }
+}
+
+/// The branches that a glob names, with their commits: the whole name, where `*` does not cross a slash.
+///
+/// # Errors
+/// Invalid if the glob is malformed; cancelled at the deadline.
+pub(crate) fn branches(snapshot: &Snapshot, glob: &str, until: Option<Instant>) -> Result<Vec<(RefName, Oid)>> {
+    let text = glob_regex(&format!("/{glob}"));
+    let matcher = Matcher::new(&Pattern { text, regex: true, case_sensitive: true, span: 0..0 })?;
+    let mut named = Vec::new();
+    for (number, (name, tip)) in snapshot.references_with_prefix(b"refs/heads/").enumerate() {
+        if number % CLOCK_BRANCHES == 0 {
+            deadline::check(until)?;
+        }
+        let short = name.as_bytes().strip_prefix(b"refs/heads/").unwrap_or_default();
+        if matcher.is_match(short)
+            && let (commit, Kind::Commit) = snapshot.peel(*tip)?
+        {
+            named.push((name.clone(), commit));
+        }
+    }
+    Ok(named)
 }

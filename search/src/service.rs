@@ -31,6 +31,7 @@ use crate::{
     definitions::Definer,
     index::{IndexFigures, failure},
     indexer::{Indexer, IndexerStatus},
+    presence::PresenceFigures,
 };
 
 /// Names the folder of the corpus that is in use.
@@ -108,7 +109,9 @@ pub struct SearchStatus {
     pub rebuilds: u64,
     /// Figures of the index.
     pub figures: IndexFigures,
-    /// What is kept of directories and definitions, in bytes.
+    /// Figures of which files are in which commits.
+    pub presence: PresenceFigures,
+    /// What is kept of directories, definitions and what questions found out, in bytes.
     pub kept_bytes: u64,
     /// Why the index could last not be written or made anew.
     pub last_error: Option<String>,
@@ -163,12 +166,17 @@ impl Search {
     /// How it is doing.
     pub fn status(&self) -> SearchStatus {
         let corpus = self.corpus();
+        // No two of these locks at once: who makes the index anew takes the same ones.
+        let indexer = self.shared.status.lock().clone();
+        let under_way = self.shared.rebuild.lock().under_way.clone();
+        let under_way = under_way.map(|status| status.lock().clone());
         let rebuild = self.shared.rebuild.lock();
         SearchStatus {
-            indexer: self.shared.status.lock().clone(),
-            rebuild: rebuild.under_way.as_ref().map(|status| status.lock().clone()),
+            indexer,
+            rebuild: under_way,
             rebuilds: rebuild.done,
             figures: corpus.figures(),
+            presence: corpus.presence_figures(),
             kept_bytes: corpus.kept_bytes(),
             last_error: rebuild.last_error.clone(),
         }
@@ -248,7 +256,7 @@ impl Shared {
                 }
             }
         }
-        self.current.load().index.release();
+        self.current.load().release();
     }
 
     /// Until it is to stop, to make the index anew, or fails.
@@ -276,7 +284,7 @@ impl Shared {
 
     /// Opens the index anew as it was last committed.
     fn reopen(&self) -> Result<()> {
-        self.current.load().index.release();
+        self.current.load().release();
         let corpus = match &self.options.folder {
             None => self.options.in_memory()?,
             Some(folder) => open_current(folder, &self.options)?,
@@ -320,8 +328,9 @@ impl Shared {
             set_current(parent, folder)?;
         }
         let before = self.current.swap(corpus);
-        before.index.release();
-        *self.status.lock() = status.lock().clone();
+        before.release();
+        let done = status.lock().clone();
+        *self.status.lock() = done;
         if let (Some(parent), Some(folder)) = (&self.options.folder, &folder) {
             remove_others(parent, folder);
         }

@@ -68,11 +68,37 @@ pub struct ChangeSet {
     pub truncated: bool,
 }
 
+/// A path at which two trees differ; directories are none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathChange {
+    /// The path from the root.
+    pub path: Vec<u8>,
+    /// What it was.
+    pub old: Option<(EntryMode, Oid)>,
+    /// What it is.
+    pub new: Option<(EntryMode, Oid)>,
+}
+
 type Side = Option<(EntryMode, Oid)>;
-/// A path, what it was and what it is.
-type Difference = (Vec<u8>, Side, Side);
 
 impl Snapshot {
+    /// The paths at which two trees differ, in git's order, at most `limit`, and whether there are more. No tree at all is
+    /// an empty one; no blob is read.
+    ///
+    /// # Errors
+    /// As [`Snapshot::changes`].
+    pub fn tree_changes(
+        &self,
+        old_tree: Option<Oid>,
+        new_tree: Option<Oid>,
+        limit: usize,
+        deadline: Option<Instant>,
+    ) -> Result<(Vec<PathChange>, bool)> {
+        let mut diff = TreeDiff { snapshot: self, found: Vec::new(), limit, truncated: false, deadline };
+        diff.trees(old_tree, new_tree, &mut Vec::new(), 0)?;
+        Ok((diff.found, diff.truncated))
+    }
+
     /// What a commit changes against its first parent, or the empty tree; renames are a deletion and an addition.
     ///
     /// # Errors
@@ -89,8 +115,10 @@ impl Snapshot {
     pub fn changed_paths(&self, commit: Oid, limit: usize, deadline: Option<Instant>) -> Result<ChangeSet> {
         let links = self.commit_links(&commit)?;
         let parent = links.parents.first().map(|parent| self.commit_links(parent)).transpose()?;
-        let (found, truncated) = self.tree_changes(parent.map(|parent| parent.tree), links.tree, limit, deadline)?;
-        let files = found.into_iter().map(|(path, old, new)| FileChange::uncounted(path, old, new)).collect();
+        let (found, truncated) =
+            self.tree_changes(parent.map(|parent| parent.tree), Some(links.tree), limit, deadline)?;
+        let files =
+            found.into_iter().map(|PathChange { path, old, new }| FileChange::uncounted(path, old, new)).collect();
         Ok(ChangeSet { files, truncated })
     }
 
@@ -115,26 +143,13 @@ impl Snapshot {
     ) -> Result<ChangeSet> {
         let old_tree = old.map(|old| Ok::<_, crate::Error>(self.commit(&old)?.tree)).transpose()?;
         let new = self.commit(&new)?;
-        let (found, truncated) = self.tree_changes(old_tree, new.tree, limit, deadline)?;
-        let describe = |(path, old, new)| {
+        let (found, truncated) = self.tree_changes(old_tree, Some(new.tree), limit, deadline)?;
+        let describe = |PathChange { path, old, new }| {
             check_deadline(deadline)?;
             self.describe(path, old, new)
         };
         let files = found.into_iter().map(describe).collect::<Result<_>>()?;
         Ok(ChangeSet { files, truncated })
-    }
-
-    /// The paths that differ, and whether there are more than the limit.
-    fn tree_changes(
-        &self,
-        old: Option<Oid>,
-        new: Oid,
-        limit: usize,
-        deadline: Option<Instant>,
-    ) -> Result<(Vec<Difference>, bool)> {
-        let mut diff = TreeDiff { snapshot: self, found: Vec::new(), limit, truncated: false, deadline };
-        diff.trees(old, Some(new), &mut Vec::new(), 0)?;
-        Ok((diff.found, diff.truncated))
     }
 
     fn describe(&self, path: Vec<u8>, old: Side, new: Side) -> Result<FileChange> {
@@ -166,7 +181,7 @@ impl Snapshot {
 
 struct TreeDiff<'a> {
     snapshot: &'a Snapshot,
-    found: Vec<Difference>,
+    found: Vec<PathChange>,
     limit: usize,
     truncated: bool,
     deadline: Option<Instant>,
@@ -180,8 +195,9 @@ impl TreeDiff<'_> {
         check_depth(depth)?;
         check_deadline(self.deadline)?;
         let read = |tree: Option<Oid>| match tree {
-            Some(tree) => self.snapshot.object_of(&tree, Kind::Tree),
-            None => Ok(bytes::Bytes::new()),
+            // The empty tree need not be stored.
+            Some(tree) if tree != Oid::empty_tree() => self.snapshot.object_of(&tree, Kind::Tree),
+            _ => Ok(bytes::Bytes::new()),
         };
         let (old, new) = (read(old)?, read(new)?);
         let (mut old, mut new) = (tree_entries(&old).peekable(), tree_entries(&new).peekable());
@@ -227,7 +243,7 @@ impl TreeDiff<'_> {
             if self.found.len() == self.limit {
                 self.truncated = true;
             } else {
-                self.found.push((path.clone(), old_file, new_file));
+                self.found.push(PathChange { path: path.clone(), old: old_file, new: new_file });
             }
         }
         let (old_tree, new_tree) = (tree_of(before), tree_of(after));

@@ -15,7 +15,7 @@ mod resolve;
 mod staging;
 mod walk;
 
-pub use changes::{ChangeSet, ChangeStatus, FileChange};
+pub use changes::{ChangeSet, ChangeStatus, FileChange, PathChange};
 pub use commit::{Change, CommitRequest, Committed, Content, OnConflict};
 pub use connectivity::{Connectivity, Known};
 pub use files::{ListOptions, ListedEntry, Listing, Visit};

@@ -26,11 +26,16 @@ pub use self::answer::{Explain, ExplainPattern, Facets, FileHit, Found, Partial}
 pub use self::cursor::Cursor;
 use self::{
     answer::{Ranked, WINDOW_FILES_MAX, Window},
-    file::{File, Reading},
-    plan::{Condition, Plan, Reported, Term},
+    plan::Reported,
     scan::{Demand, Ground, Position, Scan},
 };
-pub(crate) use self::{candidates::Candidates, cursor::fingerprint, pattern::Matcher};
+pub(crate) use self::{
+    candidates::Candidates,
+    cursor::fingerprint,
+    file::{File, Reading},
+    pattern::Matcher,
+    plan::{Answer, Condition, Plan, Term},
+};
 use crate::{
     corpus::Corpus,
     deadline,

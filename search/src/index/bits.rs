@@ -55,6 +55,25 @@ impl Bits {
         }
     }
 
+    /// The largest number below `end`.
+    pub(crate) fn last_below(&self, end: u32) -> Option<u32> {
+        let at = end as usize / 64;
+        let below = self.0.get(at).map_or(0, |bits| bits & !(u64::MAX << (end % 64)));
+        let last = |word: usize, bits: u64| {
+            let bit = bits.checked_ilog2()?;
+            u32::try_from(word * 64).ok().map(|start| start + bit)
+        };
+        last(at, below).or_else(|| {
+            let words = self.0.get(..at).unwrap_or(&self.0);
+            words.iter().enumerate().rev().find_map(|(word, bits)| last(word, *bits))
+        })
+    }
+
+    /// What it takes in memory, in bytes.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.0.capacity() as u64 * 8
+    }
+
     /// The numbers, in order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = u32> + '_ {
         self.0.iter().enumerate().flat_map(|(word, bits)| {
@@ -88,6 +107,10 @@ mod tests {
         assert_eq!(both.iter().collect::<Vec<_>>(), [5]);
         both.unite(&large);
         assert_eq!(both.len(), 3);
+        assert_eq!(
+            [0, 5, 6, 64, 65, 700, 701, 9999].map(|end| large.last_below(end)),
+            [None, None, Some(5), Some(5), Some(64), Some(64), Some(700), Some(700)]
+        );
         small.unite(&large);
         small.subtract(&of(&[5]));
         assert_eq!(small.iter().collect::<Vec<_>>(), [1, 63, 64, 700]);

@@ -5,7 +5,6 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{Read as _, Write as _},
     path::{Path, PathBuf},
 };
 
@@ -13,11 +12,10 @@ use govc_engine::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 use super::{failure, tables::ChunkNo};
+use crate::frame;
 
 /// The name of the file.
 const FILE_NAME: &str = "blobs";
-/// The length and the checksum in front of a frame.
-const HEAD_BYTES: usize = 12;
 
 /// The start of a chunk's BLAKE3 hash: chunks with the same one are the same chunk.
 pub(super) type Digest = [u8; 16];
@@ -99,10 +97,10 @@ impl Log {
         file.set_len(end).map_err(|error| failure("shorten", &path, error))?;
         let mut read = 0;
         while read < end {
-            let frame = read_frame(&mut file, end - read).map_err(|error| failure("read", &path, error))?;
-            let frame = frame.ok_or_else(|| Error::corrupt("the search index's log is damaged"))?;
-            read += (HEAD_BYTES + frame.len()) as u64;
-            let batch = postcard::from_bytes(&frame)
+            let payload = frame::read(&mut file, end - read).map_err(|error| failure("read", &path, error))?;
+            let payload = payload.ok_or_else(|| Error::corrupt("the search index's log is damaged"))?;
+            read += (frame::HEAD_BYTES + payload.len()) as u64;
+            let batch = postcard::from_bytes(&payload)
                 .map_err(|error| Error::corrupt("the search index's log is damaged").with_source(error))?;
             each(batch)?;
         }
@@ -118,30 +116,8 @@ impl Log {
     pub(super) fn append(&mut self, batch: &Batch) -> Result<()> {
         let payload = postcard::to_stdvec(batch)
             .map_err(|error| Error::invalid("a batch cannot be written").with_source(error))?;
-        let mut frame = Vec::with_capacity(HEAD_BYTES + payload.len());
-        frame.extend((payload.len() as u64).to_le_bytes());
-        frame.extend(crc32c::crc32c(&payload).to_le_bytes());
-        frame.extend(&payload);
-        let written = self.file.write_all(&frame).and_then(|()| self.file.sync_data());
-        written.map_err(|error| failure("write", &self.path, error))?;
-        self.end += frame.len() as u64;
+        let bytes = frame::append(&mut self.file, &payload).map_err(|error| failure("write", &self.path, error))?;
+        self.end += bytes;
         Ok(())
     }
-}
-
-/// The next frame's payload, or `None` if it is not whole; `rest` bytes are left.
-fn read_frame(file: &mut File, rest: u64) -> std::io::Result<Option<Vec<u8>>> {
-    if rest < HEAD_BYTES as u64 {
-        return Ok(None);
-    }
-    let mut head = [0; HEAD_BYTES];
-    file.read_exact(&mut head)?;
-    let (Some(bytes), Some(sum)) = (head.first_chunk::<8>(), head.last_chunk::<4>()) else { return Ok(None) };
-    let (bytes, sum) = (u64::from_le_bytes(*bytes), u32::from_le_bytes(*sum));
-    if bytes > rest - HEAD_BYTES as u64 {
-        return Ok(None);
-    }
-    let mut payload = vec![0; usize::try_from(bytes).unwrap_or(0)];
-    file.read_exact(&mut payload)?;
-    Ok((crc32c::crc32c(&payload) == sum).then_some(payload))
 }

@@ -125,9 +125,9 @@ fn a_commit_is_found_before_it_is_indexed() {
 }
 
 /// A naive evaluation of a query: every file, every line, with regular expressions.
-struct Naive<'a> {
-    snapshot: &'a Snapshot,
-    query: &'a Query,
+pub(super) struct Naive<'a> {
+    pub(super) snapshot: &'a Snapshot,
+    pub(super) query: &'a Query,
 }
 
 impl Naive<'_> {
@@ -154,7 +154,7 @@ impl Naive<'_> {
         (paths, matches)
     }
 
-    fn holds(&self, expr: &Expr, path: &[u8], data: &[u8]) -> bool {
+    pub(super) fn holds(&self, expr: &Expr, path: &[u8], data: &[u8]) -> bool {
         match expr {
             Expr::Const(holds) => *holds,
             Expr::And(parts) => parts.iter().all(|part| self.holds(part, path, data)),

@@ -4,12 +4,13 @@ mod aggregate;
 mod commits;
 mod definitions;
 mod find;
+mod history;
 mod pages;
+mod past;
 mod places;
 mod service;
-mod world;
-
 mod sql;
+mod world;
 
 use std::{sync::Arc, time::Instant};
 

@@ -119,6 +119,8 @@ fn api(bodies: Bodies) -> OpenApiRouter<Arc<App>> {
         .routes(routes!(search::files))
         // /api/v1/repos/{id}/search/commits
         .routes(routes!(search::commits))
+        // /api/v1/repos/{id}/search/history
+        .routes(routes!(search::history::history))
         // /api/v1/repos/{id}/search/aggregate
         .routes(routes!(search::aggregate::within))
         // /api/v1/repos/{id}/search/sql
@@ -221,6 +223,7 @@ mod tests {
             "get /{id}/search/files",
             "get /{id}/search/commits",
             "get /{id}/search/aggregate",
+            "get /{id}/search/history",
             "post /{id}/search/sql",
             "get /{id}/parallel-realities",
             "post /{id}/parallel-realities",

@@ -360,6 +360,80 @@ fn the_command_line_has_the_index_made_anew() {
     assert!(text.contains("search.enabled"), "{text}");
 }
 
+#[test]
+fn a_history_tells_when_something_came_and_went() {
+    let place = Place::new();
+    let git = Git::new(&place.path("home"));
+    let server = place.serve();
+    server.create("repo");
+    let work = place.path("work");
+    git.init(&work);
+    let mut commits = Vec::new();
+    for (at, text) in
+        [("a.rs", "fn one() {}\n"), ("b.rs", "the needle\n"), ("b.rs", "no more\n"), ("c.rs", "a needle again\n")]
+    {
+        git.commit(&work, at, text.as_bytes(), &format!("change {at}"));
+        commits.push(git.ok(&work, &["rev-parse", "HEAD"]).trim().to_owned());
+    }
+    git.ok(&work, &["branch", "old", "HEAD~2"]);
+    git.ok(&work, &["tag", "v1", "HEAD~3"]);
+    git.ok(&work, &["push", "-q", &server.url("repo"), "main", "old", "v1"]);
+    // What git's pickaxe says.
+    let pickaxe = git.ok(&work, &["log", "--format=%H", "-Sneedle", "main"]);
+    let expected: Vec<&str> = pickaxe.lines().collect();
+    let ask = |rest: &str| server.http().get(&format!("/api/v1/repos/repo/search/history?q=needle{rest}")).expect(200);
+    let hashes = |answer: &Value, name: &str| -> Vec<String> {
+        let rows = answer[name].as_array().expect("rows");
+        rows.iter().map(|row| row["hash"].as_str().expect("a hash").to_owned()).collect()
+    };
+    for is_indexed in [false, true] {
+        if is_indexed {
+            indexed(&server);
+        }
+        let answer = ask("");
+        assert_eq!(hashes(&answer, "results"), expected, "{answer}");
+        let transitions: Vec<_> =
+            answer["results"].as_array().expect("rows").iter().map(|row| &row["transition"]).collect();
+        assert_eq!(transitions, ["appeared", "gone", "appeared"]);
+        assert_eq!(
+            answer["results"][1]["files"],
+            json!([{"transition": "gone", "path": "b.rs",
+            "blob": git.ok(&work, &["rev-parse", "HEAD~2:b.rs"]).trim()}])
+        );
+        assert_eq!((&answer["first"]["hash"], &answer["last"]["hash"]), (&json!(commits[1]), &json!(commits[3])));
+        assert_eq!(
+            (&answer["total_commits"], &answer["total"], &answer["partial"]),
+            (&json!(2), &json!(3), &Value::Null)
+        );
+        let branches: Vec<_> =
+            answer["branches"].as_array().expect("branches").iter().map(|branch| &branch["name"]).collect();
+        assert_eq!(branches, ["main", "old"]);
+        assert_eq!(answer["tags"], Value::Null);
+        assert_eq!(ask("&tags=true")["tags"], json!([]), "the tag is older");
+        let all = ask("&list=commits&order=oldest");
+        assert_eq!(hashes(&all, "results"), [commits[1].clone(), commits[3].clone()]);
+        let files = ask("&list=files&limit=2");
+        assert_eq!(
+            (&files["results"][0]["path"], &files["results"][1]["transition"]),
+            (&json!("c.rs"), &json!("gone"))
+        );
+        let cursor = files["next_cursor"].as_str().expect("a cursor");
+        let rest = ask(&format!("&list=files&cursor={cursor}"));
+        assert_eq!((hashes(&rest, "results"), &rest["next_cursor"]), (vec![commits[1].clone()], &Value::Null));
+        assert_eq!(ask("+branch:old")["total"], 1);
+        // A version says what was there then.
+        assert_eq!(hashes(&ask("&at=2"), "results"), expected);
+    }
+    assert_eq!(indexed(&server)["history_commits"], 4);
+    git.ok(&work, &["push", "-q", &server.url("repo"), "+HEAD~3:refs/heads/main"]);
+    let answer = ask("");
+    assert_eq!((hashes(&answer, "results"), &answer["total_branches"]), (vec![commits[1].clone()], &json!(1)));
+    for rest in ["&list=lines", "&order=random", "&limit=0", "&cursor=x", "+type:commit", "+sym:x", "+count:all"] {
+        server.http().get(&format!("/api/v1/repos/repo/search/history?q=needle{rest}")).problem(400);
+    }
+    server.http().get(&format!("/api/v1/repos/repo/search/history?q=needle+rev:{}", commits[3])).problem(404);
+}
+
 /// The events of a stream, by name; the last one is an end or an error.
 fn streamed(server: &Server, url: &str, accept: &str) -> Vec<(String, Value)> {
     let reply = server.http().get_with(url, &[("Accept", accept)]);

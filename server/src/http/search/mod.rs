@@ -1,6 +1,7 @@
 //! Search over HTTP: a query in, files or commits with their lines out, a page at a time or as a stream.
 
 pub(super) mod aggregate;
+pub(super) mod history;
 mod request;
 mod shapes;
 pub(super) mod sql;

@@ -5,7 +5,7 @@
 
 use std::time::Instant;
 
-use govc_engine::{At, Repo};
+use govc_engine::{At, Repo, Snapshot};
 use govc_search::{
     CommitCursor, CommitOptions, CommitsFound, Corpus, Cursor, FindOptions, Found, PLACES_MAX, Place, find,
     find_commits, places,
@@ -92,6 +92,26 @@ impl Request {
             None => (at.map(versions::parse).transpose()?, None),
         };
         Ok(Self { query, at, cursor, now_seconds })
+    }
+
+    /// Where the page begins, as the crate `search` says it.
+    pub(super) fn cursor(&self) -> Option<&str> {
+        self.cursor.as_deref()
+    }
+
+    /// The cursor to the page of a moment that begins at one of the crate's.
+    pub(super) fn cursor_at(&self, at: At, cursor: String) -> String {
+        Seen { at, now_seconds: self.now_seconds, cursor }.encode()
+    }
+
+    /// What one repository was at the moment that is asked about, and that moment.
+    pub(super) fn snapshot(&self, repo: &Repo, deadline: Option<Instant>) -> Result<(Snapshot, At), Problem> {
+        let snapshot = match self.at {
+            None => repo.snapshot(),
+            Some(at) => repo.at(at, deadline).map_err(about(Thing::Version))?,
+        };
+        let at = At::Version(snapshot.version().number);
+        Ok((snapshot, at))
     }
 
     /// Whether its page begins at `cursor`.
@@ -182,8 +202,8 @@ impl Request {
                 (Results::Files(Box::new(found)), next)
             }
         };
-        let seen = |cursor| Seen { at: scope.at, now_seconds: self.now_seconds, cursor }.encode();
-        Ok(Page { results, as_of: scope.as_of, next_cursor: next.map(seen) })
+        let next_cursor = next.map(|cursor| self.cursor_at(scope.at, cursor));
+        Ok(Page { results, as_of: scope.as_of, next_cursor })
     }
 }
 

@@ -256,6 +256,12 @@ pub(crate) struct SearchStatisticsInfo {
     text_bytes: u64,
     /// What the index of them takes.
     index_bytes: u64,
+    /// Commits of which is known, without reading them, which files are in them (`search/history`).
+    history_commits: u64,
+    /// What that takes on the disk.
+    history_bytes: u64,
+    /// Whether that has reached its limit in memory: commits that come now are read when they are asked about.
+    history_full: bool,
     /// What all of that takes of the server's memory, without mapped files.
     memory_bytes: u64,
     /// Repositories whose contents could not be read when they were to be indexed.
@@ -429,7 +435,7 @@ impl ExplainInfo {
 
 impl SearchStatisticsInfo {
     pub(super) fn new(status: SearchStatus, newest: u64) -> Self {
-        let SearchStatus { indexer, rebuild, rebuilds, figures, kept_bytes, last_error } = status;
+        let SearchStatus { indexer, rebuild, rebuilds, figures, presence, kept_bytes, last_error } = status;
         Self {
             state: match indexer.state {
                 IndexerState::Building => "building",
@@ -446,7 +452,10 @@ impl SearchStatisticsInfo {
             raw_bytes: figures.raw_bytes,
             text_bytes: figures.text_bytes,
             index_bytes: figures.gram_bytes + figures.log_bytes,
-            memory_bytes: figures.resident_bytes + kept_bytes,
+            history_commits: presence.commits,
+            history_bytes: presence.stored_bytes,
+            history_full: presence.is_full,
+            memory_bytes: figures.resident_bytes + presence.resident_bytes + kept_bytes,
             unreadable: indexer.unreadable,
             last_error: last_error.or(indexer.last_error),
         }
