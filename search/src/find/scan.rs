@@ -17,7 +17,7 @@ use crate::{
     deadline,
     importance::Tier,
     index::{Bits, BlobNo},
-    language::by_path,
+    language::is_by_path,
     view::{Child, Dir},
 };
 
@@ -210,7 +210,7 @@ impl Scan<'_> {
         match term {
             Term::Path(number) => sure(self.plan.patterns.get(*number).is_some_and(|matcher| matcher.is_match(path))),
             Term::Content(number) | Term::Symbol(number) => answer(self.candidates.get(*number), self.indexed, blob),
-            Term::Lang(wanted) => by_path(path).map_or(Answer::Maybe, |language| sure(language == *wanted)),
+            Term::Lang(wanted) => is_by_path(path, *wanted).map_or(Answer::Maybe, sure),
             Term::Repo(_) | Term::Fork(_) => Answer::Maybe,
         }
     }

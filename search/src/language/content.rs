@@ -71,10 +71,12 @@ fn by_interpreter(name: &[u8]) -> Option<Language> {
     [Some(name), minor, plain].into_iter().flatten().find_map(|name| catalog.by_interpreter(name))
 }
 
-/// The language of an Emacs or Vim modeline at either end of the file's head.
+/// The language of an Emacs or Vim modeline at either end of the file; of a file that is longer than its head, at its
+/// beginning.
 fn by_modeline(content: &[u8]) -> Option<Language> {
     let start = content.get(..MODELINE_BYTES).unwrap_or(content);
-    let end = content.get(content.len().saturating_sub(MODELINE_BYTES)..).unwrap_or(content);
+    let is_whole = content.len() < HEAD_BYTES;
+    let end = content.get(content.len().saturating_sub(MODELINE_BYTES)..).filter(|_| is_whole).unwrap_or_default();
     [start, end].into_iter().find_map(|part| {
         // The patterns cost some 20 µs, so only what looks like a modeline is given to them.
         if MODELINE_MARKS.iter().all(|mark| memmem::find(part, mark).is_none()) {

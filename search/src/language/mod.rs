@@ -72,7 +72,8 @@ impl fmt::Display for Language {
 
 /// Tells the language of the file at `path`, or none if nothing speaks for one.
 ///
-/// `content` may be the whole file or its beginning, or empty if it is not at hand: ambiguous names then get their
+/// A path that speaks for languages decides among these: what the content says is then listened to only if it is one of
+/// them. `content` may be the whole file or its beginning, or empty if it is not at hand: ambiguous names then get their
 /// most usual language. Neither needs to be UTF-8.
 pub fn detect(path: &[u8], content: &[u8]) -> Option<Language> {
     let (extension, candidates) = candidates(path);
@@ -88,6 +89,15 @@ pub(crate) fn by_path(path: &[u8]) -> Option<Language> {
     match &*candidates(path).1 {
         [only] => Some(*only),
         _ => None,
+    }
+}
+
+/// Whether the file at `path` is in a language; `None` if only its content can tell.
+pub(crate) fn is_by_path(path: &[u8], language: Language) -> Option<bool> {
+    match &*candidates(path).1 {
+        [] => None,
+        [only] => Some(*only == language),
+        several => (!several.contains(&language)).then_some(false),
     }
 }
 
@@ -124,7 +134,8 @@ fn choose(candidates: &[Language], extension: &[u8], content: &[u8]) -> Language
     if content.is_empty() {
         return usual;
     }
-    content::declared(content)
+    let declared = content::declared(content).filter(|language| candidates.contains(language));
+    declared
         .or_else(|| content::by_heuristics(extension, content).filter(|language| candidates.contains(language)))
         .unwrap_or(usual)
 }

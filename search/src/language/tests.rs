@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{Language, detect};
+use super::{HEAD_BYTES, Language, detect, head, is_by_path};
 
 fn name(path: &str, content: &[u8]) -> &'static str {
     detect(path.as_bytes(), content).map_or("", Language::name)
@@ -146,4 +146,30 @@ fn hostile_contents_end_soon() {
         detect(path, b"\xff");
     }
     assert_eq!(name("\u{e9}.rs", b""), "Rust");
+}
+
+#[test]
+fn what_a_name_speaks_for_is_among_what_the_content_may_say() {
+    let python = b"let text = \"# -*- mode: python -*-\";\n";
+    assert_eq!(detect(b"lib.rs", python), Language::from_name("rust"));
+    assert_eq!(detect(b"script", python), Language::from_name("python"));
+    for language in ["rust", "python", "c++"] {
+        let language = Language::from_name(language).expect("a language");
+        for (path, content) in
+            [(&b"lib.rs"[..], &python[..]), (b"a.h", b"class A;\n"), (b"a.py", b""), (b"script", python)]
+        {
+            let told = detect(path, content) == Some(language);
+            assert!(is_by_path(path, language).is_none_or(|known| known == told), "{path:?} {language}");
+        }
+    }
+}
+
+#[test]
+fn the_end_of_a_head_is_not_the_end_of_a_file() {
+    let mut content = b"text\n".repeat(2 * HEAD_BYTES / 5);
+    let middle = HEAD_BYTES - b"# vim: ft=ruby\n".len();
+    content.splice(middle..middle, *b"# vim: ft=ruby\n");
+    assert_eq!(detect(b"notes", head(&content)), None);
+    let short = [&b"text\n".repeat(200)[..], b"# vim: ft=ruby\n"].concat();
+    assert_eq!(detect(b"notes", head(&short)), Language::from_name("ruby"));
 }
