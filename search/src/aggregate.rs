@@ -57,7 +57,7 @@ pub struct Aggregate {
     pub matches: u64,
     /// Results in no group, because there are too many of them.
     pub others: u64,
-    /// Whether that is all.
+    /// Whether that is all, each in its group.
     pub is_exact: bool,
     /// Why it is not.
     pub partial: Option<Partial>,
@@ -147,7 +147,7 @@ fn files(
         total: found.total_files,
         matches: found.total_matches,
         others: groups.others(),
-        is_exact: found.is_exact,
+        is_exact: found.is_exact && groups.others() == 0,
         partial: found.partial,
     })
 }
@@ -171,7 +171,7 @@ fn commits(
         total: found.total,
         matches: 0,
         others: groups.others(),
-        is_exact: found.is_exact,
+        is_exact: found.is_exact && groups.others() == 0,
         partial: found.partial,
     })
 }

@@ -4,6 +4,9 @@ use std::{cmp::Reverse, collections::HashMap};
 
 /// Values that are counted one by one; results with others are counted together.
 const VALUES_MAX: usize = 10_000;
+/// The longest value that is counted, and all of them together, in bytes: they come from whoever pushes.
+const VALUE_BYTES_MAX: usize = 4 << 10;
+const BYTES_MAX: usize = 8 << 20;
 
 /// One value, and what has it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,17 +23,23 @@ pub struct Group {
 #[derive(Debug, Clone, Default)]
 pub struct Groups {
     counts: HashMap<String, (u64, u64)>,
+    bytes: usize,
     others: u64,
 }
 
 impl Groups {
     /// Counts one result.
     pub(crate) fn add(&mut self, value: &str, matches: u64) {
-        let is_full = self.counts.len() >= VALUES_MAX;
+        let is_full = self.counts.len() >= VALUES_MAX
+            || value.len() > VALUE_BYTES_MAX
+            || self.bytes.saturating_add(value.len()) > BYTES_MAX;
         let count = match self.counts.get_mut(value) {
             Some(count) => count,
             None if is_full => return self.others += 1,
-            None => self.counts.entry(value.to_owned()).or_default(),
+            None => {
+                self.bytes += value.len();
+                self.counts.entry(value.to_owned()).or_default()
+            }
         };
         *count = (count.0 + 1, count.1.saturating_add(matches));
     }
@@ -40,7 +49,7 @@ impl Groups {
         self.counts.len()
     }
 
-    /// Results that are in no group, because there are more than 10 000 values.
+    /// Results that are in no group, because there are more than 10 000 values, or these are very long.
     pub fn others(&self) -> u64 {
         self.others
     }
@@ -70,7 +79,7 @@ impl Groups {
 
 #[cfg(test)]
 mod tests {
-    use super::{Groups, VALUES_MAX};
+    use super::{BYTES_MAX, Groups, VALUE_BYTES_MAX, VALUES_MAX};
 
     #[test]
     fn most_results_come_first_and_then_names() {
@@ -92,5 +101,15 @@ mod tests {
         groups.add("0", 1);
         assert_eq!((groups.values(), groups.others()), (VALUES_MAX, 5));
         assert_eq!(groups.largest(1)[0].results, 2);
+    }
+
+    #[test]
+    fn long_values_are_counted_together() {
+        let mut groups = Groups::default();
+        groups.add(&"x".repeat(VALUE_BYTES_MAX + 1), 1);
+        assert_eq!((groups.values(), groups.others()), (0, 1));
+        let count = 2 * BYTES_MAX / VALUE_BYTES_MAX;
+        (0..count).for_each(|number| groups.add(&format!("{number:0width$}", width = VALUE_BYTES_MAX), 1));
+        assert_eq!((groups.values(), groups.others()), (count / 2, 1 + count as u64 / 2));
     }
 }

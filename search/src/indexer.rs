@@ -174,8 +174,7 @@ impl Indexer {
                 let snapshot = repo.snapshot();
                 for tip in tips(&snapshot) {
                     loop {
-                        let until = Some(Instant::now() + TURN);
-                        let some = self.add_presence(&repo, &snapshot, tip, until, stop)?;
+                        let some = self.add_presence(&repo, &snapshot, tip, Some(TURN), stop)?;
                         if stop() {
                             return Ok(());
                         }
@@ -200,7 +199,7 @@ impl Indexer {
         repo: &Repo,
         snapshot: &Snapshot,
         tip: Oid,
-        until: Option<Instant>,
+        turn: Option<Duration>,
         stop: Stop<'_>,
     ) -> Result<u64> {
         if self.corpus.presence.is_known(&tip) {
@@ -208,7 +207,7 @@ impl Indexer {
         }
         let add = |tip| match snapshot.peel(tip)? {
             (commit, Kind::Commit) => {
-                self.corpus.presence.add_history(snapshot, &self.corpus.index, commit, until, stop)
+                self.corpus.presence.add_history(snapshot, &self.corpus.index, commit, turn, stop)
             }
             _ => Ok(0),
         };
@@ -398,7 +397,10 @@ impl Indexer {
                 Err(error) => {
                     self.corpus.index.put_back(*blob);
                     // What else there is is not to wait for what is lost.
-                    if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Corrupt | ErrorKind::Invalid) {
+                    if !matches!(
+                        error.kind(),
+                        ErrorKind::NotFound | ErrorKind::Corrupt | ErrorKind::Invalid | ErrorKind::TooLarge
+                    ) {
                         return Err(error);
                     }
                     self.note(snapshot.repo(), &error);

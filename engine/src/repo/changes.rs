@@ -11,6 +11,10 @@ use crate::{
     store::Snapshot,
 };
 
+/// What the changed paths of one answer may take, in bytes.
+const CHANGED_BYTES_MAX: usize = 256 << 20;
+/// What a directory that is gone through takes of that.
+const TREE_BYTES: usize = 64;
 /// Files larger than this are not counted line by line, in bytes.
 const COUNTED_BYTES_MAX: u64 = 8 << 20;
 /// Git's own test for binary: a NUL among the first bytes.
@@ -82,8 +86,8 @@ pub struct PathChange {
 type Side = Option<(EntryMode, Oid)>;
 
 impl Snapshot {
-    /// The paths at which two trees differ, in git's order, at most `limit`, and whether there are more. No tree at all is
-    /// an empty one; no blob is read.
+    /// The paths at which two trees differ, in git's order, at most `limit` and 256 MiB of them, and whether there are more.
+    /// No tree at all is an empty one; no blob is read.
     ///
     /// # Errors
     /// As [`Snapshot::changes`].
@@ -94,7 +98,14 @@ impl Snapshot {
         limit: usize,
         deadline: Option<Instant>,
     ) -> Result<(Vec<PathChange>, bool)> {
-        let mut diff = TreeDiff { snapshot: self, found: Vec::new(), limit, truncated: false, deadline };
+        let mut diff = TreeDiff {
+            snapshot: self,
+            found: Vec::new(),
+            limit,
+            budget_bytes: CHANGED_BYTES_MAX,
+            truncated: false,
+            deadline,
+        };
         diff.trees(old_tree, new_tree, &mut Vec::new(), 0)?;
         Ok((diff.found, diff.truncated))
     }
@@ -183,17 +194,30 @@ struct TreeDiff<'a> {
     snapshot: &'a Snapshot,
     found: Vec<PathChange>,
     limit: usize,
+    /// What is found may still take, and trees may still be gone through: a small push can name very many, with long names.
+    budget_bytes: usize,
     truncated: bool,
     deadline: Option<Instant>,
 }
 
 impl TreeDiff<'_> {
+    /// Takes from the budget; whether there was as much.
+    fn spend(&mut self, bytes: usize) -> bool {
+        let left = self.budget_bytes.checked_sub(bytes);
+        self.truncated |= left.is_none();
+        self.budget_bytes = left.unwrap_or(0);
+        left.is_some()
+    }
+
     fn trees(&mut self, old: Option<Oid>, new: Option<Oid>, path: &mut Vec<u8>, depth: usize) -> Result<()> {
         if old == new || self.truncated {
             return Ok(());
         }
         check_depth(depth)?;
         check_deadline(self.deadline)?;
+        if !self.spend(TREE_BYTES) {
+            return Ok(());
+        }
         let read = |tree: Option<Oid>| match tree {
             // The empty tree need not be stored.
             Some(tree) if tree != Oid::empty_tree() => self.snapshot.object_of(&tree, Kind::Tree),
@@ -242,7 +266,7 @@ impl TreeDiff<'_> {
         if old_file != new_file {
             if self.found.len() == self.limit {
                 self.truncated = true;
-            } else {
+            } else if self.spend(size_of::<PathChange>() + path.len()) {
                 self.found.push(PathChange { path: path.clone(), old: old_file, new: new_file });
             }
         }

@@ -271,7 +271,7 @@ impl Search<'_> {
     /// Whether something that cannot be read is left out, as one of many, which the answer then says.
     fn is_passed_over(&mut self, error: &Error) -> bool {
         let is_one_of_many = self.places.len() > 1 && *error.kind() != ErrorKind::Cancelled;
-        if is_one_of_many {
+        if is_one_of_many && self.partial != Some(Partial::Deadline) {
             self.partial = Some(Partial::Unreadable);
         }
         is_one_of_many

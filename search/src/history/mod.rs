@@ -224,7 +224,8 @@ impl Question<'_> {
         let all = named.iter().map(|oid| ground.find(*oid)).collect::<Result<Vec<CommitNo>>>()?;
         let reached = ground.reached(&all);
         match tips.iter().zip(numbers).find(|(tip, number)| is_hidden(tip) && !reached.contains(**number)) {
-            Some((tip, _)) => Err(Error::not_found(format!("revision {} does not exist", tip.commit))),
+            // Without its id, which nobody else would have told.
+            Some(_) => Err(Error::not_found("a revision of the query does not exist")),
             None => Ok(()),
         }
     }

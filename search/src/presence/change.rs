@@ -8,7 +8,7 @@ use quick_cache::{Weighter, sync::Cache};
 use crate::view::is_file;
 
 /// Paths that one commit may change.
-const CHANGES_MAX: usize = 4_000_000;
+const CHANGES_MAX: usize = 500_000;
 
 /// A path at which a commit differs from its first parent. It never has the same blob on both sides.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub(crate) struct FileChange {
 /// Reads what a commit changes.
 ///
 /// # Errors
-/// Too large if that is more than four million paths; cancelled at the deadline; else when an object cannot be read.
+/// Too large if that is more than half a million paths; cancelled at the deadline; else when an object cannot be read.
 pub(crate) fn read(
     snapshot: &Snapshot,
     commit: &Oid,
@@ -35,7 +35,7 @@ pub(crate) fn read(
     };
     let (paths, is_more) = find().map_err(|error| error.context(format!("commit {commit}")))?;
     if is_more {
-        let message = format!("commit {commit} changes more than {CHANGES_MAX} paths");
+        let message = format!("commit {commit} changes more than {CHANGES_MAX} paths, or very long ones");
         return Err(Error::new(govc_engine::ErrorKind::TooLarge, message));
     }
     Ok(paths.into_iter().filter_map(searched).collect())

@@ -28,7 +28,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
@@ -145,8 +145,8 @@ impl Presence {
         number.filter(|number| (*number as usize) < rows.commit_count())
     }
 
-    /// Adds a commit and all that it follows from, committing now and then, until `stop` says to end, or the time is over
-    /// and there was something to add. How many commits were new.
+    /// Adds a commit and all that it follows from, committing now and then, until `stop` says to end, or `turn` is over
+    /// since the first one. How many commits were new.
     ///
     /// # Errors
     /// As the store's when a commit, or one in front of it, cannot be read: what comes before stays added. Else when
@@ -156,9 +156,10 @@ impl Presence {
         snapshot: &Snapshot,
         index: &Index,
         tip: Oid,
-        until: Option<Instant>,
+        turn: Option<Duration>,
         stop: &dyn Fn() -> bool,
     ) -> Result<u64> {
+        let mut until = None;
         let mut added = 0;
         let mut path = vec![(tip, None)];
         // Each commit behind its parents, the first one first, so that neighbours of the forest mostly are neighbours.
@@ -178,6 +179,8 @@ impl Presence {
             };
             self.add(snapshot, index, oid, &links)?;
             added += 1;
+            // The way to the first one does not count: it is gone again in each turn.
+            until = until.or(turn.map(|turn| Instant::now() + turn));
             if deadline::is_past(until) {
                 break;
             }

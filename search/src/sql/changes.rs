@@ -2,7 +2,9 @@
 
 use std::{cell::OnceCell, collections::HashMap, ffi::CStr, hash::Hasher, sync::Arc, vec::IntoIter};
 
-use govc_engine::{ChangeStatus, CommitLinks, EntryMode, FileChange, Kind, Oid, Result, tree_entries};
+use govc_engine::{
+    ChangeStatus, CommitLinks, EntryMode, Error, ErrorKind, FileChange, Kind, Oid, Result, tree_entries,
+};
 
 use super::{
     commits::CommitScan,
@@ -140,6 +142,9 @@ fn kind(status: ChangeStatus) -> &'static str {
     }
 }
 
+/// Paths that one commit may change.
+const CHANGES_MAX: usize = 1_000_000;
+
 /// Finds what a commit changes.
 enum Finder {
     All,
@@ -149,7 +154,14 @@ enum Finder {
 impl Finder {
     fn changes(&mut self, run: &Run, commit: Oid, links: &CommitLinks) -> Result<Vec<FileChange>> {
         match self {
-            Finder::All => Ok(run.snapshot.changed_paths(commit, usize::MAX, run.deadline)?.files),
+            Finder::All => {
+                let changes = run.snapshot.changed_paths(commit, CHANGES_MAX, run.deadline)?;
+                if changes.truncated {
+                    let message = format!("commit {commit} changes too many paths for a statement: ask for one path");
+                    return Err(Error::new(ErrorKind::TooLarge, message));
+                }
+                Ok(changes.files)
+            }
             Finder::Path(finder) => {
                 let parent = links.parents.first().map(|parent| run.snapshot.commit_links(parent)).transpose()?;
                 let change = finder.change(run, parent.map(|parent| parent.tree), links.tree)?;

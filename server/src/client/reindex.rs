@@ -10,6 +10,8 @@ use super::ask::{SERVER_DEFAULT, get, post};
 const EXIT_FAILURE: u8 = 2;
 /// Between two looks.
 const WAIT: Duration = Duration::from_millis(200);
+/// Looks at a server that does nothing, until it is taken to have given up: ten seconds.
+const IDLE_MAX: u32 = 50;
 
 /// `govc reindex`
 #[derive(Debug, Args)]
@@ -24,7 +26,7 @@ pub(crate) struct ReindexArgs {
 }
 
 impl ReindexArgs {
-    /// Runs the command: 0 if the index was made anew, or with `--no-wait` will be; 2 if the server could not be asked.
+    /// Runs the command: 0 if the index was made anew, or with `--no-wait` will be; 2 if it was not, or the server could not be asked.
     pub(crate) fn run(self) -> ExitCode {
         match self.reindex() {
             Ok(said) => {
@@ -50,7 +52,7 @@ impl ReindexArgs {
                 _ => "the search index will be made anew".to_owned(),
             });
         }
-        let mut failed = None;
+        let mut idle = 0;
         loop {
             let now = statistics()?;
             if rebuilds(&now) > before && now["rebuilding"] == false {
@@ -58,12 +60,15 @@ impl ReindexArgs {
                 let bytes = number("text_bytes").saturating_add(number("index_bytes"));
                 return Ok(format!("the search index was made anew: {} files, {bytes} bytes", number("files")));
             }
-            // It is tried again until it works, as when a disk has room again.
-            let error = now["last_error"].as_str().map(str::to_owned);
-            if error.is_some() && error != failed {
-                eprintln!("govc: not yet: {}", error.as_deref().unwrap_or_default());
+            if rebuilds(&now) < before {
+                return Err("the server was started again meanwhile; ask once more".to_owned());
             }
-            failed = error;
+            // A server that could not goes on with the index that it has.
+            idle = if now["rebuilding"] == true { 0 } else { idle + 1 };
+            if idle > IDLE_MAX {
+                let error = now["last_error"].as_str().unwrap_or("the server does not say why");
+                return Err(format!("the search index was not made anew: {error}"));
+            }
             thread::sleep(WAIT);
         }
     }

@@ -78,7 +78,7 @@ pub(crate) struct AggregateResponse {
     total: u64,
     /// How many matches the files have in their contents.
     total_matches: u64,
-    /// Results in none of the groups, because there are more than 10 000.
+    /// Results in none of the groups, because there are more than 10 000, or their values are very long.
     others: u64,
     /// Whether this is all.
     exact: bool,

@@ -189,15 +189,16 @@ async fn respond(
     let worker = Arc::clone(&app);
     let work = move || {
         let request = read()?;
-        let page = request.page(&worker, repo, options)?;
+        let scope = request.scope(&worker, repo, Some(worker.work.deadline()))?;
+        let page = request.page(&worker, &scope, options)?;
         let next_cursor = page.next_cursor.clone();
         let response = match page.results {
             Results::Files(found) => {
                 let explain = params.explain.then(|| ExplainInfo::new(&request.query, &found.explain));
-                answer::ok(&SearchResponse::new(*found, page.as_of, took_ms(begun), page.next_cursor, explain))
+                answer::ok(&SearchResponse::new(*found, scope.as_of, took_ms(begun), page.next_cursor, explain))
             }
             Results::Commits(found) => {
-                answer::ok(&CommitSearchResponse::new(found, page.as_of, took_ms(begun), page.next_cursor))
+                answer::ok(&CommitSearchResponse::new(found, scope.as_of, took_ms(begun), page.next_cursor))
             }
         };
         Ok((response, next_cursor))

@@ -58,7 +58,6 @@ pub(super) enum Results {
 /// A page, and where the next one begins.
 pub(super) struct Page {
     pub(super) results: Results,
-    pub(super) as_of: AsOfInfo,
     pub(super) next_cursor: Option<String>,
 }
 
@@ -167,13 +166,17 @@ impl Request {
             Some(place) if is_one => At::Version(place.snapshot.version().number),
             _ => At::Time(now),
         });
-        Ok(Scope { as_of: AsOfInfo::new(now, &searched, is_unreadable), places: searched, at })
+        let time = match (self.at, searched.first()) {
+            (Some(At::Time(millis)), _) => millis.min(now),
+            (Some(At::Version(_)), Some(place)) => place.snapshot.version().time_millis.min(now),
+            _ => now,
+        };
+        Ok(Scope { as_of: AsOfInfo::new(time, &searched, is_unreadable), places: searched, at })
     }
 
     /// Searches, on a thread that may block.
-    pub(super) fn page(&self, app: &App, repo: Option<Repo>, options: PageOptions) -> Result<Page, Problem> {
+    pub(super) fn page(&self, app: &App, scope: &Scope, options: PageOptions) -> Result<Page, Problem> {
         let deadline = Some(app.work.deadline());
-        let scope = self.scope(app, repo, deadline)?;
         let cursor = self.cursor.as_deref();
         let (results, next) = match self.query.options.kind {
             SearchKind::Commit => {
@@ -203,7 +206,7 @@ impl Request {
             }
         };
         let next_cursor = next.map(|cursor| self.cursor_at(scope.at, cursor));
-        Ok(Page { results, as_of: scope.as_of, next_cursor })
+        Ok(Page { results, next_cursor })
     }
 }
 

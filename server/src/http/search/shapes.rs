@@ -136,7 +136,7 @@ pub(crate) struct FacetInfo {
 }
 
 /// What was searched.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub(crate) struct AsOfInfo {
     /// When, in RFC 3339 with milliseconds: what was acknowledged before is in the answer.
     time: String,
@@ -150,7 +150,7 @@ pub(crate) struct AsOfInfo {
 }
 
 /// A commit that was searched.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub(crate) struct PlaceInfo {
     repo: String,
     #[serde(rename = "ref")]

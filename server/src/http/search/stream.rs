@@ -21,7 +21,7 @@ use utoipa::ToSchema;
 
 use super::{
     super::problem::{Problem, ProblemDocument},
-    request::{Page, PageOptions, Request, Results},
+    request::{Page, PageOptions, Request, Results, Scope},
     shapes::{AsOfInfo, CommitInfo, FacetsInfo, FileInfo, PartialInfo, took_ms},
 };
 use crate::app::App;
@@ -113,7 +113,8 @@ impl Format {
 /// A stream of which a part was given.
 struct Streaming {
     app: Arc<App>,
-    repo: Option<Repo>,
+    /// The same for all steps, whatever is published, made or deleted meanwhile.
+    scope: Arc<Scope>,
     format: Format,
     options: PageOptions,
     begun: Instant,
@@ -145,12 +146,19 @@ pub(super) async fn respond(
     format: Format,
     options: PageOptions,
 ) -> Result<Response, Problem> {
+    let begun = Instant::now();
+    let worker = Arc::clone(&app);
+    let find_scope = move || {
+        let deadline = Some(worker.work.deadline());
+        request.scope(&worker, repo, deadline).map(|scope| (request, Arc::new(scope)))
+    };
+    let (request, scope) = app.work.run(find_scope).await??;
     let mut streaming = Streaming {
         app,
-        repo,
+        scope,
         format,
         options,
-        begun: Instant::now(),
+        begun,
         left: options.results_max,
         count: 0,
         counted: None,
@@ -171,9 +179,9 @@ pub(super) async fn respond(
 
 impl Streaming {
     async fn search(&self, request: Request) -> Result<(Request, Page), Problem> {
-        let (app, repo) = (Arc::clone(&self.app), self.repo.clone());
+        let (app, scope) = (Arc::clone(&self.app), Arc::clone(&self.scope));
         let options = PageOptions { results_max: self.left.min(STEP_RESULTS), ..self.options };
-        self.app.work.run(move || request.page(&app, repo, options).map(|page| (request, page))).await?
+        self.app.work.run(move || request.page(&app, &scope, options).map(|page| (request, page))).await?
     }
 
     /// The next piece of the body; `None` at its end.
@@ -221,7 +229,13 @@ impl Streaming {
         }
         self.left = self.left.saturating_sub(count);
         self.count += count as u64;
-        self.partial = partial.filter(|partial| *partial != Partial::Deadline).or(self.partial);
+        // A page that ends early is gone on from, unless it is one file without some of its lines.
+        let is_whole = |partial: &Partial| match partial {
+            Partial::Deadline => true,
+            Partial::Size => count > 1 && page.next_cursor.is_some(),
+            _ => false,
+        };
+        self.partial = partial.filter(|partial| !is_whole(partial)).or(self.partial);
         let is_stuck = count == 0 && page.next_cursor.is_some() && request.is_at(page.next_cursor.as_deref());
         if let Some(next) = page.next_cursor.as_deref().filter(|_| self.left > 0 && !is_stuck)
             && request.go_on(next).is_ok()
@@ -239,7 +253,7 @@ impl Streaming {
             total_matches,
             exact: is_exact && self.partial.is_none_or(|partial| partial == Partial::Size),
             facets,
-            as_of: page.as_of,
+            as_of: self.scope.as_of.clone(),
             took_ms: took_ms(self.begun),
             partial: partial.filter(|_| is_stuck).or(self.partial).map(PartialInfo::from),
             next_cursor: page.next_cursor,
