@@ -41,7 +41,9 @@ impl<'a> Sieve<'a> {
         let tables = self.corpus.index.tables();
         match tables.number(oid) {
             Some(blob) if tables.state(blob) == BlobState::Binary => Verdict::Binary,
-            Some(blob) if self.generation.indexed.contains(blob) && !self.candidates.has_blob(blob) => Verdict::NoMatch,
+            Some(blob) if self.generation.indexed.contains(blob) && !self.candidates.has_blob(blob, &tables) => {
+                Verdict::NoMatch
+            }
             _ => Verdict::Unknown,
         }
     }

@@ -13,7 +13,7 @@ use roaring::RoaringBitmap;
 use crate::{
     deadline,
     importance::{Tier, Tiers},
-    index::{BlobNo, Index},
+    index::{Bits, BlobNo, Index},
 };
 
 /// How deep directories may nest: beyond any that a client can check out.
@@ -108,22 +108,51 @@ impl Weighter<Oid, Arc<Dir>> for Weigh {
     }
 }
 
+impl Weighter<Oid, Arc<Bits>> for Weigh {
+    fn weight(&self, _: &Oid, scope: &Arc<Bits>) -> u64 {
+        64 + scope.bytes()
+    }
+}
+
 /// The directories that were used of late, within a budget.
 pub(crate) struct Views {
     dirs: Cache<Oid, Arc<Dir>, Weigh>,
+    /// The blobs below those of them that were searched.
+    scopes: Cache<Oid, Arc<Bits>, Weigh>,
 }
+
+/// The share of the budget that is for scopes.
+const SCOPES_SHARE: u64 = 8;
+/// What a scope takes about, in bytes.
+const SCOPE_BYTES: u64 = 4096;
 
 impl Views {
     /// Keeps at most `budget_bytes` of directories, about.
     pub(crate) fn new(budget_bytes: u64) -> Self {
         // A directory takes half a kilobyte or so.
-        let items = usize::try_from(budget_bytes / 512).unwrap_or(usize::MAX).clamp(1, 1 << 24);
-        Self { dirs: Cache::with_weighter(items, budget_bytes, Weigh) }
+        let items = |item_bytes| usize::try_from(budget_bytes / item_bytes).unwrap_or(usize::MAX).clamp(1, 1 << 24);
+        let scopes_bytes = budget_bytes / SCOPES_SHARE;
+        Self {
+            dirs: Cache::with_weighter(items(512), budget_bytes - scopes_bytes, Weigh),
+            scopes: Cache::with_weighter(items(SCOPES_SHARE * SCOPE_BYTES), scopes_bytes, Weigh),
+        }
     }
 
     /// What the kept directories take, in bytes, about.
     pub(crate) fn resident_bytes(&self) -> u64 {
-        self.dirs.weight()
+        self.dirs.weight() + self.scopes.weight()
+    }
+
+    /// The blobs of all files below the directory that `tree` is.
+    pub(crate) fn scope(&self, tree: Oid, dir: &Dir) -> Arc<Bits> {
+        if let Some(known) = self.scopes.get(&tree) {
+            return known;
+        }
+        let mut scope = Bits::default();
+        dir.blobs().iter().for_each(|blob| scope.insert(blob));
+        let scope = Arc::new(scope);
+        self.scopes.insert(tree, scope.clone());
+        scope
     }
 
     /// The directory that a tree is.

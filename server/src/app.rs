@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use govc_backends::{ObservedBackend, OpenOptions};
 use govc_compaction::Schedule;
@@ -24,6 +24,8 @@ use crate::work::{WorkOptions, WorkPool};
 
 /// Indexing gives way to requests, and compaction to it.
 const INDEXER_NICENESS: i32 = 10;
+/// A search that takes longer does not keep others waiting for their turn.
+const SEARCH_TURN: Duration = Duration::from_millis(250);
 
 /// The server's state. One exists for the life of the process.
 pub struct App {
@@ -102,6 +104,8 @@ impl App {
     fn new(store: Store, backend: Arc<ObservedBackend>, config: Config, packs: PackCache, search: Search) -> Self {
         let work = WorkPool::new(WorkOptions {
             threads: config.server.work_threads,
+            processors: std::thread::available_parallelism().map_or(1, usize::from),
+            turn: SEARCH_TURN,
             queue_max: config.server.work_queue_max,
             timeout: config.server.work_timeout,
         });

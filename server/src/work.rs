@@ -4,10 +4,12 @@
 //! pool. What always holds: at most `threads` pieces run and at most `queue_max` wait; a piece that has
 //! waited for `timeout` is refused, not started late; a slot is free again only when its work has really
 //! ended, also when the client that asked for it has gone; a panic of the work is an error for the caller;
-//! work that may wait for a slow client takes three quarters of the threads and of the queue at most.
+//! work that may wait for a slow client takes three quarters of the threads and of the queue at most; of work that
+//! computes, no more runs at once than there are processors, as far as it is quick.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -19,6 +21,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 pub struct WorkOptions {
     /// How many pieces of work run at once, at least one.
     pub threads: usize,
+    /// How many pieces that compute run at once, as long as they are quick.
+    pub processors: usize,
+    /// How long one of these is quick.
+    pub turn: Duration,
     /// How many may wait for a thread.
     pub queue_max: usize,
     /// How long one may wait; also the time until [`WorkPool::deadline`].
@@ -32,6 +38,8 @@ pub struct WorkPool {
     slots: Arc<Semaphore>,
     /// Turns of work that waits for its client, fewer than there are slots: slow clients never hold them all.
     client_turns: Arc<Semaphore>,
+    /// Turns of work that computes.
+    turns: Arc<Semaphore>,
     /// Pieces that wait for a slot. Changed by [`Place`] only; bounds the queue, orders nothing.
     waiting: AtomicUsize,
     /// Counted by the working threads, read by metrics; orders nothing.
@@ -66,6 +74,7 @@ impl WorkPool {
             options: WorkOptions { threads, ..options },
             slots: Arc::new(Semaphore::new(threads)),
             client_turns: Arc::new(Semaphore::new((threads - threads.div_ceil(4)).max(1))),
+            turns: Arc::new(Semaphore::new(options.processors.clamp(1, Semaphore::MAX_PERMITS))),
             waiting: AtomicUsize::new(0),
             panics_total: Arc::new(AtomicU64::new(0)),
         }
@@ -108,6 +117,28 @@ impl WorkPool {
             work()
         };
         self.run_in(slot, work).await
+    }
+
+    /// The same for work that computes and is mostly quick, such as a search. No more of it runs at once than there are
+    /// processors, in the order in which it came: together, all would be as slow as the slowest. What has not ended when its
+    /// turn is over goes on beside the others, so that they do not wait for it.
+    ///
+    /// # Errors
+    /// As [`WorkPool::run`].
+    pub async fn run_in_turn<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, WorkError> {
+        let deadline = self.deadline();
+        let queue_max = self.options.queue_max;
+        let turn = self.slot(&self.turns, queue_max - queue_max / 4, deadline).await?;
+        let slot = self.slot(&self.slots, queue_max, deadline).await?;
+        let mut running = pin!(self.run_in(slot, work));
+        if let Ok(done) = tokio::time::timeout(self.options.turn, &mut running).await {
+            return done;
+        }
+        drop(turn);
+        running.await
     }
 
     async fn run_in<T: Send + 'static>(
@@ -199,7 +230,13 @@ mod tests {
     use super::*;
 
     fn pool(threads: usize, queue_max: usize) -> Arc<WorkPool> {
-        Arc::new(WorkPool::new(WorkOptions { threads, queue_max, timeout: Duration::from_secs(60) }))
+        Arc::new(WorkPool::new(WorkOptions {
+            threads,
+            processors: 1,
+            turn: Duration::from_secs(60),
+            queue_max,
+            timeout: Duration::from_secs(60),
+        }))
     }
 
     /// Occupies a thread until the returned sender is dropped.
@@ -245,7 +282,13 @@ mod tests {
 
     #[tokio::test]
     async fn waiting_too_long_refuses() {
-        let options = WorkOptions { threads: 1, queue_max: 1, timeout: Duration::from_millis(1) };
+        let options = WorkOptions {
+            threads: 1,
+            processors: 1,
+            turn: Duration::from_secs(60),
+            queue_max: 1,
+            timeout: Duration::from_millis(1),
+        };
         let pool = Arc::new(WorkPool::new(options));
         let (_hold, _task) = occupy(&pool).await;
         assert_eq!(pool.run(|| ()).await, Err(WorkError::Busy));
@@ -280,6 +323,56 @@ mod tests {
         drop(hold);
         assert_eq!(first.await.unwrap(), Ok(()));
         assert_eq!(second.await.unwrap(), Ok(2));
+    }
+
+    /// A pool with one turn of this length, of which something slow has the first.
+    async fn in_turn(
+        turn: Duration,
+    ) -> (Arc<WorkPool>, mpsc::Sender<()>, tokio::task::JoinHandle<Result<i32, WorkError>>) {
+        let timeout = Duration::from_secs(60);
+        let pool = Arc::new(WorkPool::new(WorkOptions { threads: 2, processors: 1, turn, queue_max: 4, timeout }));
+        let (hold, held) = mpsc::channel::<()>();
+        let (begun, begins) = tokio::sync::oneshot::channel();
+        let slow = tokio::spawn({
+            let pool = Arc::clone(&pool);
+            async move {
+                let work = move || {
+                    begun.send(()).expect("the test waits");
+                    let _ = held.recv();
+                    1
+                };
+                pool.run_in_turn(work).await
+            }
+        });
+        begins.await.expect("the work begins");
+        (pool, hold, slow)
+    }
+
+    #[tokio::test]
+    async fn what_computes_takes_turns() {
+        let (pool, hold, slow) = in_turn(Duration::from_secs(60)).await;
+        let next = tokio::spawn({
+            let pool = Arc::clone(&pool);
+            async move { pool.run_in_turn(|| 2).await }
+        });
+        while pool.stats().waiting == 0 {
+            assert!(!next.is_finished(), "it waits for its turn");
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(pool.run(|| 3).await, Ok(3), "other work does not");
+        assert!(!next.is_finished());
+        drop(hold);
+        assert_eq!((slow.await.unwrap(), next.await.unwrap()), (Ok(1), Ok(2)));
+        assert_eq!(pool.stats(), WorkStats { running: 0, waiting: 0, panics_total: 0 });
+    }
+
+    #[tokio::test]
+    async fn a_turn_ends_before_what_is_slow() {
+        let (pool, hold, slow) = in_turn(Duration::from_millis(1)).await;
+        assert_eq!(pool.run_in_turn(|| 2).await, Ok(2));
+        assert!(!slow.is_finished());
+        drop(hold);
+        assert_eq!(slow.await.unwrap(), Ok(1));
     }
 
     #[tokio::test]

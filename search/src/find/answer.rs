@@ -5,20 +5,12 @@ use std::{ops::Range, time::Duration};
 use govc_engine::{Oid, Result};
 
 use super::{
-    candidates::Candidates,
     cursor::{Cursor, WindowEnd},
     file::File,
     plan::{Plan, Reported},
     scan::{Ground, Position},
 };
-use crate::{
-    groups::Groups,
-    importance::Tier,
-    index::{Bits, BlobNo},
-    language::Language,
-    line::GrepLine,
-    place::Place,
-};
+use crate::{groups::Groups, importance::Tier, index::BlobNo, language::Language, line::GrepLine, place::Place};
 
 /// Spans of one line that are shown.
 const LINE_SPANS_MAX: usize = 1000;
@@ -334,7 +326,15 @@ impl FileHit {
         let lines = if lines_max == 0 || ranked.spans.is_empty() {
             Vec::new()
         } else {
-            lines(&ranked.position.path, &file.whole()?, &ranked.spans, lines_max, context_lines, budget_bytes)
+            let mut lines =
+                Lines { path: &ranked.position.path, lines_max, context_lines, budget_bytes, lines: Vec::new() };
+            // Neighbours may be in other parts.
+            let parts = if context_lines == 0 { file.parts_with(&ranked.spans) } else { None };
+            match parts {
+                None => lines.add(&file.whole()?, 0, 1, &ranked.spans),
+                Some(parts) => parts.iter().for_each(|part| lines.add(&part.text, part.start, part.line, part.spans)),
+            }
+            lines.lines
         };
         Ok(Self {
             repo: place.repo.clone(),
@@ -352,46 +352,49 @@ impl FileHit {
     }
 }
 
-/// The first lines of a file that have any of `spans`, which are in order, as far as `budget_bytes` goes.
-fn lines(
-    path: &[u8],
-    data: &[u8],
-    spans: &[Range<u64>],
+/// The first lines of a file that have matches, as far as the budget goes.
+struct Lines<'a> {
+    path: &'a [u8],
     lines_max: usize,
     context_lines: usize,
-    budget_bytes: &mut usize,
-) -> Vec<GrepLine> {
-    let mut lines = Vec::new();
-    let (mut start, mut number) = (0_usize, 1_u64);
-    let mut spans = spans
-        .iter()
-        .filter_map(|span| Some(usize::try_from(span.start).ok()?..usize::try_from(span.end).ok()?))
-        .peekable();
-    while let Some(first) = spans.peek().cloned().filter(|span| span.start < data.len() && lines.len() < lines_max) {
-        // From the line before to the one that the match is in.
-        let between = data.get(start..first.start).unwrap_or_default();
-        number += memchr::memchr_iter(b'\n', between).count() as u64;
-        start += memchr::memrchr(b'\n', between).map_or(0, |newline| newline + 1);
-        let end =
-            memchr::memchr(b'\n', data.get(start..).unwrap_or_default()).map_or(data.len(), |length| start + length);
-        let mut inside: Vec<Range<usize>> = Vec::new();
-        while let Some(span) = spans.next_if(|span| span.start <= end) {
-            let span = span.start - start..span.end.min(end) - start;
-            // Several patterns may match at one place.
-            if inside.last().is_none_or(|last| last.end <= span.start) && inside.len() < LINE_SPANS_MAX {
-                inside.push(span);
+    budget_bytes: &'a mut usize,
+    lines: Vec<GrepLine>,
+}
+
+impl Lines<'_> {
+    /// Adds those of a part of the file, which begins at byte `begin` and line `number`; `spans` are in order.
+    fn add(&mut self, data: &[u8], begin: u64, mut number: u64, spans: &[Range<u64>]) {
+        let mut start = 0_usize;
+        let place = |at: u64| usize::try_from(at.saturating_sub(begin)).unwrap_or(usize::MAX);
+        let mut spans = spans.iter().map(|span| place(span.start)..place(span.end)).peekable();
+        while let Some(first) = spans.peek().cloned().filter(|span| span.start < data.len())
+            && self.lines.len() < self.lines_max
+            && *self.budget_bytes > 0
+        {
+            // From the line before to the one that the match is in.
+            let between = data.get(start..first.start).unwrap_or_default();
+            number += memchr::memchr_iter(b'\n', between).count() as u64;
+            start += memchr::memrchr(b'\n', between).map_or(0, |newline| newline + 1);
+            let rest = data.get(start..).unwrap_or_default();
+            let end = memchr::memchr(b'\n', rest).map_or(data.len(), |length| start + length);
+            let mut inside: Vec<Range<usize>> = Vec::new();
+            while let Some(span) = spans.next_if(|span| span.start <= end) {
+                let span = span.start - start..span.end.min(end) - start;
+                // Several patterns may match at one place.
+                if inside.last().is_none_or(|last| last.end <= span.start) && inside.len() < LINE_SPANS_MAX {
+                    inside.push(span);
+                }
             }
+            let line = GrepLine::new(self.path, data, start, number, &inside, self.context_lines);
+            *self.budget_bytes = self.budget_bytes.saturating_sub(line.weight_bytes());
+            if *self.budget_bytes == 0 {
+                break;
+            }
+            self.lines.push(line);
+            start = (end + 1).min(data.len());
+            number += 1;
         }
-        let line = GrepLine::new(path, data, start, number, &inside, context_lines);
-        *budget_bytes = budget_bytes.saturating_sub(line.weight_bytes());
-        if *budget_bytes == 0 {
-            break;
-        }
-        lines.push(line);
-        start = (end + 1).min(data.len());
-        number += 1;
     }
-    lines
 }
 
 /// How an answer was found.
@@ -419,16 +422,15 @@ pub struct ExplainPattern {
     /// What the index was asked.
     pub grams: String,
     /// Distinct contents, of those that were searched, in which it may match; `None` if the index was not asked or cannot
-    /// tell.
+    /// tell, or [`counts_candidates`](super::FindOptions::counts_candidates) is not set.
     pub candidates: Option<usize>,
 }
 
 impl Explain {
     pub(super) fn new(
         plan: &Plan,
-        candidates: &[Candidates],
+        candidates: impl Iterator<Item = Option<usize>>,
         grounds: &[Ground],
-        scope: &Bits,
         counts: (u64, u64),
         times: (Duration, Duration),
     ) -> Self {
@@ -438,7 +440,7 @@ impl Explain {
                 .map(|((source, matcher), candidates)| ExplainPattern {
                     pattern: source.text.clone(),
                     grams: matcher.grams().to_string(),
-                    candidates: candidates.count_within(scope),
+                    candidates,
                 })
                 .collect(),
             files_in_scope: grounds.iter().fold(0, |sum, ground| u64::saturating_add(sum, ground.root.files())),

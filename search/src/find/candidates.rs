@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     deadline,
-    index::{Bits, BlobNo, ChunkNo, Generation, Index},
+    index::{Bits, BlobNo, ChunkNo, Generation, Index, Tables},
     view::Dir,
 };
 
@@ -19,6 +19,9 @@ use crate::{
 const FEW_BLOBS: usize = 4096;
 /// A directory with no more files than this is gone through.
 const SMALL_DIR_FILES: u64 = 16;
+/// If more chunks than this share of all may match, and more than so many, each blob's are looked up when it is asked about.
+const COMMON_SHARE: usize = 16;
+const COMMON_MIN: usize = 256;
 /// Chunks that are looked up before others may change the tables.
 const LOOKUP_CHUNKS: usize = 16 * 1024;
 
@@ -26,14 +29,16 @@ const LOOKUP_CHUNKS: usize = 16 * 1024;
 pub(crate) struct Candidates {
     /// Chunks of indexed blobs; `None` if it may be any.
     chunks: Option<Bits>,
-    /// The indexed blobs that have such chunks; `None` if it may be any.
+    /// The indexed blobs that have such chunks; `None` if it may be any, or they are so many that they are not listed.
     blobs: Option<Bits>,
+    /// Whether the pattern speaks of the file's ends, and is matched against all of it.
+    is_whole: bool,
 }
 
 impl Candidates {
     /// Anywhere.
     pub(crate) fn anywhere() -> Self {
-        Self { chunks: None, blobs: None }
+        Self { chunks: None, blobs: None, is_whole: false }
     }
 
     /// Asks the index.
@@ -47,7 +52,15 @@ impl Candidates {
         until: Option<Instant>,
     ) -> Result<Self> {
         let Some(chunks) = generation.chunks(matcher.grams(), until)? else { return Ok(Self::anywhere()) };
-        let mut blobs = Bits::none(index.tables().blob_count());
+        let is_whole = matcher.is_whole();
+        let (blob_count, chunk_count) = {
+            let tables = index.tables();
+            (tables.blob_count(), tables.chunk_count())
+        };
+        if chunks.len() > COMMON_MIN.max(chunk_count / COMMON_SHARE) {
+            return Ok(Self { chunks: Some(chunks), blobs: None, is_whole });
+        }
+        let mut blobs = Bits::none(blob_count);
         let mut rest = chunks.iter();
         loop {
             deadline::check(until)?;
@@ -59,26 +72,27 @@ impl Candidates {
             some.iter().flat_map(|chunk| tables.holders(*chunk)).for_each(|blob| blobs.insert(*blob));
         }
         drop(rest);
-        // A pattern that speaks of the file's ends is matched against all of it.
-        let chunks = (!matcher.is_whole()).then_some(chunks);
-        Ok(Self { chunks, blobs: Some(blobs) })
+        Ok(Self { chunks: Some(chunks), blobs: Some(blobs), is_whole })
     }
 
     /// Whether the pattern may match in an indexed blob.
-    pub(crate) fn has_blob(&self, blob: BlobNo) -> bool {
-        self.blobs.as_ref().is_none_or(|blobs| blobs.contains(blob))
+    pub(crate) fn has_blob(&self, blob: BlobNo, tables: &Tables) -> bool {
+        match (&self.blobs, &self.chunks) {
+            (Some(blobs), _) => blobs.contains(blob),
+            (None, Some(chunks)) => tables.chunks(blob).iter().any(|chunk| chunks.contains(*chunk)),
+            (None, None) => true,
+        }
     }
 
     /// Whether the pattern may match in a chunk of an indexed blob.
     pub(crate) fn has_chunk(&self, chunk: ChunkNo) -> bool {
-        self.chunks.as_ref().is_none_or(|chunks| chunks.contains(chunk))
+        self.is_whole || self.chunks.as_ref().is_none_or(|chunks| chunks.contains(chunk))
     }
 
     /// How many blobs of `scope`; `None` if it may be any. What others have is nobody's business.
-    pub(crate) fn count_within(&self, scope: &Bits) -> Option<usize> {
-        let mut blobs = self.blobs.clone()?;
-        blobs.intersect(scope);
-        Some(blobs.len())
+    pub(crate) fn count_within(&self, scope: &Bits, tables: &Tables) -> Option<usize> {
+        self.chunks.as_ref()?;
+        Some(scope.iter().filter(|blob| self.has_blob(*blob, tables)).count())
     }
 }
 
@@ -169,9 +183,9 @@ impl Walk<'_> {
 }
 
 /// What the index says of a pattern and a blob.
-pub(crate) fn answer(candidates: Option<&Candidates>, indexed: &Bits, blob: BlobNo) -> Answer {
+pub(crate) fn answer(candidates: Option<&Candidates>, indexed: &Bits, blob: BlobNo, index: &Index) -> Answer {
     match candidates {
-        Some(candidates) if indexed.contains(blob) && !candidates.has_blob(blob) => Answer::No,
+        Some(candidates) if indexed.contains(blob) && !candidates.has_blob(blob, &index.tables()) => Answer::No,
         _ => Answer::Maybe,
     }
 }

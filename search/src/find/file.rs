@@ -52,6 +52,16 @@ pub(crate) struct Reading<'a> {
     pub(crate) until: Option<Instant>,
 }
 
+/// A chunk of a file.
+pub(crate) struct Part<'a> {
+    /// Where it begins in the file: the byte, counted from 0, and the line, from 1.
+    pub(crate) start: u64,
+    pub(crate) line: u64,
+    pub(crate) text: Text,
+    /// What of interest begins in it, in bytes of the file.
+    pub(crate) spans: &'a [Range<u64>],
+}
+
 /// A file that is being looked at.
 pub(crate) struct File<'a> {
     reading: &'a Reading<'a>,
@@ -158,6 +168,31 @@ impl<'a> File<'a> {
         let mut whole = Vec::with_capacity(texts.iter().map(|text| text.len()).sum());
         texts.iter().for_each(|text| whole.extend_from_slice(text));
         whole.into()
+    }
+
+    /// The chunks in which any of `spans` begins, which are in order; `None` if the file is not read by chunks.
+    pub(crate) fn parts_with<'s>(&self, spans: &'s [Range<u64>]) -> Option<Vec<Part<'s>>> {
+        let is_in_chunks = self.whole.is_none() && matches!(self.state, BlobState::Text { .. });
+        if !is_in_chunks {
+            return None;
+        }
+        let tables = self.reading.corpus.index.tables();
+        let (mut start, mut line, mut spans, mut parts) = (0, 1, spans, Vec::new());
+        for chunk in tables.chunks(self.blob) {
+            if spans.is_empty() {
+                break;
+            }
+            let range = tables.range(*chunk);
+            let end = start + (range.end - range.start);
+            let (inside, behind) = spans.split_at(spans.partition_point(|span| span.start < end));
+            if !inside.is_empty() {
+                parts.extend(tables.text(*chunk).map(|text| Part { start, line, text, spans: inside }));
+            }
+            spans = behind;
+            start = end;
+            line += tables.newlines(*chunk);
+        }
+        Some(parts)
     }
 
     /// What a pattern has in the file.

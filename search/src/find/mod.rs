@@ -20,7 +20,6 @@ mod scan;
 use std::{collections::HashMap, ops::ControlFlow, sync::Arc, time::Instant};
 
 use govc_engine::{Error, ErrorKind, Result};
-use roaring::RoaringBitmap;
 
 pub use self::answer::{Explain, ExplainPattern, Facets, FileHit, Found, Partial};
 pub use self::cursor::Cursor;
@@ -67,11 +66,21 @@ pub struct FindOptions {
     pub path_depth: usize,
     /// When to end, with what there is.
     pub deadline: Option<Instant>,
+    /// Whether [`Explain::patterns`] says how many candidates there were.
+    pub counts_candidates: bool,
 }
 
 impl Default for FindOptions {
     fn default() -> Self {
-        Self { files_max: 50, lines_max: 10, context_lines: 0, cursor: None, path_depth: 1, deadline: None }
+        Self {
+            files_max: 50,
+            lines_max: 10,
+            context_lines: 0,
+            cursor: None,
+            path_depth: 1,
+            deadline: None,
+            counts_candidates: false,
+        }
     }
 }
 
@@ -114,7 +123,11 @@ pub fn find(corpus: &Corpus, query: &Query, places: &[Place], options: &FindOpti
     };
     let files_seen = search.scan(&plan, &grounds, &reading)?;
     let counts = (files_seen, search.window.files_read);
-    let explain = Explain::new(&plan, &candidates, &grounds, &scope, counts, (index_time, begun.elapsed()));
+    let times = (index_time, begun.elapsed());
+    let candidates_of = |candidates: &Candidates| {
+        options.counts_candidates.then(|| candidates.count_within(&scope, &corpus.index.tables())).flatten()
+    };
+    let explain = Explain::new(&plan, candidates.iter().map(candidates_of), &grounds, counts, times);
     search.finish(&reading, fingerprint, explain)
 }
 
@@ -172,18 +185,20 @@ impl Search<'_> {
         conditions: Vec<Condition>,
         candidates: &[Candidates],
         indexed: &Bits,
-    ) -> Result<(Vec<Ground>, Bits)> {
-        let (mut roots, mut blobs) = (Vec::new(), RoaringBitmap::new());
+    ) -> Result<(Vec<Ground>, Arc<Bits>)> {
+        let (mut roots, mut scopes) = (Vec::new(), Vec::new());
         for (number, (place, condition)) in (0..).zip(self.places.iter().zip(conditions)) {
             if matches!(condition, Condition::Const(false)) {
                 continue;
             }
             let root = place.snapshot.commit(&place.commit).and_then(|commit| {
-                self.corpus.views.dir(&place.snapshot, &self.corpus.index, commit.tree, self.options.deadline)
+                let views = &self.corpus.views;
+                let root = views.dir(&place.snapshot, &self.corpus.index, commit.tree, self.options.deadline)?;
+                Ok((views.scope(commit.tree, &root), root))
             });
             match root {
-                Ok(root) => {
-                    blobs |= root.blobs();
+                Ok((scope, root)) => {
+                    scopes.push(scope);
                     roots.push((number, root, condition));
                 }
                 Err(error) if *error.kind() == ErrorKind::Cancelled => {
@@ -194,8 +209,11 @@ impl Search<'_> {
                 Err(error) => return Err(error.context(format!("{} at {}", place.repo, place.rev))),
             }
         }
-        let mut scope = Bits::default();
-        blobs.iter().for_each(|blob| scope.insert(blob));
+        let scope = scopes.into_iter().reduce(|mut all, more| {
+            Arc::make_mut(&mut all).unite(&more);
+            all
+        });
+        let scope = scope.unwrap_or_default();
         let mut demands: Vec<Arc<Demand>> = Vec::new();
         let ground = |(number, root, condition)| {
             let known = demands.iter().find(|demand| demand.condition == condition).cloned();
@@ -231,6 +249,7 @@ impl Search<'_> {
             plan,
             candidates: reading.candidates,
             indexed: &reading.generation.indexed,
+            index: &self.corpus.index,
             after: after.as_ref(),
             until: self.options.deadline,
             files_seen: 0,

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     deadline,
     importance::Tier,
-    index::{Bits, BlobNo},
+    index::{Bits, BlobNo, Index},
     language::is_by_path,
     view::{Child, Dir},
 };
@@ -80,6 +80,7 @@ pub(crate) struct Scan<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) candidates: &'a [Candidates],
     pub(crate) indexed: &'a Bits,
+    pub(crate) index: &'a Index,
     pub(crate) after: Option<&'a Position>,
     /// When to end.
     pub(crate) until: Option<Instant>,
@@ -209,7 +210,9 @@ impl Scan<'_> {
         let sure = |holds: bool| if holds { Answer::Yes } else { Answer::No };
         match term {
             Term::Path(number) => sure(self.plan.patterns.get(*number).is_some_and(|matcher| matcher.is_match(path))),
-            Term::Content(number) | Term::Symbol(number) => answer(self.candidates.get(*number), self.indexed, blob),
+            Term::Content(number) | Term::Symbol(number) => {
+                answer(self.candidates.get(*number), self.indexed, blob, self.index)
+            }
             Term::Lang(wanted) => is_by_path(path, *wanted).map_or(Answer::Maybe, sure),
             Term::Repo(_) | Term::Fork(_) => Answer::Maybe,
         }

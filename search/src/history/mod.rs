@@ -191,7 +191,7 @@ impl Question<'_> {
             total_branches,
             tags,
             total_tags,
-            partial: (test.looked.unreadable > 0).then_some(Partial::Unreadable),
+            partial: test.is_incomplete().then_some(Partial::Unreadable),
             next: page.end.map(|after| HistoryCursor { fingerprint, after: Some(after) }),
             explain,
         })

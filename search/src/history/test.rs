@@ -1,12 +1,12 @@
 //! Whether a file at a path, with a blob, satisfies a question: all of its terms are sets by now, save the language.
 
-use std::time::Instant;
+use std::{cell::Cell, time::Instant};
 
 use govc_engine::{Result, Snapshot};
 
 use super::{
     ground::Ground,
-    verdict::{Judge, Looked, candidates},
+    verdict::{Judge, Looked, candidates, is_lost},
 };
 use crate::{
     corpus::Corpus,
@@ -31,6 +31,8 @@ pub(super) struct Test<'a> {
     blobs: Vec<Bits>,
     /// What was looked at.
     pub(super) looked: Looked,
+    /// Files whose language cannot be told, because they are lost.
+    lost: Cell<u64>,
 }
 
 /// The commits of a question, with what they are read from.
@@ -54,7 +56,16 @@ impl<'a> Test<'a> {
         until: Option<Instant>,
     ) -> Result<Self> {
         let none = || vec![Bits::default(); plan.patterns.len()];
-        let mut test = Self { corpus, plan, condition, until, paths: none(), blobs: none(), looked: Looked::default() };
+        let mut test = Self {
+            corpus,
+            plan,
+            condition,
+            until,
+            paths: none(),
+            blobs: none(),
+            looked: Looked::default(),
+            lost: Cell::new(0),
+        };
         test.match_paths(scope)?;
         test.match_contents(scope)?;
         Ok(test)
@@ -113,6 +124,11 @@ impl<'a> Test<'a> {
         Ok(())
     }
 
+    /// Whether something could not be read.
+    pub(super) fn is_incomplete(&self) -> bool {
+        self.looked.unreadable > 0 || self.lost.get() > 0
+    }
+
     /// Whether a file at this path may satisfy the condition.
     fn may_be(&self, path: PathNo) -> bool {
         self.condition.may_hold(&mut |term| match term {
@@ -122,6 +138,8 @@ impl<'a> Test<'a> {
     }
 
     /// Whether a file satisfies the condition.
+    ///
+    /// A lost file is in no language.
     ///
     /// # Errors
     /// When the file has to be read to tell its language, and cannot be.
@@ -145,7 +163,13 @@ impl<'a> Test<'a> {
             let reading = reading(self.corpus, self.plan, &generation, &[], self.until);
             File::new(&reading, scope.snapshot, blob).head()
         };
-        let language = self.corpus.language(blob, scope.ground.path(path), head)?;
+        let language = match self.corpus.language(blob, scope.ground.path(path), head) {
+            Err(error) if is_lost(&error) => {
+                self.lost.set(self.lost.get() + 1);
+                None
+            }
+            language => language?,
+        };
         self.condition.holds(&mut |term| {
             Ok(match term {
                 Term::Path(number) => has(&self.paths, *number, path),

@@ -108,7 +108,7 @@ impl Judge<'_> {
         let mut matching = Bits::default();
         let mut chunks = Bits::default();
         let mut whole: Vec<BlobNo> = Vec::new();
-        let mut scope = self.scope.iter().filter(|blob| !indexed.contains(*blob) || candidates.has_blob(*blob));
+        let mut scope = self.scope.iter();
         loop {
             deadline::check(self.reading.until)?;
             let some: Vec<BlobNo> = scope.by_ref().take(LOOKUP_BLOBS).collect();
@@ -117,6 +117,9 @@ impl Judge<'_> {
             }
             let tables = self.reading.corpus.index.tables();
             for blob in some {
+                if indexed.contains(blob) && !candidates.has_blob(blob, &tables) {
+                    continue;
+                }
                 if matcher.is_whole() || !indexed.contains(blob) {
                     whole.push(blob);
                     continue;
@@ -211,7 +214,7 @@ impl Judge<'_> {
 }
 
 /// Whether the store does not have a blob, or has it damaged.
-fn is_lost(error: &Error) -> bool {
+pub(super) fn is_lost(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Corrupt | ErrorKind::Invalid)
 }
 

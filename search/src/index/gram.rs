@@ -2,13 +2,16 @@
 //!
 //! A byte folds to seven bits: ASCII letters to lower case, 0x80 and above into the control characters. So there are at
 //! most 2²¹ grams, a bitmap of 256 KiB knows those of one chunk, and each is three ASCII characters, which the index can
-//! keep as text. Folding only ever joins: two texts that match in either case have the same grams, and what shares
+//! keep as text. A line of two bytes has no such gram; it has one of these two and the line feed, so that two bytes can be
+//! looked for as well. Folding only ever joins: two texts that match in either case have the same grams, and what shares
 //! grams by chance is told apart when candidates are verified.
 
 use tantivy::tokenizer::{Token, TokenStream, Tokenizer};
 
 /// Bytes of a gram.
 pub(crate) const GRAM_BYTES: usize = 3;
+/// Folded bytes are below this.
+pub(crate) const FOLDED_END: u8 = 0x80;
 /// One bit for each possible gram, in words.
 const BITMAP_WORDS: usize = (1 << 21) / 64;
 /// Where bytes of 0x80 and above go: the control characters without tab, line feed and carriage return.
@@ -49,6 +52,38 @@ impl Gram {
     }
 }
 
+/// Two folded bytes of one line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Pair([u8; 2]);
+
+impl Pair {
+    /// The pair that is all of `text`, which need not be folded; none if it has a line feed.
+    pub(crate) fn of(text: &[u8]) -> Option<Self> {
+        let [first, second] = text else { return None };
+        let pair = [fold(*first), fold(*second)];
+        (!pair.contains(&b'\n')).then_some(Self(pair))
+    }
+
+    /// The grams that begin with the pair, that of a line that is no longer among them: from the first to the second, as
+    /// the index keeps them.
+    pub(crate) fn beginnings(self) -> (Vec<u8>, Vec<u8>) {
+        let [first, second] = self.0;
+        (vec![first, second], vec![first, second + 1])
+    }
+
+    /// The gram that ends with the pair.
+    pub(crate) fn behind(self, byte: u8) -> Gram {
+        let [first, second] = self.0;
+        Gram([byte, first, second])
+    }
+}
+
+impl std::fmt::Display for Pair {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(std::str::from_utf8(&self.0).unwrap_or_default())
+    }
+}
+
 /// `bytes`, folded: what the tokenizer takes.
 pub(crate) fn folded(bytes: &[u8]) -> String {
     String::from_utf8(bytes.iter().map(|byte| fold(*byte)).collect()).unwrap_or_default()
@@ -73,21 +108,38 @@ impl Default for GramTokenizer {
 impl GramTokenizer {
     fn collect(&mut self, text: &[u8]) {
         self.grams.clear();
+        let mut before = b'\n';
         for window in text.windows(GRAM_BYTES) {
-            let gram = [window[0] & 0x7f, window[1] & 0x7f, window[2] & 0x7f];
-            let (word, bit) = place(gram);
-            // The bitmap has a bit for each three times seven bits.
-            let bits = &mut self.seen[word];
-            if *bits & bit == 0 && !gram.contains(&b'\n') {
-                *bits |= bit;
-                self.grams.push(gram);
-            }
+            self.take([window[0], window[1], window[2]], before);
+            before = window[0];
+        }
+        // The last line may have no line feed.
+        if let [.., first, second] = text {
+            self.take([*first, *second, b'\n'], before);
         }
         // As many writes as there are grams, not 256 KiB.
         for gram in &self.grams {
             self.seen[place(*gram).0] = 0;
         }
     }
+
+    /// Takes a gram with the byte in front of it.
+    fn take(&mut self, gram: [u8; GRAM_BYTES], before: u8) {
+        let gram = gram.map(|byte| byte & 0x7f);
+        let (word, bit) = place(gram);
+        // The bitmap has a bit for each three times seven bits.
+        let bits = &mut self.seen[word];
+        if *bits & bit == 0 && (!gram.contains(&b'\n') || is_short_line(gram, before)) {
+            *bits |= bit;
+            self.grams.push(gram);
+        }
+    }
+}
+
+/// Whether these are the two bytes of a line and its line feed.
+fn is_short_line(gram: [u8; GRAM_BYTES], before: u8) -> bool {
+    let [first, second, third] = gram;
+    before == b'\n' && third == b'\n' && first != b'\n' && second != b'\n'
 }
 
 fn place(gram: [u8; GRAM_BYTES]) -> (usize, u64) {
@@ -149,8 +201,18 @@ mod tests {
         assert_eq!(tokens(&mut tokenizer, b"ABCabcd"), ["abc", "bca", "cab", "bcd"]);
         // What one text had is not remembered in the next.
         assert_eq!(tokens(&mut tokenizer, b"abc"), ["abc"]);
-        assert_eq!(tokens(&mut tokenizer, b"ab\ncd\nefg"), ["efg"]);
-        assert!(tokens(&mut tokenizer, b"ab").is_empty());
+        assert_eq!(tokens(&mut tokenizer, b"a\n\nefg\n\nb"), ["efg"]);
+        assert!(tokens(&mut tokenizer, b"a").is_empty() && tokens(&mut tokenizer, b"\n\n\n").is_empty());
+    }
+
+    #[test]
+    fn a_line_of_two_bytes_has_one_with_its_line_feed() {
+        let mut tokenizer = GramTokenizer::default();
+        assert_eq!(tokens(&mut tokenizer, b"ab\ncd\nefg\nhij\nAB\nk\n"), ["ab\n", "cd\n", "efg", "hij"]);
+        assert_eq!(tokens(&mut tokenizer, b"ab"), ["ab\n"]);
+        assert_eq!(tokens(&mut tokenizer, b"x\nab"), ["ab\n"]);
+        assert_eq!(tokens(&mut tokenizer, b"xab"), ["xab"]);
+        assert_eq!(tokens(&mut tokenizer, b"ab\r\n"), ["ab\r"]);
     }
 
     #[test]
@@ -158,6 +220,7 @@ mod tests {
         let text: Vec<u8> = (0..=255).chain((0..=255).rev()).collect();
         let mut wanted: Vec<String> = Gram::of(&text).map(|gram| gram.as_str().to_owned()).collect();
         let mut found = tokens(&mut GramTokenizer::default(), &text);
+        found.retain(|gram| !gram.contains('\n'));
         wanted.sort();
         wanted.dedup();
         found.sort();

@@ -9,7 +9,7 @@ use std::{collections::BTreeSet, fmt};
 
 use regex_syntax::hir::{Class, Hir, HirKind};
 
-use super::gram::{GRAM_BYTES, Gram, fold};
+use super::gram::{GRAM_BYTES, Gram, Pair, fold};
 
 /// Texts that a part may be, at most.
 const TEXTS_MAX: usize = 64;
@@ -17,6 +17,9 @@ const TEXTS_MAX: usize = 64;
 const TEXT_BYTES_MAX: usize = 64;
 /// Characters of a class that are taken one by one, at most.
 const CLASS_MAX: u32 = 16;
+
+/// Pairs of bytes that are alternatives, and conditions with pairs that hold together, at most: each takes hundreds of lists.
+const PAIRS_MAX: usize = 4;
 
 /// A condition on the grams of a text; necessary for a match, not sufficient.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +30,8 @@ pub(crate) enum GramQuery {
     None,
     /// Each of these grams, which are sorted.
     Grams(Vec<Gram>),
+    /// These two bytes in one line.
+    Pair(Pair),
     /// All of these.
     And(Vec<GramQuery>),
     /// Any of these.
@@ -56,6 +61,13 @@ impl GramQuery {
         let grams: BTreeSet<Gram> =
             lists.into_iter().flat_map(|list| if let Self::Grams(grams) = list { grams } else { Vec::new() }).collect();
         others.dedup();
+        // Pairs rule out little where there are grams.
+        let mut pairs_max = if grams.is_empty() { PAIRS_MAX } else { 0 };
+        others.retain(|part| {
+            let is_kept = !part.has_pairs() || pairs_max > 0;
+            pairs_max -= usize::from(part.has_pairs() && is_kept);
+            is_kept
+        });
         if !grams.is_empty() {
             others.insert(0, Self::Grams(grams.into_iter().collect()));
         }
@@ -82,6 +94,9 @@ impl GramQuery {
                 distinct.push(part);
             }
         }
+        if distinct.iter().filter(|part| part.has_pairs()).count() > PAIRS_MAX {
+            return Self::All;
+        }
         match distinct.len() {
             0 => Self::None,
             1 => distinct.remove(0),
@@ -89,11 +104,23 @@ impl GramQuery {
         }
     }
 
+    fn has_pairs(&self) -> bool {
+        match self {
+            Self::All | Self::None | Self::Grams(_) => false,
+            Self::Pair(_) => true,
+            Self::And(parts) | Self::Or(parts) => parts.iter().any(Self::has_pairs),
+        }
+    }
+
     /// What one of `texts` being there demands.
     fn any_of(texts: &BTreeSet<Vec<u8>>) -> Self {
         let parts = texts.iter().map(|text| {
             let grams: BTreeSet<Gram> = Gram::of(text).collect();
-            if grams.is_empty() { Self::All } else { Self::Grams(grams.into_iter().collect()) }
+            match Pair::of(text) {
+                Some(pair) => Self::Pair(pair),
+                None if grams.is_empty() => Self::All,
+                None => Self::Grams(grams.into_iter().collect()),
+            }
         });
         Self::or(parts.collect())
     }
@@ -112,6 +139,7 @@ impl fmt::Display for GramQuery {
             Self::All => f.write_str("all"),
             Self::None => f.write_str("none"),
             Self::Grams(grams) => f.write_str(&grams.iter().map(Gram::as_str).collect::<Vec<_>>().join("&")),
+            Self::Pair(pair) => pair.fmt(f),
             Self::And(parts) => list(f, parts, " and "),
             Self::Or(parts) => list(f, parts, " or "),
         }

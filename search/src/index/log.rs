@@ -27,6 +27,8 @@ pub(super) struct Batch {
     pub(super) digests: Vec<Digest>,
     /// The bytes of each.
     pub(super) chunk_bytes: Vec<u32>,
+    /// The line feeds of each.
+    pub(super) chunk_newlines: Vec<u32>,
     /// The blobs.
     pub(super) blobs: Vec<BlobRecord>,
 }

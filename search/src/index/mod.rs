@@ -11,6 +11,7 @@
 mod bits;
 mod chunk;
 mod contents;
+mod documents;
 mod gram;
 mod literals;
 mod log;
@@ -25,7 +26,6 @@ use govc_engine::{Error, ErrorKind, Oid, Result, Seq};
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use roaring::RoaringBitmap;
 use serde::{Deserialize, Serialize};
-use tantivy::Searcher;
 
 pub(crate) use bits::Bits;
 pub(crate) use contents::Text;
@@ -35,11 +35,11 @@ pub(crate) use tables::{BlobNo, BlobState, ChunkNo, Tables};
 use self::{
     contents::{Contents, TextWriter},
     log::{Batch, BlobContent, BlobRecord, Digest, Log},
-    postings::Postings,
+    postings::{Postings, Segments},
 };
 
 /// The version of what is in the folder; another one is made anew.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// Larger texts are not cut into chunks but read when they are searched, in bytes.
 const INDEXED_BYTES_MAX: usize = 64 << 20;
 /// Where git looks for a NUL to call a file binary.
@@ -68,7 +68,7 @@ struct Payload {
 
 /// What one commit of the index holds; stays as it is.
 pub(crate) struct Generation {
-    searcher: Searcher,
+    segments: Segments,
     /// What the log takes on the disk, and the writer's table of chunks in memory, in bytes.
     log_bytes: u64,
     known_bytes: u64,
@@ -178,9 +178,9 @@ impl Index {
         let taken = (0..).take(tables.blob_count()).filter(|blob| tables.state(*blob) != BlobState::Unknown).collect();
         let position = payload.position.map(Seq);
         let (batch, texts) = (Batch::default(), Vec::new());
-        let writer = Writer { postings, text_writer, log, chunks, batch, texts, position, is_broken: false };
-        let searcher = writer.postings.searcher()?;
-        let generation = ArcSwap::from_pointee(writer.generation(searcher, indexed));
+        let mut writer = Writer { postings, text_writer, log, chunks, batch, texts, position, is_broken: false };
+        let segments = writer.postings.segments()?;
+        let generation = ArcSwap::from_pointee(writer.generation(segments, indexed));
         let (tables, writer) = (RwLock::new(tables), Mutex::new(Some(writer)));
         Ok(Self { tables, generation, writer, taken: Mutex::new(taken), damage: Mutex::default() })
     }
@@ -297,13 +297,13 @@ impl Index {
         };
         let payload = serde_json::to_string(&payload)
             .map_err(|error| Error::invalid("the state of the search index cannot be written").with_source(error))?;
-        let searcher = writer.postings.commit(&payload)?;
-        self.install(writer, &batch, searcher)?;
+        let segments = writer.postings.commit(&payload)?;
+        self.install(writer, &batch, segments)?;
         writer.is_broken = false;
         Ok(())
     }
 
-    fn install(&self, writer: &Writer, batch: &Batch, searcher: Searcher) -> Result<()> {
+    fn install(&self, writer: &Writer, batch: &Batch, segments: Segments) -> Result<()> {
         let mut indexed = self.generation.load().indexed.clone();
         let mut tables = self.tables.write();
         tables.add(batch)?;
@@ -314,7 +314,7 @@ impl Index {
             }
         }
         drop(tables);
-        self.generation.store(Arc::new(writer.generation(searcher, indexed)));
+        self.generation.store(Arc::new(writer.generation(segments, indexed)));
         Ok(())
     }
 
@@ -336,10 +336,13 @@ impl Index {
             chunks: tables.chunk_count() as u64,
             raw_bytes: tables.raw_bytes(),
             text_bytes: tables.contents.end(),
-            gram_bytes: postings::stored_bytes(&generation.searcher),
+            gram_bytes: generation.segments.stored_bytes(),
             log_bytes: generation.log_bytes,
-            resident_bytes: tables.resident_bytes() + tables.contents.heap_bytes() + generation.known_bytes,
-            segments: generation.searcher.segment_readers().len() as u64,
+            resident_bytes: tables.resident_bytes()
+                + tables.contents.heap_bytes()
+                + generation.known_bytes
+                + generation.segments.resident_bytes(),
+            segments: generation.segments.count() as u64,
         }
     }
 }
@@ -354,11 +357,11 @@ fn is_known(state: BlobState) -> bool {
 }
 
 impl Writer {
-    /// What readers see of the commit that `searcher` is of.
-    fn generation(&self, searcher: Searcher, indexed: Bits) -> Generation {
+    /// What readers see of the commit that has `segments`.
+    fn generation(&self, segments: Segments, indexed: Bits) -> Generation {
         let known_bytes = self.chunks.capacity() * (size_of::<(Digest, ChunkNo)>() + 1);
         let log_bytes = self.log.as_ref().map_or(0, Log::end);
-        Generation { searcher, log_bytes, known_bytes: known_bytes as u64, indexed }
+        Generation { segments, log_bytes, known_bytes: known_bytes as u64, indexed }
     }
 
     /// The chunks of a text; new ones are kept for the next commit.
@@ -377,6 +380,8 @@ impl Writer {
             self.chunks.insert(digest, number);
             self.batch.digests.push(digest);
             self.batch.chunk_bytes.push(u32::try_from(text.len()).unwrap_or(u32::MAX));
+            let newlines = memchr::memchr_iter(b'\n', text).count();
+            self.batch.chunk_newlines.push(u32::try_from(newlines).unwrap_or(u32::MAX));
             self.texts.extend_from_slice(text);
             numbers.push(number);
         }
@@ -390,7 +395,7 @@ impl Generation {
     /// # Errors
     /// Cancelled at the deadline; else when the index cannot be read.
     pub(crate) fn chunks(&self, query: &GramQuery, until: Option<Instant>) -> Result<Option<Bits>> {
-        postings::chunks(&self.searcher, query, until)
+        self.segments.chunks(query, until)
     }
 }
 

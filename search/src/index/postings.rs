@@ -3,34 +3,33 @@
 //! No positions, no frequencies, no stored text: which grams a chunk has is enough to rule most chunks out, and what is
 //! left is verified on its text.
 
-use std::{path::Path, time::Instant};
+use std::{collections::HashMap, path::Path, sync::Arc, time::Instant};
 
 use govc_engine::{Error, ErrorKind, Result};
 use tantivy::{
-    DocSet as _, Index as TantivyIndex, IndexReader, IndexSettings, IndexWriter, ReloadPolicy, Searcher, SegmentReader,
-    TERMINATED, TantivyDocument, Term,
+    Index as TantivyIndex, IndexReader, IndexSettings, IndexWriter, ReloadPolicy, Searcher, SegmentReader,
+    TantivyDocument,
     directory::MmapDirectory,
+    index::SegmentId,
     indexer::{LogMergePolicy, NoMergePolicy},
-    postings::SegmentPostings,
     schema::{FAST, Field, IndexRecordOption, Schema, TextFieldIndexing, TextOptions},
     tokenizer::TextAnalyzer,
 };
 
 use super::{
     bits::Bits,
-    gram::{Gram, GramTokenizer, folded},
+    documents::Documents,
+    gram::{GramTokenizer, folded},
     literals::GramQuery,
     tables::ChunkNo,
 };
 use crate::deadline;
 
 /// Names of the fields, and of the tokenizer.
-const GRAMS: &str = "grams";
+pub(super) const GRAMS: &str = "grams";
 const CHUNK: &str = "chunk";
 /// What the writer takes in memory before it writes a segment of its own accord, in bytes.
 const ARENA_BYTES: usize = 96 << 20;
-/// Grams of one list that are looked at: the rarest ones.
-const GRAMS_MAX: usize = 24;
 /// Documents of a segment that is not merged any further.
 const MERGE_DOCS_MAX: usize = 4_000_000;
 
@@ -40,10 +39,12 @@ pub(super) struct Postings {
     reader: IndexReader,
     grams: Field,
     chunk: Field,
+    /// The chunks of the newest commit's segments.
+    chunks: HashMap<SegmentId, Arc<Numbers>>,
 }
 
 /// What an unsuccessful operation of tantivy is to the caller.
-fn failed(what: &str, error: tantivy::TantivyError) -> Error {
+pub(super) fn failed(what: &str, error: tantivy::TantivyError) -> Error {
     let kind = match &error {
         tantivy::TantivyError::DataCorruption(_) | tantivy::TantivyError::IncompatibleIndex(_) => ErrorKind::Corrupt,
         _ => ErrorKind::Backend,
@@ -87,7 +88,7 @@ impl Postings {
         let mut merging = LogMergePolicy::default();
         merging.set_max_docs_before_merge(MERGE_DOCS_MAX);
         writer.set_merge_policy(Box::new(merging));
-        Ok(Self { writer, reader, grams, chunk })
+        Ok(Self { writer, reader, grams, chunk, chunks: HashMap::new() })
     }
 
     /// What the last commit was given to keep.
@@ -105,17 +106,28 @@ impl Postings {
     }
 
     /// Commits what was added, with a text to keep; in a folder it is synced when this returns.
-    pub(super) fn commit(&mut self, payload: &str) -> Result<Searcher> {
+    pub(super) fn commit(&mut self, payload: &str) -> Result<Segments> {
         let mut prepared = self.writer.prepare_commit().map_err(|error| failed("commit", error))?;
         prepared.set_payload(payload);
         prepared.commit().map_err(|error| failed("commit", error))?;
-        self.searcher()
+        self.segments()
     }
 
     /// What the last commit made.
-    pub(super) fn searcher(&self) -> Result<Searcher> {
+    pub(super) fn segments(&mut self) -> Result<Segments> {
         self.reader.reload().map_err(|error| failed("read", error))?;
-        Ok(self.reader.searcher())
+        let searcher = self.reader.searcher();
+        let mut before = std::mem::take(&mut self.chunks);
+        let mut chunks = Vec::with_capacity(searcher.segment_readers().len());
+        for segment in searcher.segment_readers() {
+            let numbers = match before.remove(&segment.segment_id()) {
+                Some(known) => known,
+                None => Arc::new(Numbers::read(segment)?),
+            };
+            self.chunks.insert(segment.segment_id(), numbers.clone());
+            chunks.push(numbers);
+        }
+        Ok(Segments { searcher, chunks })
     }
 
     /// Ends writing: what is being merged comes to its end, and the folder's lock is given back.
@@ -126,114 +138,84 @@ impl Postings {
     }
 }
 
-/// Bytes of the trigrams.
-pub(super) fn stored_bytes(searcher: &Searcher) -> u64 {
-    searcher.space_usage().map_or(0, |usage| usage.total().get_bytes())
+/// What one commit holds: its segments, with the chunk of each of their documents.
+pub(super) struct Segments {
+    searcher: Searcher,
+    /// In the order of the segments.
+    chunks: Vec<Arc<Numbers>>,
 }
 
-/// The chunks whose grams satisfy `query`; `None` if all do.
-///
-/// # Errors
-/// Cancelled at the deadline; else when the index cannot be read.
-pub(super) fn chunks(searcher: &Searcher, query: &GramQuery, until: Option<Instant>) -> Result<Option<Bits>> {
-    let mut found = Bits::default();
-    for segment in searcher.segment_readers() {
-        deadline::check(until)?;
-        let Some(documents) = documents(segment, query, until)? else { return Ok(None) };
-        let numbers = segment.fast_fields().u64(CHUNK).map_err(|error| failed("read", error))?;
-        for document in documents {
-            if let Some(chunk) = numbers.first(document).and_then(|chunk| u32::try_from(chunk).ok()) {
-                found.insert(chunk);
-            }
+/// The chunks of a segment's documents.
+enum Numbers {
+    /// The first document's; the others follow one another.
+    From(ChunkNo),
+    Each(Box<[ChunkNo]>),
+}
+
+impl Numbers {
+    /// Reads those of a segment.
+    ///
+    /// # Errors
+    /// Corrupt if a document has none; else when the index cannot be read.
+    fn read(segment: &SegmentReader) -> Result<Self> {
+        let column = segment.fast_fields().u64(CHUNK).map_err(|error| failed("read", error))?;
+        let corrupt = || Error::corrupt("the search index has documents of no chunk");
+        let mut numbers = Vec::with_capacity(segment.max_doc() as usize);
+        for document in 0..segment.max_doc() {
+            let chunk = column.first(document).ok_or_else(corrupt)?;
+            numbers.push(ChunkNo::try_from(chunk).map_err(|_| corrupt())?);
+        }
+        let first = numbers.first().copied().unwrap_or(0);
+        let is_run = numbers.iter().zip(u64::from(first)..).all(|(chunk, expected)| u64::from(*chunk) == expected);
+        Ok(if is_run { Self::From(first) } else { Self::Each(numbers.into()) })
+    }
+
+    fn of(&self, document: u32) -> Option<ChunkNo> {
+        match self {
+            Self::From(first) => first.checked_add(document),
+            Self::Each(numbers) => numbers.get(document as usize).copied(),
         }
     }
-    Ok(Some(found))
+
+    fn resident_bytes(&self) -> u64 {
+        match self {
+            Self::From(_) => 0,
+            Self::Each(numbers) => (numbers.len() * size_of::<ChunkNo>()) as u64,
+        }
+    }
 }
 
-/// The documents of one segment that satisfy `query`, in order; `None` if all do.
-fn documents(segment: &SegmentReader, query: &GramQuery, until: Option<Instant>) -> Result<Option<Vec<u32>>> {
-    match query {
-        GramQuery::All => Ok(None),
-        GramQuery::None => Ok(Some(Vec::new())),
-        GramQuery::Grams(grams) => with_grams(segment, grams).map(Some),
-        GramQuery::And(parts) => {
-            let mut all: Option<Vec<u32>> = None;
-            for part in parts {
-                deadline::check(until)?;
-                all = match (all, documents(segment, part, until)?) {
-                    (Some(left), Some(right)) => Some(intersection(&left, &right)),
-                    (left, right) => left.or(right),
-                };
-            }
-            Ok(all)
-        }
-        GramQuery::Or(parts) => {
-            let mut any = Bits::default();
-            for part in parts {
-                deadline::check(until)?;
-                match documents(segment, part, until)? {
-                    None => return Ok(None),
-                    Some(more) => more.into_iter().for_each(|document| any.insert(document)),
+impl Segments {
+    /// The chunks whose grams satisfy `query`; `None` if all do.
+    ///
+    /// # Errors
+    /// Cancelled at the deadline; else when the index cannot be read.
+    pub(super) fn chunks(&self, query: &GramQuery, until: Option<Instant>) -> Result<Option<Bits>> {
+        let mut found = Bits::default();
+        for (segment, numbers) in self.searcher.segment_readers().iter().zip(&self.chunks) {
+            deadline::check(until)?;
+            let Some(documents) = Documents::of(segment, query, until)? else { return Ok(None) };
+            documents.each(|document| {
+                if let Some(chunk) = numbers.of(document) {
+                    found.insert(chunk);
                 }
-            }
-            Ok(Some(any.iter().collect()))
+            });
         }
+        Ok(Some(found))
     }
-}
 
-fn intersection(left: &[u32], right: &[u32]) -> Vec<u32> {
-    let (short, long) = if left.len() < right.len() { (left, right) } else { (right, left) };
-    let mut rest = long;
-    let mut both = Vec::new();
-    for document in short {
-        rest = rest.get(rest.partition_point(|other| other < document)..).unwrap_or_default();
-        if rest.first() == Some(document) {
-            both.push(*document);
-        }
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.chunks.len()
     }
-    both
-}
 
-/// The documents that have all of `grams`, rarest first.
-fn with_grams(segment: &SegmentReader, grams: &[Gram]) -> Result<Vec<u32>> {
-    let unreadable =
-        |error: std::io::Error| Error::new(ErrorKind::Backend, "cannot read the search index").with_source(error);
-    let field = segment.schema().get_field(GRAMS).map_err(|error| failed("read", error))?;
-    let inverted = segment.inverted_index(field).map_err(|error| failed("read", error))?;
-    let mut terms = Vec::with_capacity(grams.len());
-    for gram in grams {
-        let term = Term::from_field_text(field, gram.as_str());
-        match inverted.get_term_info(&term).map_err(unreadable)? {
-            None => return Ok(Vec::new()),
-            Some(info) => terms.push(info),
-        }
+    /// What they take on the disk, in bytes.
+    pub(super) fn stored_bytes(&self) -> u64 {
+        self.searcher.space_usage().map_or(0, |usage| usage.total().get_bytes())
     }
-    terms.sort_by_key(|info| info.doc_freq);
-    terms.truncate(GRAMS_MAX);
-    let mut lists = Vec::with_capacity(terms.len());
-    for info in &terms {
-        lists.push(inverted.read_postings_from_terminfo(info, IndexRecordOption::Basic).map_err(unreadable)?);
-    }
-    Ok(leapfrog(lists))
-}
 
-/// The documents that are in all lists, of which the first is the shortest.
-fn leapfrog(mut lists: Vec<SegmentPostings>) -> Vec<u32> {
-    let mut found = Vec::new();
-    let Some((first, others)) = lists.split_first_mut() else { return found };
-    let mut document = first.doc();
-    'next: while document != TERMINATED {
-        for other in others.iter_mut() {
-            if other.doc() < document {
-                other.seek(document);
-            }
-            if other.doc() != document {
-                document = if other.doc() == TERMINATED { return found } else { first.seek(other.doc()) };
-                continue 'next;
-            }
-        }
-        found.push(document);
-        document = first.advance();
+    /// What they take in memory, in bytes, without what is mapped.
+    pub(super) fn resident_bytes(&self) -> u64 {
+        self.chunks.iter().map(|numbers| numbers.resident_bytes()).sum()
     }
-    found
 }

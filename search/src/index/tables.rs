@@ -6,7 +6,7 @@
 
 use std::{collections::HashMap, ops::Range};
 
-use govc_engine::{Oid, Result};
+use govc_engine::{Error, Oid, Result};
 use smallvec::SmallVec;
 
 use super::{
@@ -45,6 +45,8 @@ pub(crate) struct Tables {
     lists: Vec<ChunkNo>,
     /// Where each chunk's text begins, and at the end where the last one ends.
     starts: Vec<u64>,
+    /// The line feeds of each chunk.
+    newlines: Vec<u32>,
     /// Which blobs have a chunk.
     holders: Vec<SmallVec<[BlobNo; 2]>>,
     holders_more_bytes: u64,
@@ -54,7 +56,7 @@ pub(crate) struct Tables {
 impl Tables {
     pub(super) fn new(contents: Contents) -> Self {
         let (numbers, blobs, lists, holders) = (HashMap::new(), Vec::new(), Vec::new(), Vec::new());
-        Self { numbers, blobs, lists, starts: vec![0], holders, holders_more_bytes: 0, contents }
+        Self { numbers, blobs, lists, starts: vec![0], newlines: Vec::new(), holders, holders_more_bytes: 0, contents }
     }
 
     /// The number of a blob, if it has one.
@@ -119,6 +121,11 @@ impl Tables {
         place(at)..place(at + 1)
     }
 
+    /// How many line feeds a chunk has.
+    pub(crate) fn newlines(&self, chunk: ChunkNo) -> u64 {
+        self.newlines.get(chunk as usize).copied().map_or(0, u64::from)
+    }
+
     /// The text of a chunk.
     pub(crate) fn text(&self, chunk: ChunkNo) -> Option<Text> {
         self.contents.text(self.range(chunk))
@@ -136,7 +143,11 @@ impl Tables {
 
     /// Adds what a batch brings; its texts are in `contents`.
     pub(super) fn add(&mut self, batch: &Batch) -> Result<()> {
+        if batch.chunk_newlines.len() != batch.chunk_bytes.len() || batch.digests.len() != batch.chunk_bytes.len() {
+            return Err(Error::corrupt("the search index's log has figures of other chunks than it names"));
+        }
         let mut end = self.starts.last().copied().unwrap_or(0);
+        self.newlines.extend(&batch.chunk_newlines);
         for bytes in &batch.chunk_bytes {
             end += u64::from(*bytes);
             self.starts.push(end);
@@ -179,6 +190,7 @@ impl Tables {
             + bytes(self.blobs.capacity(), size_of::<BlobRow>())
             + bytes(self.lists.capacity(), size_of::<ChunkNo>())
             + bytes(self.starts.capacity(), size_of::<u64>())
+            + bytes(self.newlines.capacity(), size_of::<u32>())
             + bytes(self.holders.capacity(), size_of::<SmallVec<[BlobNo; 2]>>())
             + self.holders_more_bytes
     }

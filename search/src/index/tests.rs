@@ -61,6 +61,49 @@ fn what_is_committed_is_found() {
 }
 
 #[test]
+fn two_bytes_are_found() {
+    let index = Index::in_memory().expect("index");
+    let filler = |seed: usize| -> String {
+        (0..300).map(|line| format!("a line {} of text\n", "x".repeat((line * seed) % 97))).collect()
+    };
+    let with = |line: &str, seed| format!("{}{line}\n{}", filler(seed), filler(seed + 1)).into_bytes();
+    let files =
+        [with("q7", 1), with("xq7", 3), with("Q7x", 5), with("xq7x", 7), with("q", 9), with("7q", 11), b"q7".to_vec()];
+    files.iter().for_each(|file| add(&index, file));
+    index.commit(None).expect("commit");
+    let mut wanted: Vec<Oid> = [0, 1, 2, 3, 6].iter().map(|at: &usize| oid(&files[*at])).collect();
+    wanted.sort();
+    assert_eq!(found(&index, "q7"), wanted);
+    let everywhere = index.generation().chunks(&grams("li"), None).expect("chunks");
+    assert!(everywhere.is_none(), "what is nearly everywhere is no condition");
+}
+
+#[test]
+fn what_is_common_is_found_by_sets() {
+    let index = Index::in_memory().expect("index");
+    // More chunks than it takes for a gram to be common; about every third has the first word.
+    let text = |at: usize| {
+        let word = if (at / 50).is_multiple_of(3) { "common" } else { "comma" };
+        format!("{at} {word} word {}\n", "x".repeat(300))
+    };
+    for part in 0..3 {
+        let lines: String = (0..6000).map(|at| text(part * 6000 + at)).collect();
+        add(&index, lines.as_bytes());
+        index.commit(None).expect("commit");
+    }
+    let generation = index.generation();
+    let chunks = |query: &str| generation.chunks(&grams(query), None).expect("chunks").expect("a condition");
+    let tables = index.tables();
+    for query in ["common", "word", "17860 common", "comma word"] {
+        let wanted: Vec<u32> = (0..tables.chunk_count() as u32)
+            .filter(|chunk| memchr::memmem::find(&tables.text(*chunk).expect("text"), query.as_bytes()).is_some())
+            .collect();
+        assert!(!wanted.is_empty(), "{query}");
+        assert_eq!(chunks(query).iter().collect::<Vec<_>>(), wanted, "{query}");
+    }
+}
+
+#[test]
 fn versions_share_chunks() {
     let index = Index::in_memory().expect("index");
     let old = file(5);

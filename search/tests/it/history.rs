@@ -249,6 +249,19 @@ fn a_lost_file_is_said_and_the_others_are_told() {
 }
 
 #[test]
+fn a_lost_file_whose_name_does_not_tell_its_language_is_in_none() {
+    let past = merged();
+    let (lost, kept) = (Oid::from_hex(&[b'3'; 40]).expect("an id"), b"int needle;\n".to_vec());
+    let id = hash_object(Kind::Blob, &kept).expect("an id");
+    let tree = entries(&[("a-lost.h", EntryMode::BLOB, lost), ("b-kept.c", EntryMode::BLOB, id)]);
+    let root = hash_object(Kind::Tree, &tree).expect("an id");
+    let objects = vec![(Kind::Blob, kept), (Kind::Tree, tree), (Kind::Commit, commit(root, &[], 900, "lost"))];
+    past.publish("lossy", objects);
+    let answer = past.ask("lang:c branch:lossy", &HistoryOptions::default());
+    assert_eq!((answer.partial, answer.total_commits), (Some(Partial::Unreadable), 1));
+}
+
+#[test]
 fn a_tree_of_ever_the_same_tree_ends_with_an_error() {
     let past = merged();
     let mut objects = vec![(Kind::Blob, b"lol\n".to_vec())];

@@ -107,10 +107,11 @@ fn said(explain: &Explain) -> String {
 #[test]
 fn an_explanation_is_about_what_was_searched() {
     let world = source();
+    let options = FindOptions { counts_candidates: true, ..FindOptions::default() };
     world.index();
     let queries = ["needle", "content:needle", "content:/need.*secret/", "-needle", "sym:needle", "govc OR needle"];
     let explained = |query: &str| {
-        let found = find(&world.corpus, &query_of(query), &[world.place("HEAD")], &FindOptions::default());
+        let found = find(&world.corpus, &query_of(query), &[world.place("HEAD")], &options);
         said(&found.expect("found").explain)
     };
     let before = queries.map(explained);
@@ -126,11 +127,11 @@ fn an_explanation_is_about_what_was_searched() {
         }
         assert_eq!(queries.map(explained), before, "whatever another repository has");
         // Nor where the query leaves the other out.
-        let found = find(&world.corpus, &query_of("repo:demo content:govc"), &places, &FindOptions::default());
+        let found = find(&world.corpus, &query_of("repo:demo content:govc"), &places, &options);
         let explain = found.expect("found").explain;
         assert_eq!((explain.files_in_scope, explain.patterns[1].candidates), (5, Some(2)));
         // But what was searched is counted.
-        let found = find(&world.corpus, &query_of("content:needle"), &places, &FindOptions::default());
+        let found = find(&world.corpus, &query_of("content:needle"), &places, &options);
         let explain = found.expect("found").explain;
         let known = if is_indexed { 20 } else { 0 };
         assert_eq!((explain.files_in_scope, explain.patterns[0].candidates), (25, Some(known)));

@@ -288,7 +288,7 @@ fn an_index_of_another_version_is_made_anew() {
     let index = served.indexes().pop().expect("an index");
     let meta = index.join("grams").join("meta.json");
     let text = fs::read_to_string(&meta).expect("read");
-    let newer = text.replace(r#"\"format\":1"#, r#"\"format\":2"#);
+    let newer = text.replace(r#"\"format\":"#, r#"\"format\":9"#);
     assert_ne!(newer, text);
     fs::write(&meta, newer).expect("written");
     let search = served.open();

@@ -126,7 +126,7 @@ pub(super) async fn grep(
     let commit = revision::commit(&app, &snapshot, request.rev.as_deref().unwrap_or("HEAD")).await?;
     let query = GrepQuery { deadline: Some(app.work.deadline()), ..request.query()? };
     let corpus = app.search.corpus();
-    let answer = app.work.run(move || govc_search::grep(&snapshot, commit, &query, Some(&corpus))).await??;
+    let answer = app.work.run_in_turn(move || govc_search::grep(&snapshot, commit, &query, Some(&corpus))).await??;
     Ok(answer::ok(&GrepResponse::new(rev, commit.to_string(), answer)))
 }
 

@@ -570,6 +570,7 @@ fn without_an_index_there_is_nothing_to_make_anew() {
     assert_eq!(lines(&search(&server, "sym:needle")), ["repo:f.rs:1"]);
     let statistics = server.http().get("/api/v1/search/statistics").expect(200);
     assert_eq!((&statistics["files"], &statistics["rebuilding"]), (&json!(0), &json!(false)), "{statistics}");
+    assert_eq!(statistics["state"], "disabled", "{statistics}");
 }
 
 #[test]

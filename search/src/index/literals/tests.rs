@@ -2,8 +2,12 @@
 
 use proptest::prelude::*;
 use regex_syntax::ParserBuilder;
+use tantivy::tokenizer::{TokenStream as _, Tokenizer as _};
 
-use super::{Gram, GramQuery};
+use super::{
+    super::gram::{FOLDED_END, GramTokenizer, folded},
+    Gram, GramQuery,
+};
 
 fn query(pattern: &str, case_insensitive: bool) -> GramQuery {
     let mut parser = ParserBuilder::new().utf8(false).multi_line(true).case_insensitive(case_insensitive).build();
@@ -19,7 +23,18 @@ fn patterns_become_conditions() {
     for (pattern, wanted) in [
         ("abcd", "abc&bcd"),
         ("ABC", "abc"),
-        ("ab", "all"),
+        ("ab", "ab"),
+        ("a", "all"),
+        ("ab|.*", "all"),
+        (";;$", ";;"),
+        ("ab|cd", "(ab or cd)"),
+        ("ab|cde", "(ab or cde)"),
+        ("ab.*cd", "(ab and cd)"),
+        ("ab.*cde", "cde"),
+        ("(ab|cd).*efg", "efg"),
+        ("ab|cd|ef|gh|ij", "all"),
+        ("ab.*cd.*ef.*gh.*ij", "(ab and cd and ef and gh)"),
+        ("a\nb", "all"),
         (".*", "all"),
         ("abc.*def", "abc&def"),
         ("abc|def", "(abc or def)"),
@@ -53,11 +68,17 @@ fn what_grows_is_cut_but_stays_a_condition() {
     assert!(matches!(long, GramQuery::Grams(_)), "{}", text(&long));
 }
 
-fn holds(query: &GramQuery, grams: &[Gram]) -> bool {
+/// Whether a text of which the index has these grams may match.
+fn holds(query: &GramQuery, grams: &[String]) -> bool {
     match query {
         GramQuery::All => true,
         GramQuery::None => false,
-        GramQuery::Grams(wanted) => wanted.iter().all(|gram| grams.contains(gram)),
+        GramQuery::Grams(wanted) => wanted.iter().all(|gram| grams.iter().any(|known| known == gram.as_str())),
+        GramQuery::Pair(pair) => {
+            let (from, to) = pair.beginnings();
+            let begins = |gram: &String| gram.as_bytes() >= from.as_slice() && gram.as_bytes() < to.as_slice();
+            grams.iter().any(|gram| begins(gram) || (0..FOLDED_END).any(|byte| pair.behind(byte).as_str() == gram))
+        }
         GramQuery::And(parts) => parts.iter().all(|part| holds(part, grams)),
         GramQuery::Or(parts) => parts.iter().any(|part| holds(part, grams)),
     }
@@ -90,15 +111,20 @@ proptest! {
     fn what_matches_has_the_grams(
         pattern in patterns(),
         case_insensitive: bool,
-        text in "[a-dA-DkKsS\u{212a}éÉ]{0,40}",
+        lines in proptest::collection::vec("[a-dA-DkKsS\u{212a}éÉ]{0,4}|[a-dA-DkKsS\u{212a}éÉ]{0,40}", 0..4),
+        ends: bool,
     ) {
         let regex = regex::bytes::RegexBuilder::new(&pattern)
             .multi_line(true)
             .case_insensitive(case_insensitive)
             .build()
             .expect("a valid pattern");
-        let grams: Vec<Gram> = Gram::of(text.as_bytes()).collect();
-        if regex.is_match(text.as_bytes()) {
+        let text = folded(format!("{}{}", lines.join("\n"), if ends { "\n" } else { "" }).as_bytes());
+        let mut tokenizer = GramTokenizer::default();
+        let mut stream = tokenizer.token_stream(&text);
+        let mut grams = Vec::new();
+        stream.process(&mut |token| grams.push(token.text.clone()));
+        if lines.iter().any(|line| regex.is_match(line.as_bytes())) {
             prop_assert!(holds(&query(&pattern, case_insensitive), &grams), "{}", pattern);
         }
     }

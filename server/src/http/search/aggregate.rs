@@ -141,7 +141,7 @@ async fn respond(app: Arc<App>, params: AggregateParams, repo: Option<Repo>) -> 
         let counted = govc_search::aggregate(&corpus, &request.query, &scope.places, by, groups_max, deadline)?;
         Ok(answer::ok(&AggregateResponse::new(params.by, counted, scope.as_of, took_ms(begun))))
     };
-    app.work.run(work).await?
+    app.work.run_in_turn(work).await?
 }
 
 impl AggregateParams {

@@ -188,7 +188,7 @@ pub(in crate::http) async fn history(
 ) -> Result<Response, Problem> {
     let limit = page::limit(params.limit)?;
     let worker = Arc::clone(&app);
-    let answered = app.work.run(move || params.answer(&worker, &repo, limit)).await?;
+    let answered = app.work.run_in_turn(move || params.answer(&worker, &repo, limit)).await?;
     let response = answered?;
     Ok(page::with_next(answer::ok(&response), &uri, response.next_cursor.as_deref()))
 }

@@ -143,7 +143,7 @@ pub(super) async fn commits(
 pub(super) async fn statistics(State(app): State<Arc<App>>) -> Result<Response, Problem> {
     let worker = Arc::clone(&app);
     let status = app.work.run(move || worker.search.status()).await?;
-    Ok(answer::ok(&SearchStatisticsInfo::new(status, app.store.feed_last().0)))
+    Ok(answer::ok(&SearchStatisticsInfo::new(status, app.search.is_indexing(), app.store.feed_last().0)))
 }
 
 /// Make the search index anew
@@ -176,6 +176,7 @@ async fn respond(
     let format = Format::of(headers);
     let limit = page::limit(params.limit)?.min(LIMIT_MAX);
     let options = PageOptions {
+        counts_candidates: params.explain,
         results_max: if format.is_some() { params.limit.unwrap_or(usize::MAX) } else { limit },
         lines_max: params.lines.unwrap_or(LINES_DEFAULT).min(LINES_MAX),
         context_lines: params.context,
@@ -183,7 +184,7 @@ async fn respond(
     let begun = Instant::now();
     let read = move || Request::new(&params.q, params.cursor.as_deref(), params.at.as_deref(), kind);
     if let Some(format) = format {
-        let request = app.work.run(read).await??;
+        let request = app.work.run_in_turn(read).await??;
         return stream::respond(app, repo, request, format, options).await;
     }
     let worker = Arc::clone(&app);
@@ -203,7 +204,7 @@ async fn respond(
         };
         Ok((response, next_cursor))
     };
-    let searched: Result<_, Problem> = app.work.run(work).await?;
+    let searched: Result<_, Problem> = app.work.run_in_turn(work).await?;
     let (response, next) = searched?;
     Ok(page::with_next(response, uri, next.as_deref()))
 }

@@ -47,6 +47,8 @@ pub(super) struct PageOptions {
     pub(super) results_max: usize,
     pub(super) lines_max: usize,
     pub(super) context_lines: usize,
+    /// Whether it is to say how many candidates there were.
+    pub(super) counts_candidates: bool,
 }
 
 /// What was found for a page.
@@ -198,6 +200,7 @@ impl Request {
                         context_lines: options.context_lines,
                         cursor: cursor.map(Cursor::decode).transpose()?,
                         deadline,
+                        counts_candidates: options.counts_candidates,
                         ..FindOptions::default()
                     },
                 )?;

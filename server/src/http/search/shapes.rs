@@ -233,7 +233,7 @@ pub(crate) struct CommitInfo {
 /// How the search is doing.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct SearchStatisticsInfo {
-    /// `building` while it goes over everything that there is; `following` what is published.
+    /// `building` while it goes over everything that there is; `following` what is published; `disabled` without an index.
     #[schema(value_type = String, example = "following")]
     state: &'static str,
     /// While building: repositories that are done, of how many.
@@ -434,10 +434,11 @@ impl ExplainInfo {
 }
 
 impl SearchStatisticsInfo {
-    pub(super) fn new(status: SearchStatus, newest: u64) -> Self {
+    pub(super) fn new(status: SearchStatus, is_indexing: bool, newest: u64) -> Self {
         let SearchStatus { indexer, rebuild, rebuilds, figures, presence, kept_bytes, last_error } = status;
         Self {
             state: match indexer.state {
+                _ if !is_indexing => "disabled",
                 IndexerState::Building => "building",
                 IndexerState::Following => "following",
             },

@@ -81,7 +81,7 @@ pub(in crate::http) async fn sql(
     let query = SqlQuery { deadline: Some(app.work.deadline()), ..request.query()? };
     let corpus = app.search.corpus();
     let version = snapshot.version().number;
-    let found = app.work.run(move || govc_search::sql(&corpus, &snapshot, &query)).await??;
+    let found = app.work.run_in_turn(move || govc_search::sql(&corpus, &snapshot, &query)).await??;
     Ok(answer::ok(&SqlResponse::new(found, version, begun)))
 }
 

@@ -152,7 +152,7 @@ pub(super) async fn respond(
         let deadline = Some(worker.work.deadline());
         request.scope(&worker, repo, deadline).map(|scope| (request, Arc::new(scope)))
     };
-    let (request, scope) = app.work.run(find_scope).await??;
+    let (request, scope) = app.work.run_in_turn(find_scope).await??;
     let mut streaming = Streaming {
         app,
         scope,
@@ -181,7 +181,7 @@ impl Streaming {
     async fn search(&self, request: Request) -> Result<(Request, Page), Problem> {
         let (app, scope) = (Arc::clone(&self.app), Arc::clone(&self.scope));
         let options = PageOptions { results_max: self.left.min(STEP_RESULTS), ..self.options };
-        self.app.work.run(move || request.page(&app, &scope, options).map(|page| (request, page))).await?
+        self.app.work.run_in_turn(move || request.page(&app, &scope, options).map(|page| (request, page))).await?
     }
 
     /// The next piece of the body; `None` at its end.
