@@ -1,10 +1,10 @@
 //! Counting everything that a query finds by one property of it.
 //!
-//! Files are counted by what the facets of a search count, over all of it; commits by what their walk shows.
+//! Files are counted by what the facets of a search count, over all of it; commits by what the index has of them, or by reading them.
 
 use std::time::Instant;
 
-use govc_engine::{Commit, Error, Result};
+use govc_engine::{Error, Result};
 use jiff::{Timestamp, tz::TimeZone};
 
 use crate::{
@@ -69,16 +69,12 @@ impl GroupBy {
         matches!(self, Self::Author | Self::Time(_))
     }
 
-    /// The value of a commit; empty if commits have none.
-    pub(crate) fn of_commit(self, place: &Place, commit: &Commit) -> String {
+    /// The value of a commit, by who wrote it, as `name <address>`, and when it was committed; empty if commits have none.
+    pub(crate) fn of_commit(self, place: &Place, author: &[u8], seconds: i64) -> String {
         match self {
             Self::Repository => place.repo.clone(),
-            Self::Author => {
-                let [name, email] =
-                    [&commit.author.name, &commit.author.email].map(|text| String::from_utf8_lossy(text));
-                format!("{name} <{email}>")
-            }
-            Self::Time(interval) => interval.of(commit.committer.seconds),
+            Self::Author => String::from_utf8_lossy(author).into_owned(),
+            Self::Time(interval) => interval.of(seconds),
             Self::Language | Self::Path(_) => String::new(),
         }
     }
@@ -117,7 +113,7 @@ pub fn aggregate(
     let mut query = query.clone();
     query.options.count = Count::All;
     match query.options.kind {
-        SearchKind::Commit => commits(&query, places, by, groups_max, deadline),
+        SearchKind::Commit => commits(corpus, &query, places, by, groups_max, deadline),
         _ => files(corpus, &query, places, by, groups_max, deadline),
     }
 }
@@ -153,6 +149,7 @@ fn files(
 }
 
 fn commits(
+    corpus: &Corpus,
     query: &Query,
     places: &[Place],
     by: GroupBy,
@@ -162,8 +159,8 @@ fn commits(
     if let GroupBy::Language | GroupBy::Path(_) = by {
         return Err(Error::invalid("commits have no language and no path: they are those of files"));
     }
-    let found =
-        find_commits(query, places, &CommitOptions { commits_max: 1, cursor: None, group_by: Some(by), deadline })?;
+    let options = CommitOptions { commits_max: 1, cursor: None, group_by: Some(by), deadline };
+    let found = find_commits(corpus, query, places, &options)?;
     let groups = &found.groups;
     Ok(Aggregate {
         groups: if let GroupBy::Time(_) = by { groups.newest(groups_max) } else { groups.largest(groups_max) },

@@ -1,16 +1,18 @@
-//! What files define, kept for those that were asked about: parsing is a thousand times slower than searching.
+//! What files define, looked up in what is recorded ([`crate::defined`]) and kept for those that were asked about: parsing
+//! is a thousand times slower than searching.
 //!
 //! Grammars are C, and hostile files have brought them to abort the process or to take all of its memory. So parsing is
 //! left to a [`Definer`], which a server runs in a process of its own; [`InProcess`] is for files that are trusted.
 
-use std::{ops::Range, sync::Arc};
+use std::sync::Arc;
 
 use quick_cache::{Weighter, sync::Cache};
 
 use crate::{
+    defined::Records,
     index::BlobNo,
     language::Language,
-    symbols::{Limits, Skipped, Symbol, is_supported, symbols},
+    symbols::{self, Limits, Skipped, Symbol, is_supported, symbols},
 };
 
 /// Tells what a file defines.
@@ -20,6 +22,11 @@ pub trait Definer: Send + Sync {
     /// # Errors
     /// Why they cannot be told.
     fn definitions(&self, language: Language, content: &[u8]) -> Result<Vec<Symbol>, Skipped>;
+
+    /// What its answers depend on beside the file: of two with different versions, one may tell what the other does not.
+    fn version(&self) -> u64 {
+        symbols::version()
+    }
 }
 
 /// Parses where it is called: only for files that nobody made to do harm.
@@ -48,19 +55,26 @@ impl Weighter<(BlobNo, Language), Defined> for Weigh {
 /// The definitions of files that were asked about of late, within a budget.
 pub(crate) struct Definitions {
     files: Cache<(BlobNo, Language), Defined, Weigh>,
+    /// What the indexer had told.
+    pub(crate) records: Records,
     definer: Option<Arc<dyn Definer>>,
 }
 
 impl Definitions {
-    /// Keeps at most `budget_bytes`, about.
-    pub(crate) fn new(budget_bytes: u64, definer: Option<Arc<dyn Definer>>) -> Self {
+    /// Keeps at most `budget_bytes` of what is not recorded, about.
+    pub(crate) fn new(budget_bytes: u64, definer: Option<Arc<dyn Definer>>, records: Records) -> Self {
         let items = usize::try_from(budget_bytes / 4096).unwrap_or(usize::MAX).clamp(1, 1 << 20);
-        Self { files: Cache::with_weighter(items, budget_bytes, Weigh), definer }
+        Self { files: Cache::with_weighter(items, budget_bytes, Weigh), records, definer }
     }
 
     /// Whether there is somebody to ask.
     pub(crate) fn can_tell(&self) -> bool {
         self.definer.is_some()
+    }
+
+    /// The one who tells.
+    pub(crate) fn definer(&self) -> Option<&Arc<dyn Definer>> {
+        self.definer.as_ref()
     }
 
     /// What the kept definitions take, in bytes, about.
@@ -73,6 +87,9 @@ impl Definitions {
         let Some(definer) = self.definer.as_ref().filter(|_| is_supported(language)) else {
             return Some(Arc::default());
         };
+        if let Some(recorded) = self.records.defined(blob, language) {
+            return recorded;
+        }
         if let Some(known) = self.files.get(&(blob, language)) {
             return known;
         }
@@ -85,9 +102,4 @@ impl Definitions {
         }
         defined
     }
-}
-
-/// The name of a definition in its file's content.
-pub(crate) fn name<'a>(content: &'a [u8], range: &Range<usize>) -> &'a [u8] {
-    content.get(range.clone()).unwrap_or_default()
 }

@@ -30,18 +30,26 @@ pub struct Groups {
 impl Groups {
     /// Counts one result.
     pub(crate) fn add(&mut self, value: &str, matches: u64) {
+        self.add_many(value, 1, matches);
+    }
+
+    /// Counts some results, which have so many matches together.
+    pub(crate) fn add_many(&mut self, value: &str, results: u64, matches: u64) {
+        if results == 0 {
+            return;
+        }
         let is_full = self.counts.len() >= VALUES_MAX
             || value.len() > VALUE_BYTES_MAX
             || self.bytes.saturating_add(value.len()) > BYTES_MAX;
         let count = match self.counts.get_mut(value) {
             Some(count) => count,
-            None if is_full => return self.others += 1,
+            None if is_full => return self.others = self.others.saturating_add(results),
             None => {
                 self.bytes += value.len();
                 self.counts.entry(value.to_owned()).or_default()
             }
         };
-        *count = (count.0 + 1, count.1.saturating_add(matches));
+        *count = (count.0.saturating_add(results), count.1.saturating_add(matches));
     }
 
     /// How many values were counted.

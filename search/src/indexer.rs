@@ -6,9 +6,17 @@
 //! exact whatever is indexed, so there is nothing to lose here but time.
 //!
 //! Which files are in which commits ([`crate::presence`]) comes last, and has no position: each start looks whether it has
-//! what references point at, which is quick if it does, so that what a crash or damage took is added again.
+//! what references point at, which is quick if it does, so that what a crash or damage took is added again. What a commit
+//! says ([`crate::index::messages`]) is added with it, and each start looks for commits that lack it.
+//!
+//! What files define ([`defining`]) comes after all else, in short turns. While writers come at machine rate, it mostly rests
+//! ([`pace`]).
 //!
 //! Repositories that are only in memory are not indexed: their contents must not be on a disk.
+
+mod defining;
+mod messages;
+mod pace;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -23,6 +31,7 @@ use govc_engine::{
 use parking_lot::Mutex;
 use roaring::RoaringBitmap;
 
+use self::defining::Defining;
 use crate::{corpus::Corpus, index::BlobNo, view::is_file};
 
 /// New text after which the index is committed at once, in bytes; while the pass is under way, more.
@@ -30,6 +39,8 @@ const COMMIT_BYTES: usize = 16 << 20;
 const COMMIT_BYTES_IN_PASS: usize = 64 << 20;
 /// How long what is new waits for a commit at most.
 const COMMIT_AGE_MAX: Duration = Duration::from_secs(1);
+/// The same while more publications wait than are taken together.
+const COMMIT_AGE_MAX_IN_BURST: Duration = Duration::from_secs(10);
 /// Publications that are taken together.
 const FEED_LIMIT: usize = 1000;
 /// Repositories that are listed together.
@@ -96,6 +107,8 @@ pub struct Indexer {
     /// Trees of which everything below is indexed or about to be, some of them.
     done_trees: HashSet<Oid>,
     committed_at: Instant,
+    /// What files define.
+    defining: Defining,
 }
 
 /// Whether to end: the index is left as it was last committed.
@@ -124,6 +137,7 @@ impl Indexer {
             done: HashSet::new(),
             done_trees: HashSet::new(),
             committed_at: Instant::now(),
+            defining: Defining::default(),
         }
     }
 
@@ -139,9 +153,49 @@ impl Indexer {
             if is_due && (is_pending || self.is_behind()) && !stop() {
                 self.commit()?;
             }
-            self.store.feed_wait(self.position, WAIT);
+            if !self.define(stop)? {
+                self.store.feed_wait(self.position, WAIT);
+            }
         }
         Ok(())
+    }
+
+    /// Has files told what they define for a moment, if there is nothing else to do; whether there is more to do at once.
+    fn define(&mut self, stop: Stop<'_>) -> Result<bool> {
+        let is_current = self.is_complete && self.has_histories && !self.corpus.index.is_pending();
+        if stop() || !is_current || !self.corpus.definitions.can_tell() {
+            return Ok(false);
+        }
+        self.list_to_define();
+        let (store, position) = (self.store.clone(), self.position);
+        self.defining.turn(&self.corpus, &|| stop() || store.feed_last() > position)
+    }
+
+    fn list_to_define(&mut self) {
+        if self.defining.wants_repos() {
+            let repos = self.list();
+            self.defining.take_repos(repos);
+        }
+    }
+
+    /// Indexes everything that is published by now, and records what the files of all tips define, as far as that can be
+    /// told now.
+    ///
+    /// # Errors
+    /// As [`Indexer::run`].
+    pub fn define_all(&mut self, stop: Stop<'_>) -> Result<()> {
+        self.index_all(stop)?;
+        if stop() || !self.corpus.definitions.can_tell() {
+            return Ok(());
+        }
+        loop {
+            self.list_to_define();
+            self.defining.finish(&self.corpus, stop)?;
+            // A repository that was deleted meanwhile may have hidden what another one has.
+            if stop() || !self.defining.wants_repos() {
+                return Ok(());
+            }
+        }
     }
 
     /// Indexes everything that is published by now, and commits it.
@@ -157,7 +211,11 @@ impl Indexer {
         if !self.is_complete {
             self.pass(stop)?;
         }
-        while !stop() && self.follow(stop)? {}
+        while !stop() && self.follow(stop)? {
+            if self.committed_at.elapsed() >= COMMIT_AGE_MAX_IN_BURST {
+                self.commit()?;
+            }
+        }
         if !self.has_histories {
             self.add_histories(stop)?;
         }
@@ -188,12 +246,14 @@ impl Indexer {
                 }
             }
         }
-        self.has_histories = true;
-        self.corpus.presence.commit()
+        self.corpus.presence.commit()?;
+        self.add_missing_messages(stop)?;
+        self.has_histories = !stop();
+        Ok(())
     }
 
-    /// Adds what a reference points at, and all that it follows from, to the presence index; how many commits were new. What
-    /// cannot be read, or is too large, is read by who asks for it.
+    /// Adds what a reference points at, and all that it follows from, to the presence index, and what these commits say; how
+    /// many were new. What cannot be read, or is too large, is read by who asks for it.
     fn add_presence(
         &mut self,
         repo: &Repo,
@@ -205,20 +265,25 @@ impl Indexer {
         if self.corpus.presence.is_known(&tip) {
             return Ok(0);
         }
-        let add = |tip| match snapshot.peel(tip)? {
+        let mut added = Vec::new();
+        let mut add = |tip| match snapshot.peel(tip)? {
             (commit, Kind::Commit) => {
-                self.corpus.presence.add_history(snapshot, &self.corpus.index, commit, turn, stop)
+                let corpus = &self.corpus;
+                corpus.presence.add_history(snapshot, &corpus.index, commit, turn, stop, &mut added)
             }
-            _ => Ok(0),
+            _ => Ok(()),
         };
-        match add(tip) {
+        let done = add(tip);
+        let is_whole = done.is_ok();
+        match done {
             Err(error) if matches!(error.kind(), ErrorKind::TooLarge | ErrorKind::LimitExceeded) => {
                 self.note(repo, &error);
-                Ok(0)
             }
-            Err(error) => self.allow_missing(repo, Err(error)).map(|()| 0),
-            added => added,
+            done => self.allow_missing(repo, done)?,
         }
+        self.add_messages(repo, snapshot, &added, stop)?;
+        // What stopped at an error would stop there again.
+        Ok(if is_whole { added.len() as u64 } else { 0 })
     }
 
     /// Whether positions were passed that the index does not know of.
@@ -230,6 +295,8 @@ impl Indexer {
         self.corpus.presence.commit()?;
         let position = self.is_complete.then_some(self.position);
         self.corpus.index.commit(position)?;
+        // So that the next question need not.
+        self.corpus.message_numbers();
         self.committed_at = Instant::now();
         let mut status = self.status.lock();
         status.position = position.unwrap_or(status.position);
@@ -440,13 +507,15 @@ impl Indexer {
             publications => publications?,
         };
         self.status.lock().newest = newest;
-        let Some(last) = publications.last().map(|last| last.seq) else {
+        let Some((last, time_millis)) = publications.last().map(|last| (last.seq, last.time_millis)) else {
             self.position = self.position.max(newest);
             return Ok(false);
         };
         let is_more = publications.len() == FEED_LIMIT;
         self.are_names_fresh = false;
+        self.defining.note_write();
         self.is_following = true;
+        let begun = Instant::now();
         let taken = publications.iter().try_for_each(|publication| self.take(publication, stop));
         self.is_following = false;
         taken?;
@@ -454,6 +523,9 @@ impl Indexer {
             return Ok(false);
         }
         self.position = last;
+        if is_more && self.has_histories {
+            pace::rest(begun.elapsed(), time_millis, &|| self.store.feed_last(), stop);
+        }
         Ok(is_more)
     }
 
@@ -466,7 +538,9 @@ impl Indexer {
         for change in publication.changes.refs.iter() {
             let done = self.add_change(&snapshot, change, stop);
             self.allow_missing(&repo, done)?;
-            if let Some(after) = change.after.filter(|_| self.has_histories) {
+            let Some(after) = change.after else { continue };
+            self.defining.publish(&repo, &change.name, after);
+            if self.has_histories {
                 self.add_presence(&repo, &snapshot, after, None, stop)?;
             }
         }

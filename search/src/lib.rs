@@ -5,7 +5,9 @@
 //! store ([`Search`]); what is not indexed yet is read, so an answer is exact at any moment. `README.md` says where
 //! what is, `QUERY.md` is the language, `FORMAT.md` what is on the disk.
 //!
-//! - [`find()`] finds files by a [`query::Query`], [`find_commits()`] commits.
+//! - [`find()`] finds files by a [`query::Query`], [`find_commits()`] commits, [`find_diffs()`] the lines that they change.
+//! - [`fulltext()`] finds the files that say most about some words, best first.
+//! - [`suggest()`] completes a query while it is typed.
 //! - [`aggregate()`] counts what they find by repository, language, path, author or time.
 //! - [`history()`] tells which commits contain something, when it appeared and went, on which branches it is.
 //! - [`grep()`] reports the matching lines of one commit, in the order of its files.
@@ -39,9 +41,12 @@ mod aggregate;
 mod commits;
 mod corpus;
 mod deadline;
+mod defined;
 mod definitions;
+mod diffs;
 mod find;
 mod frame;
+mod fulltext;
 mod grep;
 mod groups;
 mod history;
@@ -58,14 +63,19 @@ pub mod query;
 mod service;
 mod sieve;
 mod sql;
+mod suggest;
 pub mod symbols;
+mod tokens;
 mod view;
 
 pub use aggregate::{Aggregate, GroupBy, Interval, aggregate};
 pub use commits::{CommitCursor, CommitHit, CommitOptions, CommitsFound, find_commits};
 pub use corpus::Corpus;
+pub use defined::SymbolFigures;
 pub use definitions::{Definer, InProcess};
+pub use diffs::{DiffCursor, DiffFile, DiffHit, DiffLine, DiffOptions, DiffsFound, LineSign, find_diffs};
 pub use find::{Cursor, Explain, ExplainPattern, Facets, FileHit, FindOptions, Found, Partial, find};
+pub use fulltext::{FullText, FullTextCursor, FullTextHit, FullTextOptions, FullTextWord, fulltext};
 pub use grep::{GrepAnswer, GrepQuery, Stop, grep};
 pub use groups::{Group, Groups};
 pub use history::{
@@ -79,12 +89,13 @@ pub use place::{PLACES_MAX, Place, places};
 pub use presence::PresenceFigures;
 pub use service::{Search, SearchOptions, SearchStatus};
 pub use sql::{SQL_ROWS_MAX, SqlAnswer, SqlQuery, SqlValue, account_sql_memory, sql};
+pub use suggest::{SUGGESTIONS_MAX, SuggestOptions, Suggestion, SuggestionKind, finished, suggest};
 
 /// Reads any bytes as a query and as a cursor; a query that is accepted says the same once written out. For fuzzing.
 #[doc(hidden)]
 pub fn fuzz_query(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    let _ = (Cursor::decode(text), CommitCursor::decode(text), HistoryCursor::decode(text));
+    let _ = (Cursor::decode(text), CommitCursor::decode(text), DiffCursor::decode(text), HistoryCursor::decode(text));
     let now_seconds = 1_800_000_000;
     match query::parse(text, now_seconds) {
         Ok(parsed) => {

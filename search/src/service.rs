@@ -28,6 +28,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::{
     corpus::Corpus,
+    defined::SymbolFigures,
     definitions::Definer,
     index::{IndexFigures, failure},
     indexer::{Indexer, IndexerStatus},
@@ -111,6 +112,8 @@ pub struct SearchStatus {
     pub figures: IndexFigures,
     /// Figures of which files are in which commits.
     pub presence: PresenceFigures,
+    /// Figures of what is recorded of definitions.
+    pub symbols: SymbolFigures,
     /// What is kept of directories, definitions and what questions found out, in bytes.
     pub kept_bytes: u64,
     /// Why the index could last not be written or made anew.
@@ -177,6 +180,7 @@ impl Search {
             rebuilds: rebuild.done,
             figures: corpus.figures(),
             presence: corpus.presence_figures(),
+            symbols: corpus.symbol_figures(),
             kept_bytes: corpus.kept_bytes(),
             last_error: rebuild.last_error.clone(),
         }

@@ -6,7 +6,7 @@ use govc_engine::{Oid, Result};
 
 use super::{
     cursor::{Cursor, WindowEnd},
-    file::File,
+    file::{File, Matches},
     plan::{Plan, Reported},
     scan::{Ground, Position},
 };
@@ -129,7 +129,7 @@ pub(super) struct Ranked {
 }
 
 impl Ranked {
-    /// Takes what matched in a file, which is matched against all `reported` patterns.
+    /// Takes what matched in a file, which is matched against all `reported` patterns, or what `select:` has `reduced` it to.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -139,6 +139,7 @@ impl Ranked {
         reported: &[Reported],
         plan: &Plan,
         language: Option<Language>,
+        reduced: Option<Matches>,
     ) -> Result<Self> {
         let (mut match_count, mut spans, mut path_matches, mut score) = (0, Vec::new(), Vec::new(), 0.0);
         let name_start = position.path.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
@@ -160,6 +161,10 @@ impl Ranked {
                 false
             });
         }
+        if let Some(reduced) = reduced {
+            (match_count, spans) = (reduced.count, reduced.spans);
+            path_matches.clear();
+        }
         spans.sort_by_key(|span| (span.start, span.end));
         spans.truncate(SPANS_MAX);
         score += (1.0 + match_count as f64).ln() * 4.0;
@@ -172,6 +177,14 @@ impl Ranked {
         path_matches.sort_by_key(|span| (span.start, span.end));
         let (blob, size) = (file.blob(), file.size()?);
         Ok(Self { position, blob, size, language, score, match_count, spans, path_matches })
+    }
+}
+
+impl Ranked {
+    /// Whether it has matches in its content; of where its path matches, nothing is shown then.
+    pub(super) fn is_by_content(&mut self) -> bool {
+        self.path_matches.clear();
+        self.match_count > 0
     }
 }
 

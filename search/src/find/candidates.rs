@@ -10,8 +10,11 @@ use super::{
     plan::{Answer, Condition, PatternNo, Term},
 };
 use crate::{
+    corpus::Corpus,
     deadline,
+    defined::NamesFound,
     index::{Bits, BlobNo, ChunkNo, Generation, Index, Tables},
+    symbols::is_supported,
     view::Dir,
 };
 
@@ -33,12 +36,23 @@ pub(crate) struct Candidates {
     blobs: Option<Bits>,
     /// Whether the pattern speaks of the file's ends, and is matched against all of it.
     is_whole: bool,
+    /// Which recorded files define a name in which it matches, if that was asked.
+    names: Option<NamesFound>,
 }
 
 impl Candidates {
     /// Anywhere.
     pub(crate) fn anywhere() -> Self {
-        Self { chunks: None, blobs: None, is_whole: false }
+        Self { chunks: None, blobs: None, is_whole: false, names: None }
+    }
+
+    /// With what is recorded of the names of definitions.
+    ///
+    /// # Errors
+    /// Cancelled at the deadline.
+    pub(crate) fn with_names(mut self, matcher: &Matcher, corpus: &Corpus, until: Option<Instant>) -> Result<Self> {
+        self.names = Some(corpus.definitions.records.find(matcher, until)?);
+        Ok(self)
     }
 
     /// Asks the index.
@@ -58,7 +72,7 @@ impl Candidates {
             (tables.blob_count(), tables.chunk_count())
         };
         if chunks.len() > COMMON_MIN.max(chunk_count / COMMON_SHARE) {
-            return Ok(Self { chunks: Some(chunks), blobs: None, is_whole });
+            return Ok(Self { chunks: Some(chunks), blobs: None, is_whole, names: None });
         }
         let mut blobs = Bits::none(blob_count);
         let mut rest = chunks.iter();
@@ -72,7 +86,7 @@ impl Candidates {
             some.iter().flat_map(|chunk| tables.holders(*chunk)).for_each(|blob| blobs.insert(*blob));
         }
         drop(rest);
-        Ok(Self { chunks: Some(chunks), blobs: Some(blobs), is_whole })
+        Ok(Self { chunks: Some(chunks), blobs: Some(blobs), is_whole, names: None })
     }
 
     /// Whether the pattern may match in an indexed blob.
@@ -187,5 +201,29 @@ pub(crate) fn answer(candidates: Option<&Candidates>, indexed: &Bits, blob: Blob
     match candidates {
         Some(candidates) if indexed.contains(blob) && !candidates.has_blob(blob, &index.tables()) => Answer::No,
         _ => Answer::Maybe,
+    }
+}
+
+/// What is recorded of a pattern and what a file defines, besides what the index says of its content.
+pub(super) fn answer_of_names(
+    candidates: Option<&Candidates>,
+    indexed: &Bits,
+    corpus: &Corpus,
+    path: &[u8],
+    blob: BlobNo,
+) -> Answer {
+    if answer(candidates, indexed, blob, &corpus.index) == Answer::No {
+        return Answer::No;
+    }
+    let Some(found) = candidates.and_then(|candidates| candidates.names.as_ref()) else { return Answer::Maybe };
+    match corpus.known_language(blob, path) {
+        None => Answer::Maybe,
+        Some(None) => Answer::No,
+        Some(Some(language)) => match corpus.definitions.records.defines(found, blob, language) {
+            Some(true) => Answer::Yes,
+            Some(false) => Answer::No,
+            None if is_supported(language) => Answer::Maybe,
+            None => Answer::No,
+        },
     }
 }

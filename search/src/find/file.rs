@@ -8,16 +8,17 @@ use govc_engine::{Kind, Oid, Result, Snapshot};
 use super::{candidates::Candidates, pattern::Matcher, plan::PatternNo};
 use crate::{
     corpus::Corpus,
-    deadline, definitions,
+    deadline,
+    defined::Named,
     index::{BlobNo, BlobState, Generation, Text, is_binary},
     language::{self, HEAD_BYTES, Language},
     query::Pattern,
 };
 
 /// Matches of one pattern in one file whose places are kept.
-const SPANS_MAX: usize = 1000;
+pub(super) const SPANS_MAX: usize = 1000;
 /// Matches between two looks at the clock, and the text before which there is one.
-const CLOCK_MATCHES: u32 = 64;
+pub(super) const CLOCK_MATCHES: u32 = 64;
 const CLOCK_BYTES: usize = 64 * 1024;
 
 /// What a pattern has in a file.
@@ -153,21 +154,11 @@ impl<'a> File<'a> {
     pub(crate) fn whole(&mut self) -> Result<Bytes> {
         if self.whole.is_none() {
             self.whole = Some(match self.state {
-                BlobState::Text { .. } => self.assembled(),
+                BlobState::Text { .. } => self.reading.corpus.index.text(self.blob).into(),
                 _ => self.snapshot.object_of(&self.oid, Kind::Blob)?,
             });
         }
         Ok(self.whole.clone().unwrap_or_default())
-    }
-
-    fn assembled(&self) -> Bytes {
-        let texts: Vec<Text> = {
-            let tables = self.reading.corpus.index.tables();
-            tables.chunks(self.blob).iter().filter_map(|chunk| tables.text(*chunk)).collect()
-        };
-        let mut whole = Vec::with_capacity(texts.iter().map(|text| text.len()).sum());
-        texts.iter().for_each(|text| whole.extend_from_slice(text));
-        whole.into()
     }
 
     /// The chunks in which any of `spans` begins, which are in order; `None` if the file is not read by chunks.
@@ -222,28 +213,46 @@ impl<'a> File<'a> {
     fn find_definitions(&mut self, number: PatternNo, language: Option<Language>) -> Result<Matches> {
         let mut found = Matches::default();
         let (Some(matcher), Some(language)) = (self.reading.matchers.get(number), language) else { return Ok(found) };
-        // Parsing is dear, and a name that is not in the text is not in a definition.
-        if !matcher.speaks_of_lines() && !self.matches(number)?.any || self.is_binary()? {
-            return Ok(found);
-        }
-        deadline::check(self.reading.until)?;
-        let content = self.whole()?;
-        let Some(defined) = self.reading.corpus.definitions.of(self.blob, language, &content) else {
+        let named = match self.reading.corpus.definitions.records.named(self.blob, language) {
+            Some(named) => Some(named),
+            // Parsing is dear, and a name that is not in the text is not in a definition.
+            None if !matcher.speaks_of_edges() && !self.matches(number)?.any => return Ok(found),
+            None => self.named(language)?,
+        };
+        let Some(named) = named else {
             found.is_untold = true;
             return Ok(found);
         };
-        for symbol in defined.iter() {
-            let name = definitions::name(&content, &symbol.name);
+        for (symbol, name) in named.iter() {
             if matcher.is_match(name) {
-                (found.any, found.is_exact) = (true, true);
+                found.add_definition(&symbol.name);
+                found.is_exact = true;
                 found.is_word = found.is_word || matcher.is_all_of(name);
-                found.count += 1;
-                if found.spans.len() < SPANS_MAX {
-                    found.spans.push(symbol.name.start as u64..symbol.name.end as u64);
-                }
             }
         }
         Ok(found)
+    }
+
+    /// What the file defines in a language; `None` if that cannot be told.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub(crate) fn named(&mut self, language: Language) -> Result<Option<Named>> {
+        deadline::check(self.reading.until)?;
+        let definitions = &self.reading.corpus.definitions;
+        if let Some(named) = definitions.records.named(self.blob, language) {
+            return Ok(Some(named));
+        }
+        if self.is_binary()? {
+            return Ok(Some(Named::default()));
+        }
+        let content = self.whole()?;
+        Ok(definitions.of(self.blob, language, &content).map(|defined| Named::of(&defined, &content)))
+    }
+
+    /// What reading has in common.
+    pub(super) fn reading(&self) -> &'a Reading<'a> {
+        self.reading
     }
 
     fn find(&mut self, number: PatternNo) -> Result<Matches> {
@@ -283,6 +292,15 @@ impl<'a> File<'a> {
 }
 
 impl Matches {
+    /// Adds a definition, whose name is there.
+    pub(super) fn add_definition(&mut self, name: &Range<usize>) {
+        self.any = true;
+        self.count += 1;
+        if self.spans.len() < SPANS_MAX {
+            self.spans.push(name.start as u64..name.end as u64);
+        }
+    }
+
     /// Adds what is in a part of the file that begins at byte `start`.
     ///
     /// # Errors

@@ -16,6 +16,7 @@ mod pattern;
 mod plan;
 mod runs;
 mod scan;
+mod select;
 
 use std::{collections::HashMap, ops::ControlFlow, sync::Arc, time::Instant};
 
@@ -33,7 +34,7 @@ pub(crate) use self::{
     cursor::fingerprint,
     file::{File, Reading},
     pattern::Matcher,
-    plan::{Answer, Condition, Plan, Term},
+    plan::{Answer, CommitTerm, Condition, PatternNo, Plan, Term},
 };
 use crate::{
     corpus::Corpus,
@@ -41,7 +42,7 @@ use crate::{
     index::{Bits, BlobNo, Generation},
     language::Language,
     place::Place,
-    query::{Count, Query, Select},
+    query::{Count, Query, SearchKind, Select},
 };
 
 /// Files that are ranked together: a page is the best of so many.
@@ -91,9 +92,13 @@ impl Default for FindOptions {
 /// stored data cannot be read. A deadline that comes later is no error: the answer is then partial.
 pub fn find(corpus: &Corpus, query: &Query, places: &[Place], options: &FindOptions) -> Result<Found> {
     let begun = Instant::now();
+    if query.options.kind == SearchKind::Diff {
+        return Err(Error::invalid("the query asks for changed lines (type:diff), which files do not have"));
+    }
     let plan = Plan::new(query, options.deadline)?;
-    if plan.condition.asks_definitions() && !corpus.definitions.can_tell() {
-        return Err(Error::invalid("definitions (sym:, type:symbol) cannot be searched here"));
+    let asks_definitions = plan.condition.asks_definitions() || query.options.select == Some(Select::Symbol);
+    if asks_definitions && !corpus.definitions.can_tell() {
+        return Err(Error::invalid("definitions (sym:, type:symbol, select:symbol) cannot be searched here"));
     }
     let fingerprint = cursor::fingerprint(query, places);
     if options.cursor.as_ref().is_some_and(|cursor| cursor.fingerprint != fingerprint) {
@@ -155,13 +160,18 @@ impl Search<'_> {
 
     /// Asks the index for each pattern that a place's contents are asked for.
     fn candidates(&mut self, plan: &Plan, conditions: &[Condition], generation: &Generation) -> Vec<Candidates> {
-        let mut asked = vec![false; plan.patterns.len()];
+        let (mut asked, mut names) = (vec![false; plan.patterns.len()], vec![false; plan.patterns.len()]);
         conditions.iter().for_each(|condition| condition.contents(&mut |number| asked[number] = true));
+        conditions.iter().for_each(|condition| condition.names(&mut |number| names[number] = true));
         let mut all = Vec::with_capacity(plan.patterns.len());
-        for (matcher, is_asked) in plan.patterns.iter().zip(&asked) {
+        for ((matcher, is_asked), is_name) in plan.patterns.iter().zip(&asked).zip(&names) {
             let found = match is_asked {
                 true => Candidates::find(matcher, &self.corpus.index, generation, self.options.deadline),
                 false => Ok(Candidates::anywhere()),
+            };
+            let found = match is_name {
+                true => found.and_then(|found| found.with_names(matcher, self.corpus, self.options.deadline)),
+                false => found,
             };
             all.push(match found {
                 Err(error) if *error.kind() == ErrorKind::Cancelled => {
@@ -246,10 +256,10 @@ impl Search<'_> {
         let end = cursor.and_then(|cursor| cursor.end.as_ref()).filter(|_| !counts_all).map(|end| &end.position);
         let reported = plan.reported();
         let mut scan = Scan {
+            corpus: reading.corpus,
             plan,
             candidates: reading.candidates,
             indexed: &reading.generation.indexed,
-            index: &self.corpus.index,
             after: after.as_ref(),
             until: self.options.deadline,
             files_seen: 0,
@@ -309,13 +319,26 @@ impl Search<'_> {
         let Some(place) = self.places.get(position.place as usize) else { return Ok(ControlFlow::Continue(())) };
         let mut file = File::new(reading, &place.snapshot, blob);
         self.window.files_read += 1;
+        let untold = self.window.untold;
         if !holds(plan, &ground.demand.condition, &mut file, &position.path, &mut self.window.untold)?
             || !self.is_selected(position)
         {
             return Ok(ControlFlow::Continue(()));
         }
         let language = language_of(&position.path, &mut file)?;
-        let ranked = Ranked::new(position.clone(), &mut file, reported, plan, language)?;
+        let mut reduced = None;
+        if self.query.options.select == Some(Select::Symbol) {
+            let definitions = select::definitions(&mut file, reported, language)?;
+            self.window.untold = untold + u64::from(definitions.is_untold || self.window.untold > untold);
+            if !definitions.any {
+                return Ok(ControlFlow::Continue(()));
+            }
+            reduced = Some(definitions);
+        }
+        let mut ranked = Ranked::new(position.clone(), &mut file, reported, plan, language, reduced)?;
+        if self.query.options.select == Some(Select::Content) && !ranked.is_by_content() {
+            return Ok(ControlFlow::Continue(()));
+        }
         let window_max = WINDOW_FILES.max(self.options.files_max).min(WINDOW_FILES_MAX);
         let is_full = self.window.add(ranked, &place.repo, window_max, self.options.cursor.as_ref());
         if let Count::Files(files_max) = self.query.options.count
@@ -402,8 +425,8 @@ fn holds(plan: &Plan, condition: &Condition, file: &mut File<'_>, path: &[u8], u
                 is_untold |= found.is_untold;
                 found.any
             }
-            // Known for each place.
-            Term::Repo(_) | Term::Fork(_) => false,
+            // Known for each place, or not asked of files.
+            Term::Repo(_) | Term::Fork(_) | Term::Commit(_) => false,
         })
     })?;
     *untold += u64::from(is_untold);

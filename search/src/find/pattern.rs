@@ -26,7 +26,7 @@ pub(crate) struct Matcher {
     grams: GramQuery,
     /// Whether it speaks of the beginning or end of the file, so that chunks cannot be searched one by one.
     is_whole: bool,
-    speaks_of_lines: bool,
+    speaks_of_edges: bool,
     name_part: Option<NamePart>,
     /// A run that each match has, of a pattern that neither the index nor a text in it helps to find.
     run: Option<Run>,
@@ -71,7 +71,7 @@ impl Matcher {
             grams,
             is_whole,
             run,
-            speaks_of_lines: hir.properties().look_set().contains_anchor(),
+            speaks_of_edges: !hir.properties().look_set().is_empty(),
             name_part: NamePart::of(pattern),
         })
     }
@@ -111,9 +111,9 @@ impl Matcher {
         is_all
     }
 
-    /// Whether it speaks of where lines begin or end, which is elsewhere for a name than for the line that it is in.
-    pub(crate) fn speaks_of_lines(&self) -> bool {
-        self.speaks_of_lines
+    /// Whether it speaks of where lines or words begin or end, which is elsewhere for a name than for the line that it is in.
+    pub(crate) fn speaks_of_edges(&self) -> bool {
+        self.speaks_of_edges
     }
 
     /// Gives each match, in order and without overlaps, until `each` says that it is enough.

@@ -51,6 +51,21 @@ pub(crate) enum Term {
     Content(PatternNo),
     /// Whether the pattern matches the name of something that the file defines.
     Symbol(PatternNo),
+    /// Of a file that a commit changes: a question about the commit.
+    Commit(CommitTerm),
+}
+
+/// One question about a commit.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum CommitTerm {
+    /// Whether the pattern matches in the author's name and address.
+    Author(PatternNo),
+    /// Whether the pattern matches in the message.
+    Message(PatternNo),
+    /// Whether it was committed before this moment, in seconds since 1970.
+    Before(i64),
+    /// Whether it was committed at this moment or after it.
+    After(i64),
 }
 
 impl Plan {
@@ -99,6 +114,14 @@ impl Plan {
             Atom::Symbol(pattern) => Term::Symbol(self.pattern(pattern)?),
             // Nothing is ever archived here.
             Atom::Archived(wanted) => return Ok(Condition::Const(!wanted)),
+            Atom::Author(pattern) if kind == SearchKind::Diff => {
+                Term::Commit(CommitTerm::Author(self.pattern(pattern)?))
+            }
+            Atom::Message(pattern) if kind == SearchKind::Diff => {
+                Term::Commit(CommitTerm::Message(self.pattern(pattern)?))
+            }
+            Atom::Before(seconds) if kind == SearchKind::Diff => Term::Commit(CommitTerm::Before(*seconds)),
+            Atom::After(seconds) if kind == SearchKind::Diff => Term::Commit(CommitTerm::After(*seconds)),
             Atom::Author(_) | Atom::Message(_) | Atom::Before(_) | Atom::After(_) => {
                 return Err(Error::invalid(
                     "author, message, before and after are conditions on commits: add type:commit",
@@ -113,6 +136,7 @@ impl Plan {
         Ok(match kind {
             SearchKind::Path => Condition::Term(Term::Path(number)),
             SearchKind::Symbol => Condition::Term(Term::Symbol(number)),
+            SearchKind::Diff => Condition::Term(Term::Content(number)),
             _ => Condition::Or(vec![Condition::Term(Term::Path(number)), Condition::Term(Term::Content(number))]),
         })
     }
@@ -165,7 +189,7 @@ impl Term {
     /// How dear it is to ask, in orders of magnitude.
     fn cost(&self) -> u8 {
         match self {
-            Term::Repo(_) | Term::Fork(_) => 0,
+            Term::Repo(_) | Term::Fork(_) | Term::Commit(_) => 0,
             Term::Path(_) => 1,
             Term::Lang(_) => 2,
             Term::Content(_) => 3,
@@ -244,10 +268,27 @@ impl Condition {
 
     /// Whether it asks for what files define.
     pub(crate) fn asks_definitions(&self) -> bool {
+        let mut asks = false;
+        self.names(&mut |_| asks = true);
+        asks
+    }
+
+    /// Visits the patterns that are matched against the names of definitions.
+    pub(crate) fn names(&self, visit: &mut dyn FnMut(PatternNo)) {
         match self {
-            Condition::And(parts) | Condition::Or(parts) => parts.iter().any(Self::asks_definitions),
-            Condition::Not(inner) => inner.asks_definitions(),
-            Condition::Term(term) => matches!(term, Term::Symbol(_)),
+            Condition::And(parts) | Condition::Or(parts) => parts.iter().for_each(|part| part.names(visit)),
+            Condition::Not(inner) => inner.names(visit),
+            Condition::Term(Term::Symbol(number)) => visit(*number),
+            Condition::Const(_) | Condition::Term(_) => {}
+        }
+    }
+
+    /// Whether it has a term of some kind.
+    pub(crate) fn asks(&self, is_such: fn(&Term) -> bool) -> bool {
+        match self {
+            Condition::And(parts) | Condition::Or(parts) => parts.iter().any(|part| part.asks(is_such)),
+            Condition::Not(inner) => inner.asks(is_such),
+            Condition::Term(term) => is_such(term),
             Condition::Const(_) => false,
         }
     }
@@ -263,7 +304,7 @@ impl Condition {
     }
 
     /// Visits the terms that speak for a result.
-    fn positive(&self, visit: &mut dyn FnMut(&Term)) {
+    pub(crate) fn positive(&self, visit: &mut dyn FnMut(&Term)) {
         match self {
             Condition::Const(_) => {}
             Condition::And(parts) | Condition::Or(parts) => parts.iter().for_each(|part| part.positive(visit)),

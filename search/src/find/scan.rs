@@ -9,14 +9,15 @@ use govc_engine::Result;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    candidates::{Candidates, Reach, answer},
+    candidates::{Candidates, Reach, answer, answer_of_names},
     pattern::NamePart,
     plan::{Answer, Condition, PatternNo, Plan, Term},
 };
 use crate::{
+    corpus::Corpus,
     deadline,
     importance::Tier,
-    index::{Bits, BlobNo, Index},
+    index::{Bits, BlobNo},
     language::is_by_path,
     view::{Child, Dir},
 };
@@ -77,10 +78,10 @@ pub(crate) type Visit<'a> = dyn FnMut(&Ground, &[u8], BlobNo, Tier) -> Result<Co
 
 /// Goes through the files behind `after` of one tier after the other.
 pub(crate) struct Scan<'a> {
+    pub(crate) corpus: &'a Corpus,
     pub(crate) plan: &'a Plan,
     pub(crate) candidates: &'a [Candidates],
     pub(crate) indexed: &'a Bits,
-    pub(crate) index: &'a Index,
     pub(crate) after: Option<&'a Position>,
     /// When to end.
     pub(crate) until: Option<Instant>,
@@ -210,11 +211,12 @@ impl Scan<'_> {
         let sure = |holds: bool| if holds { Answer::Yes } else { Answer::No };
         match term {
             Term::Path(number) => sure(self.plan.patterns.get(*number).is_some_and(|matcher| matcher.is_match(path))),
-            Term::Content(number) | Term::Symbol(number) => {
-                answer(self.candidates.get(*number), self.indexed, blob, self.index)
+            Term::Content(number) => answer(self.candidates.get(*number), self.indexed, blob, &self.corpus.index),
+            Term::Symbol(number) => {
+                answer_of_names(self.candidates.get(*number), self.indexed, self.corpus, path, blob)
             }
             Term::Lang(wanted) => is_by_path(path, *wanted).map_or(Answer::Maybe, sure),
-            Term::Repo(_) | Term::Fork(_) => Answer::Maybe,
+            Term::Repo(_) | Term::Fork(_) | Term::Commit(_) => Answer::Maybe,
         }
     }
 }

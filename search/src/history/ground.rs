@@ -95,6 +95,7 @@ impl<'a> Ground<'a> {
         let after = |parent: &CommitNo| Some(self.commit(*parent)?.corrected_seconds.saturating_add(1));
         let row = Row {
             oid,
+            seconds: links.seconds,
             corrected_seconds: parents.iter().filter_map(after).fold(links.seconds, i64::max),
             first_parent: parents.first().copied().unwrap_or(NONE),
             more_parents: parents.get(1..).unwrap_or_default().into(),

@@ -176,7 +176,7 @@ impl<'a> Test<'a> {
                 Term::Content(number) => has(&self.blobs, *number, blob),
                 Term::Lang(wanted) => language == Some(*wanted),
                 // Refused, or known for the repository.
-                Term::Symbol(_) | Term::Repo(_) | Term::Fork(_) => false,
+                Term::Symbol(_) | Term::Repo(_) | Term::Fork(_) | Term::Commit(_) => false,
             })
         })
     }

@@ -19,8 +19,9 @@ use super::{failure, mapped::Mapped};
 
 /// A file that has reached this gets no further batch, in bytes.
 const FILE_BYTES_MAX: u64 = 256 << 20;
-/// How the files' names begin; what follows is the position in hexadecimal.
-const FILE_PREFIX: &str = "text-";
+/// How the names of the files begin, those of chunks and those of messages; what follows is the position in hexadecimal.
+pub(super) const CHUNKS_PREFIX: &str = "text-";
+pub(super) const MESSAGES_PREFIX: &str = "messages-";
 
 /// All texts, for readers, who take [`Text`]s, which stay as they are.
 #[derive(Default)]
@@ -33,6 +34,7 @@ pub(super) struct Contents {
 /// Where new texts go. Writing and syncing them holds up no reader.
 pub(super) struct TextWriter {
     folder: Option<PathBuf>,
+    prefix: &'static str,
     end: u64,
     open: Option<OpenFile>,
 }
@@ -84,17 +86,17 @@ impl Deref for Text {
 impl TextWriter {
     /// A writer of texts in memory.
     pub(super) fn in_memory() -> Self {
-        Self { folder: None, end: 0, open: None }
+        Self { folder: None, prefix: CHUNKS_PREFIX, end: 0, open: None }
     }
 
-    /// Opens the texts in `folder`, up to position `end`; what follows is cut off.
+    /// Opens the texts in the files of `folder` whose names begin with `prefix`, up to position `end`; what follows is cut off.
     ///
     /// # Errors
     /// Corrupt if texts are missing; else when the folder cannot be read or written.
-    pub(super) fn open(folder: &Path, end: u64) -> Result<(Self, Contents)> {
-        let mut writer = Self { folder: Some(folder.to_owned()), end: 0, open: None };
+    pub(super) fn open(folder: &Path, prefix: &'static str, end: u64) -> Result<(Self, Contents)> {
+        let mut writer = Self { folder: Some(folder.to_owned()), prefix, end: 0, open: None };
         let mut contents = Contents::default();
-        for (start, path) in files(folder)? {
+        for (start, path) in files(folder, prefix)? {
             if start >= end {
                 std::fs::remove_file(&path).map_err(|error| failure("remove", &path, error))?;
                 continue;
@@ -133,7 +135,7 @@ impl TextWriter {
         let mut open = match self.open.take().filter(|open| start - open.start < FILE_BYTES_MAX) {
             Some(open) => open,
             None => {
-                let path = folder.join(format!("{FILE_PREFIX}{start:016x}"));
+                let path = folder.join(format!("{}{start:016x}", self.prefix));
                 let file = OpenOptions::new().create_new(true).read(true).append(true).open(&path);
                 OpenFile { file: file.map_err(|error| failure("create", &path, error))?, start }
             }
@@ -183,13 +185,13 @@ impl Contents {
 }
 
 /// The files of texts below `folder`, in the order of their positions.
-fn files(folder: &Path) -> Result<Vec<(u64, PathBuf)>> {
+fn files(folder: &Path, prefix: &str) -> Result<Vec<(u64, PathBuf)>> {
     let mut files = Vec::new();
     let entries = std::fs::read_dir(folder).map_err(|error| failure("list", folder, error))?;
     for entry in entries {
         let path = entry.map_err(|error| failure("list", folder, error))?.path();
         let name = path.file_name().and_then(|name| name.to_str());
-        if let Some(start) = name.and_then(|name| u64::from_str_radix(name.strip_prefix(FILE_PREFIX)?, 16).ok()) {
+        if let Some(start) = name.and_then(|name| u64::from_str_radix(name.strip_prefix(prefix)?, 16).ok()) {
             files.push((start, path));
         }
     }

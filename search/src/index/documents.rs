@@ -13,7 +13,7 @@ use super::{
     bits::Bits,
     gram::{FOLDED_END, Gram, Pair},
     literals::GramQuery,
-    postings::{GRAMS, failed},
+    postings::failed,
 };
 use crate::deadline;
 
@@ -33,21 +33,26 @@ pub(super) enum Documents {
 }
 
 impl Documents {
-    /// The documents that satisfy `query`; `None` if all do.
+    /// The documents that satisfy `query` in a field; `None` if all do.
     ///
     /// # Errors
     /// Cancelled at the deadline; else when the index cannot be read.
-    pub(super) fn of(segment: &SegmentReader, query: &GramQuery, until: Option<Instant>) -> Result<Option<Self>> {
+    pub(super) fn of(
+        segment: &SegmentReader,
+        field: &str,
+        query: &GramQuery,
+        until: Option<Instant>,
+    ) -> Result<Option<Self>> {
         match query {
             GramQuery::All => Ok(None),
             GramQuery::None => Ok(Some(Self::Few(Vec::new()))),
-            GramQuery::Grams(grams) => Lists::open(segment)?.with_grams(grams).map(Some),
-            GramQuery::Pair(pair) => Lists::open(segment)?.with_pair(*pair),
+            GramQuery::Grams(grams) => Lists::open(segment, field)?.with_grams(grams).map(Some),
+            GramQuery::Pair(pair) => Lists::open(segment, field)?.with_pair(*pair),
             GramQuery::And(parts) => {
                 let mut all: Option<Self> = None;
                 for part in parts {
                     deadline::check(until)?;
-                    all = match (all, Self::of(segment, part, until)?) {
+                    all = match (all, Self::of(segment, field, part, until)?) {
                         (Some(left), Some(right)) => Some(left.and(right)),
                         (left, right) => left.or(right),
                     };
@@ -58,7 +63,7 @@ impl Documents {
                 let mut any = Bits::default();
                 for part in parts {
                     deadline::check(until)?;
-                    match Self::of(segment, part, until)? {
+                    match Self::of(segment, field, part, until)? {
                         None => return Ok(None),
                         Some(Self::Many(more)) => any.unite(&more),
                         Some(Self::Few(more)) => more.into_iter().for_each(|document| any.insert(document)),
@@ -117,8 +122,8 @@ struct Lists {
 }
 
 impl Lists {
-    fn open(segment: &SegmentReader) -> Result<Self> {
-        let field = segment.schema().get_field(GRAMS).map_err(|error| failed("read", error))?;
+    fn open(segment: &SegmentReader, field: &str) -> Result<Self> {
+        let field = segment.schema().get_field(field).map_err(|error| failed("read", error))?;
         let lists = segment.inverted_index(field).map_err(|error| failed("read", error))?;
         Ok(Self { lists, field, documents: segment.max_doc() })
     }

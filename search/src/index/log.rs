@@ -1,4 +1,4 @@
-//! The file that says what is in the index: batches of chunks and blobs, one frame each, in `FORMAT.md`.
+//! The file that says what is in the index: batches of chunks, blobs and messages, one frame each, in `FORMAT.md`.
 //!
 //! A frame is written and synced before the commit of the trigrams that knows of its end, so what lies behind that end
 //! was never seen and is cut off.
@@ -31,6 +31,23 @@ pub(super) struct Batch {
     pub(super) chunk_newlines: Vec<u32>,
     /// The blobs.
     pub(super) blobs: Vec<BlobRecord>,
+    /// The messages, in the order of their numbers.
+    pub(super) messages: Vec<MessageRecord>,
+}
+
+impl Batch {
+    /// Whether there is nothing in it.
+    pub(super) fn is_empty(&self) -> bool {
+        self.blobs.is_empty() && self.messages.is_empty()
+    }
+}
+
+/// The message of a commit.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct MessageRecord {
+    pub(super) commit: Vec<u8>,
+    /// What its text takes.
+    pub(super) bytes: u32,
 }
 
 /// An indexed blob.

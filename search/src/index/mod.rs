@@ -1,8 +1,8 @@
 //! The index: every distinct chunk of text once, with its trigrams, and which blobs are made of which chunks.
 //!
-//! It knows blobs and nothing of repositories, paths or people, so forks and copies share all of it, and what a search
-//! may find is decided by the trees that it searches. Nothing in it is the truth: all can be made anew from the store,
-//! and a blob that it does not have is read from there.
+//! It knows blobs and nothing of repositories and paths, so forks and copies share all of it, and what a search
+//! may find is decided by the trees that it searches. Beside them, and apart, it has what commits say ([`messages`]). Nothing
+//! in it is the truth: all can be made anew from the store, and a blob that it does not have is read from there.
 //!
 //! One writer adds blobs and commits them; readers hold a [`Generation`], which never changes. In a folder, a commit
 //! writes texts, then the log, then the trigrams, each synced; the last carries the ends of the others, so that a crash
@@ -16,10 +16,17 @@ mod gram;
 mod literals;
 mod log;
 mod mapped;
+pub(crate) mod messages;
 mod postings;
 mod tables;
 
-use std::{collections::HashMap, io, path::Path, sync::Arc, time::Instant};
+use std::{
+    collections::{HashMap, HashSet},
+    io,
+    path::Path,
+    sync::Arc,
+    time::Instant,
+};
 
 use arc_swap::ArcSwap;
 use govc_engine::{Error, ErrorKind, Oid, Result, Seq};
@@ -30,11 +37,13 @@ use serde::{Deserialize, Serialize};
 pub(crate) use bits::Bits;
 pub(crate) use contents::Text;
 pub(crate) use literals::GramQuery;
+pub(crate) use messages::MessageNo;
 pub(crate) use tables::{BlobNo, BlobState, ChunkNo, Tables};
 
 use self::{
-    contents::{Contents, TextWriter},
-    log::{Batch, BlobContent, BlobRecord, Digest, Log},
+    contents::{CHUNKS_PREFIX, Contents, MESSAGES_PREFIX, TextWriter},
+    log::{Batch, BlobContent, BlobRecord, Digest, Log, MessageRecord},
+    messages::Messages,
     postings::{Postings, Segments},
 };
 
@@ -61,6 +70,7 @@ pub(crate) fn is_binary(data: &[u8]) -> bool {
 struct Payload {
     format: u32,
     text_bytes: u64,
+    message_bytes: u64,
     log_bytes: u64,
     /// The position in the feed up to which everything is indexed; absent while the first pass is under way.
     position: Option<u64>,
@@ -74,6 +84,8 @@ pub(crate) struct Generation {
     known_bytes: u64,
     /// The blobs that it knows all of: their chunks are in it, or they are binary and have none.
     pub(crate) indexed: Bits,
+    /// How many messages it knows the trigrams of: the first ones.
+    pub(crate) messages: MessageNo,
 }
 
 /// The index.
@@ -92,10 +104,14 @@ pub(crate) struct Index {
 struct Writer {
     postings: Postings,
     text_writer: TextWriter,
+    message_writer: TextWriter,
     log: Option<Log>,
     chunks: HashMap<Digest, ChunkNo>,
     batch: Batch,
     texts: Vec<u8>,
+    messages: Vec<u8>,
+    /// The commits of the batch's messages.
+    message_commits: HashSet<Oid>,
     position: Option<Seq>,
     /// A commit failed half-way: what is in memory and what is in the folder may differ.
     is_broken: bool,
@@ -112,6 +128,10 @@ pub struct IndexFigures {
     pub raw_bytes: u64,
     /// The texts of the chunks, in bytes.
     pub text_bytes: u64,
+    /// Commits whose messages are indexed.
+    pub messages: u64,
+    /// The texts of these messages, with their authors, in bytes.
+    pub message_bytes: u64,
     /// The trigrams, in bytes.
     pub gram_bytes: u64,
     /// What says which blobs are made of which chunks, in bytes; on disk.
@@ -128,7 +148,8 @@ impl Index {
     /// # Errors
     /// When it cannot be made.
     pub(crate) fn in_memory() -> Result<Self> {
-        Self::with(None, Postings::open(None)?, (TextWriter::in_memory(), Contents::default()), Payload::default())
+        let texts = || (TextWriter::in_memory(), Contents::default());
+        Self::with(None, Postings::open(None)?, texts(), texts(), Payload::default())
     }
 
     /// Opens the index in a folder, which is made if it is not there.
@@ -147,17 +168,19 @@ impl Index {
                 .filter(|payload: &Payload| payload.format == FORMAT)
                 .ok_or_else(|| Error::corrupt("the search index has another format"))?,
         };
-        let contents = TextWriter::open(folder, payload.text_bytes)?;
-        Self::with(Some(folder), postings, contents, payload)
+        let contents = TextWriter::open(folder, CHUNKS_PREFIX, payload.text_bytes)?;
+        let messages = TextWriter::open(folder, MESSAGES_PREFIX, payload.message_bytes)?;
+        Self::with(Some(folder), postings, contents, messages, payload)
     }
 
     fn with(
         folder: Option<&Path>,
         postings: Postings,
         (text_writer, contents): (TextWriter, Contents),
+        (message_writer, messages): (TextWriter, Contents),
         payload: Payload,
     ) -> Result<Self> {
-        let mut tables = Tables::new(contents);
+        let mut tables = Tables::new(contents, Messages::new(messages));
         let mut chunks = HashMap::new();
         let log = folder.map(|folder| {
             Log::open(folder, payload.log_bytes, |batch| {
@@ -177,10 +200,21 @@ impl Index {
             .for_each(|blob| indexed.insert(blob));
         let taken = (0..).take(tables.blob_count()).filter(|blob| tables.state(*blob) != BlobState::Unknown).collect();
         let position = payload.position.map(Seq);
-        let (batch, texts) = (Batch::default(), Vec::new());
-        let mut writer = Writer { postings, text_writer, log, chunks, batch, texts, position, is_broken: false };
+        let mut writer = Writer {
+            postings,
+            text_writer,
+            message_writer,
+            log,
+            chunks,
+            batch: Batch::default(),
+            texts: Vec::new(),
+            messages: Vec::new(),
+            message_commits: HashSet::new(),
+            position,
+            is_broken: false,
+        };
         let segments = writer.postings.segments()?;
-        let generation = ArcSwap::from_pointee(writer.generation(segments, indexed));
+        let generation = ArcSwap::from_pointee(writer.generation(segments, indexed, tables.messages.count()));
         let (tables, writer) = (RwLock::new(tables), Mutex::new(Some(writer)));
         Ok(Self { tables, generation, writer, taken: Mutex::new(taken), damage: Mutex::default() })
     }
@@ -238,6 +272,17 @@ impl Index {
         self.taken.lock().remove(blob);
     }
 
+    /// The text of a blob, put together of its chunks; empty unless it is indexed text.
+    pub(crate) fn text(&self, blob: BlobNo) -> Vec<u8> {
+        let texts: Vec<Text> = {
+            let tables = self.tables();
+            tables.chunks(blob).iter().filter_map(|chunk| tables.text(*chunk)).collect()
+        };
+        let mut whole = Vec::with_capacity(texts.iter().map(|text| text.len()).sum());
+        texts.iter().for_each(|text| whole.extend_from_slice(text));
+        whole
+    }
+
     /// The position in the feed up to which everything was indexed at the last commit that said so.
     pub(crate) fn position(&self) -> Option<Seq> {
         self.writer.lock().as_ref().and_then(|writer| writer.position)
@@ -259,14 +304,39 @@ impl Index {
         Ok(())
     }
 
+    /// Whether the message of a commit is indexed, or will be with the next commit.
+    pub(crate) fn has_message(&self, commit: &Oid) -> bool {
+        let is_indexed = self.tables.read().messages.number(commit).is_some();
+        is_indexed || self.writer.lock().as_ref().is_some_and(|writer| writer.message_commits.contains(commit))
+    }
+
+    /// Adds the message of a commit, which [`Index::has_message`] said not to be there; `text` is of [`messages::text_of`].
+    ///
+    /// # Errors
+    /// When the trigrams cannot be written.
+    pub(crate) fn add_message(&self, commit: Oid, text: &[u8]) -> Result<()> {
+        let mut writer = self.writer.lock();
+        let writer = writer.as_mut().ok_or_else(released)?;
+        let too_many = || Error::new(ErrorKind::LimitExceeded, "the search index has too many messages");
+        let count = self.tables.read().messages.count() as usize + writer.batch.messages.len();
+        let number = MessageNo::try_from(count).ok().filter(|number| *number < MessageNo::MAX).ok_or_else(too_many)?;
+        let bytes =
+            u32::try_from(text.len()).map_err(|_| Error::too_large("the message is too large to be indexed"))?;
+        writer.postings.add_message(number, text)?;
+        writer.batch.messages.push(MessageRecord { commit: commit.as_bytes().to_vec(), bytes });
+        writer.message_commits.insert(commit);
+        writer.messages.extend_from_slice(text);
+        Ok(())
+    }
+
     /// Bytes of new text that the next commit brings.
     pub(crate) fn pending_bytes(&self) -> usize {
-        self.writer.lock().as_ref().map_or(0, |writer| writer.texts.len())
+        self.writer.lock().as_ref().map_or(0, |writer| writer.texts.len() + writer.messages.len())
     }
 
     /// Whether there is anything to commit.
     pub(crate) fn is_pending(&self) -> bool {
-        self.writer.lock().as_ref().is_some_and(|writer| !writer.batch.blobs.is_empty())
+        self.writer.lock().as_ref().is_some_and(|writer| !writer.batch.is_empty())
     }
 
     /// Commits what was added. With a position, all that the feed has up to there is indexed.
@@ -286,12 +356,18 @@ impl Index {
         if let Some(added) = writer.text_writer.append(texts)? {
             self.tables.write().contents.add(added);
         }
-        if let Some(log) = writer.log.as_mut().filter(|_| !batch.blobs.is_empty()) {
+        let messages = std::mem::take(&mut writer.messages);
+        if let Some(added) = writer.message_writer.append(messages)? {
+            self.tables.write().messages.contents.add(added);
+        }
+        writer.message_commits.clear();
+        if let Some(log) = writer.log.as_mut().filter(|_| !batch.is_empty()) {
             log.append(&batch)?;
         }
         let payload = Payload {
             format: FORMAT,
             text_bytes: writer.text_writer.end(),
+            message_bytes: writer.message_writer.end(),
             log_bytes: writer.log.as_ref().map_or(0, Log::end),
             position: writer.position.map(|position| position.0),
         };
@@ -313,8 +389,9 @@ impl Index {
                 indexed.insert(number);
             }
         }
+        let messages = tables.messages.count();
         drop(tables);
-        self.generation.store(Arc::new(writer.generation(segments, indexed)));
+        self.generation.store(Arc::new(writer.generation(segments, indexed, messages)));
         Ok(())
     }
 
@@ -336,10 +413,13 @@ impl Index {
             chunks: tables.chunk_count() as u64,
             raw_bytes: tables.raw_bytes(),
             text_bytes: tables.contents.end(),
+            messages: u64::from(tables.messages.count()),
+            message_bytes: tables.messages.contents.end(),
             gram_bytes: generation.segments.stored_bytes(),
             log_bytes: generation.log_bytes,
             resident_bytes: tables.resident_bytes()
                 + tables.contents.heap_bytes()
+                + tables.messages.contents.heap_bytes()
                 + generation.known_bytes
                 + generation.segments.resident_bytes(),
             segments: generation.segments.count() as u64,
@@ -358,10 +438,10 @@ fn is_known(state: BlobState) -> bool {
 
 impl Writer {
     /// What readers see of the commit that has `segments`.
-    fn generation(&self, segments: Segments, indexed: Bits) -> Generation {
+    fn generation(&self, segments: Segments, indexed: Bits, messages: MessageNo) -> Generation {
         let known_bytes = self.chunks.capacity() * (size_of::<(Digest, ChunkNo)>() + 1);
         let log_bytes = self.log.as_ref().map_or(0, Log::end);
-        Generation { segments, log_bytes, known_bytes: known_bytes as u64, indexed }
+        Generation { segments, log_bytes, known_bytes: known_bytes as u64, indexed, messages }
     }
 
     /// The chunks of a text; new ones are kept for the next commit.
@@ -396,6 +476,15 @@ impl Generation {
     /// Cancelled at the deadline; else when the index cannot be read.
     pub(crate) fn chunks(&self, query: &GramQuery, until: Option<Instant>) -> Result<Option<Bits>> {
         self.segments.chunks(query, until)
+    }
+
+    /// The messages that a pattern with such grams may match in, or in their authors; `None` if that may be any. It knows
+    /// the first [`Generation::messages`] alone.
+    ///
+    /// # Errors
+    /// As [`Generation::chunks`].
+    pub(crate) fn messages(&self, query: &GramQuery, until: Option<Instant>) -> Result<Option<Bits>> {
+        self.segments.messages(query, until)
     }
 }
 

@@ -1,4 +1,5 @@
-//! The trigrams of all chunks: a tantivy index whose documents are chunks, with the chunk's number and nothing else.
+//! The trigrams of all chunks, and of all messages: a tantivy index whose documents are chunks or messages, with the
+//! number.
 //!
 //! No positions, no frequencies, no stored text: which grams a chunk has is enough to rule most chunks out, and what is
 //! left is verified on its text.
@@ -21,12 +22,14 @@ use super::{
     documents::Documents,
     gram::{GramTokenizer, folded},
     literals::GramQuery,
+    messages::MessageNo,
     tables::ChunkNo,
 };
 use crate::deadline;
 
-/// Names of the fields, and of the tokenizer.
-pub(super) const GRAMS: &str = "grams";
+/// Names of the fields, and of the tokenizers. The number is a chunk's or a message's: a document has grams of one of them.
+const GRAMS: &str = "grams";
+const MESSAGE_GRAMS: &str = "messages";
 const CHUNK: &str = "chunk";
 /// What the writer takes in memory before it writes a segment of its own accord, in bytes.
 const ARENA_BYTES: usize = 96 << 20;
@@ -38,6 +41,7 @@ pub(super) struct Postings {
     writer: IndexWriter,
     reader: IndexReader,
     grams: Field,
+    message_grams: Field,
     chunk: Field,
     /// The chunks of the newest commit's segments.
     chunks: HashMap<SegmentId, Arc<Numbers>>,
@@ -71,7 +75,9 @@ impl Postings {
             .set_tokenizer(GRAMS)
             .set_index_option(IndexRecordOption::Basic)
             .set_fieldnorms(false);
-        let grams = schema.add_text_field(GRAMS, TextOptions::default().set_indexing_options(indexing));
+        let text = TextOptions::default().set_indexing_options(indexing);
+        let grams = schema.add_text_field(GRAMS, text.clone());
+        let message_grams = schema.add_text_field(MESSAGE_GRAMS, text);
         let chunk = schema.add_u64_field(CHUNK, FAST);
         let schema = schema.build();
         let index = match folder {
@@ -88,7 +94,7 @@ impl Postings {
         let mut merging = LogMergePolicy::default();
         merging.set_max_docs_before_merge(MERGE_DOCS_MAX);
         writer.set_merge_policy(Box::new(merging));
-        Ok(Self { writer, reader, grams, chunk, chunks: HashMap::new() })
+        Ok(Self { writer, reader, grams, message_grams, chunk, chunks: HashMap::new() })
     }
 
     /// What the last commit was given to keep.
@@ -102,6 +108,14 @@ impl Postings {
         let mut document = TantivyDocument::default();
         document.add_text(self.grams, folded(text));
         document.add_u64(self.chunk, u64::from(chunk));
+        self.writer.add_document(document).map(drop).map_err(|error| failed("write", error))
+    }
+
+    /// Adds a message, seen after the next commit.
+    pub(super) fn add_message(&self, message: MessageNo, text: &[u8]) -> Result<()> {
+        let mut document = TantivyDocument::default();
+        document.add_text(self.message_grams, folded(text));
+        document.add_u64(self.chunk, u64::from(message));
         self.writer.add_document(document).map(drop).map_err(|error| failed("write", error))
     }
 
@@ -138,18 +152,18 @@ impl Postings {
     }
 }
 
-/// What one commit holds: its segments, with the chunk of each of their documents.
+/// What one commit holds: its segments, with the chunk or message of each of their documents.
 pub(super) struct Segments {
     searcher: Searcher,
     /// In the order of the segments.
     chunks: Vec<Arc<Numbers>>,
 }
 
-/// The chunks of a segment's documents.
+/// The chunk, or message, of each of a segment's documents.
 enum Numbers {
     /// The first document's; the others follow one another.
-    From(ChunkNo),
-    Each(Box<[ChunkNo]>),
+    From(u32),
+    Each(Box<[u32]>),
 }
 
 impl Numbers {
@@ -163,14 +177,14 @@ impl Numbers {
         let mut numbers = Vec::with_capacity(segment.max_doc() as usize);
         for document in 0..segment.max_doc() {
             let chunk = column.first(document).ok_or_else(corrupt)?;
-            numbers.push(ChunkNo::try_from(chunk).map_err(|_| corrupt())?);
+            numbers.push(u32::try_from(chunk).map_err(|_| corrupt())?);
         }
         let first = numbers.first().copied().unwrap_or(0);
         let is_run = numbers.iter().zip(u64::from(first)..).all(|(chunk, expected)| u64::from(*chunk) == expected);
         Ok(if is_run { Self::From(first) } else { Self::Each(numbers.into()) })
     }
 
-    fn of(&self, document: u32) -> Option<ChunkNo> {
+    fn of(&self, document: u32) -> Option<u32> {
         match self {
             Self::From(first) => first.checked_add(document),
             Self::Each(numbers) => numbers.get(document as usize).copied(),
@@ -180,7 +194,7 @@ impl Numbers {
     fn resident_bytes(&self) -> u64 {
         match self {
             Self::From(_) => 0,
-            Self::Each(numbers) => (numbers.len() * size_of::<ChunkNo>()) as u64,
+            Self::Each(numbers) => (numbers.len() * size_of::<u32>()) as u64,
         }
     }
 }
@@ -191,10 +205,22 @@ impl Segments {
     /// # Errors
     /// Cancelled at the deadline; else when the index cannot be read.
     pub(super) fn chunks(&self, query: &GramQuery, until: Option<Instant>) -> Result<Option<Bits>> {
+        self.numbers(GRAMS, query, until)
+    }
+
+    /// The messages whose grams satisfy `query`; `None` if all do.
+    ///
+    /// # Errors
+    /// As [`Segments::chunks`].
+    pub(super) fn messages(&self, query: &GramQuery, until: Option<Instant>) -> Result<Option<Bits>> {
+        self.numbers(MESSAGE_GRAMS, query, until)
+    }
+
+    fn numbers(&self, field: &str, query: &GramQuery, until: Option<Instant>) -> Result<Option<Bits>> {
         let mut found = Bits::default();
         for (segment, numbers) in self.searcher.segment_readers().iter().zip(&self.chunks) {
             deadline::check(until)?;
-            let Some(documents) = Documents::of(segment, query, until)? else { return Ok(None) };
+            let Some(documents) = Documents::of(segment, field, query, until)? else { return Ok(None) };
             documents.each(|document| {
                 if let Some(chunk) = numbers.of(document) {
                     found.insert(chunk);

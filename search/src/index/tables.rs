@@ -12,6 +12,7 @@ use smallvec::SmallVec;
 use super::{
     contents::{Contents, Text},
     log::{Batch, BlobContent},
+    messages::Messages,
 };
 
 /// A blob's number.
@@ -51,12 +52,14 @@ pub(crate) struct Tables {
     holders: Vec<SmallVec<[BlobNo; 2]>>,
     holders_more_bytes: u64,
     pub(super) contents: Contents,
+    pub(crate) messages: Messages,
 }
 
 impl Tables {
-    pub(super) fn new(contents: Contents) -> Self {
+    pub(super) fn new(contents: Contents, messages: Messages) -> Self {
         let (numbers, blobs, lists, holders) = (HashMap::new(), Vec::new(), Vec::new(), Vec::new());
-        Self { numbers, blobs, lists, starts: vec![0], newlines: Vec::new(), holders, holders_more_bytes: 0, contents }
+        let newlines = Vec::new();
+        Self { numbers, blobs, lists, starts: vec![0], newlines, holders, holders_more_bytes: 0, contents, messages }
     }
 
     /// The number of a blob, if it has one.
@@ -169,7 +172,7 @@ impl Tables {
                 (row.size, row.state) = (blob.size, state);
             }
         }
-        Ok(())
+        self.messages.add(&batch.messages)
     }
 
     fn hold(&mut self, chunk: ChunkNo, blob: BlobNo) {
@@ -193,5 +196,6 @@ impl Tables {
             + bytes(self.newlines.capacity(), size_of::<u32>())
             + bytes(self.holders.capacity(), size_of::<SmallVec<[BlobNo; 2]>>())
             + self.holders_more_bytes
+            + self.messages.resident_bytes()
     }
 }

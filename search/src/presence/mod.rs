@@ -146,7 +146,7 @@ impl Presence {
     }
 
     /// Adds a commit and all that it follows from, committing now and then, until `stop` says to end, or `turn` is over
-    /// since the first one. How many commits were new.
+    /// since the first one. Gives to `added` the commits that were new.
     ///
     /// # Errors
     /// As the store's when a commit, or one in front of it, cannot be read: what comes before stays added. Else when
@@ -158,9 +158,9 @@ impl Presence {
         tip: Oid,
         turn: Option<Duration>,
         stop: &dyn Fn() -> bool,
-    ) -> Result<u64> {
+        added: &mut Vec<Oid>,
+    ) -> Result<()> {
         let mut until = None;
-        let mut added = 0;
         let mut path = vec![(tip, None)];
         // Each commit behind its parents, the first one first, so that neighbours of the forest mostly are neighbours.
         while let Some((oid, links)) = path.pop() {
@@ -178,7 +178,7 @@ impl Presence {
                 continue;
             };
             self.add(snapshot, index, oid, &links)?;
-            added += 1;
+            added.push(oid);
             // The way to the first one does not count: it is gone again in each turn.
             until = until.or(turn.map(|turn| Instant::now() + turn));
             if deadline::is_past(until) {
@@ -188,7 +188,7 @@ impl Presence {
                 self.commit()?;
             }
         }
-        Ok(added)
+        Ok(())
     }
 
     /// Whether a commit is in it, committed or not.

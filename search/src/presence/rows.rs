@@ -6,7 +6,7 @@ use std::sync::Arc;
 use govc_engine::Oid;
 
 use super::grown::Grown;
-use crate::index::BlobNo;
+use crate::index::{Bits, BlobNo};
 
 /// A commit's number: larger than those of its parents.
 pub(crate) type CommitNo = u32;
@@ -19,6 +19,8 @@ pub(crate) const NONE: u32 = u32::MAX;
 #[derive(Debug, Clone)]
 pub(crate) struct Row {
     pub(crate) oid: Oid,
+    /// When it says that it was committed, in seconds since 1970.
+    pub(crate) seconds: i64,
     /// When it was committed, in seconds since 1970; if that is not after all of its parents, a second after the last of
     /// them, as git's generation numbers have it (version 2, git's `commit-graph` documentation). Grows along history
     /// whatever the clocks said.
@@ -103,7 +105,29 @@ impl Rows {
         changes.iter().for_each(|change| self.changes.push(*change));
         self.heap_bytes += size_of_val(more) as u64;
         let more_parents = more.into();
-        self.commits.push(Row { oid, corrected_seconds, first_parent, more_parents, changes_start, change_count });
+        self.commits.push(Row {
+            oid,
+            seconds,
+            corrected_seconds,
+            first_parent,
+            more_parents,
+            changes_start,
+            change_count,
+        });
+    }
+
+    /// All that some commits follow from, and these.
+    pub(crate) fn reached(&self, tips: &[CommitNo]) -> Bits {
+        let mut reached = Bits::none(self.commit_count());
+        tips.iter().for_each(|tip| reached.insert(*tip));
+        let mut end = NONE;
+        while let Some(number) = reached.last_below(end) {
+            if let Some(row) = self.commit(number) {
+                row.parents().for_each(|parent| reached.insert(parent));
+            }
+            end = number;
+        }
+        reached
     }
 
     /// Whether so many more commits and changes still get numbers.

@@ -184,7 +184,7 @@ fn pattern_value(pattern: &Pattern) -> String {
 }
 
 /// A literal text, without quotes if it is plain enough to be read as one everywhere.
-fn text_value(text: &str) -> String {
+pub(super) fn text_value(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-' | '/');
     let is_word = text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_') && text.chars().all(plain);
     if is_word && !matches!(text, "AND" | "OR" | "NOT" | "or") { text.to_owned() } else { quoted(text) }

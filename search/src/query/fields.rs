@@ -7,7 +7,7 @@ use std::ops::Range;
 
 /// What a term with a name before a colon is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Field {
+pub(crate) enum Field {
     Repo,
     Path,
     Content,
@@ -63,6 +63,11 @@ impl Field {
     /// The field of exactly this name.
     pub(super) fn named(name: &str) -> Option<Self> {
         NAMES.iter().find(|(known, _)| *known == name).map(|(_, field)| *field)
+    }
+
+    /// The full names of all fields.
+    pub(super) fn names() -> impl Iterator<Item = &'static str> {
+        NAMES.iter().filter(|(name, field)| field.name() == *name).map(|(name, _)| *name)
     }
 
     /// The full name, without the colon.

@@ -10,6 +10,7 @@
 //! ([`Expr::Not`] at the top), macros and saved queries.
 
 mod ast;
+mod complete;
 mod date;
 mod display;
 mod error;
@@ -27,7 +28,9 @@ mod term;
 mod tests;
 
 pub use ast::{Atom, Count, Expr, Options, PathPattern, Pattern, Query, SearchKind, Select};
+pub(crate) use complete::{Unfinished, field_names, value_text, values};
 pub use error::QueryError;
+pub(crate) use fields::Field;
 pub use glob::glob_regex;
 pub use limits::{DEPTH_MAX, PATTERN_BYTES_MAX, QUERY_BYTES_MAX, TERMS_MAX};
 pub use simplify::{simplify, without_spans};

@@ -39,6 +39,22 @@ pub(super) fn is_option(field: Field) -> bool {
     matches!(field, Field::Type | Field::Rev | Field::Branch | Field::Select | Field::Count)
 }
 
+/// The words that a field takes, one for each meaning; empty if it takes others.
+pub(super) fn words(field: Field) -> Vec<&'static str> {
+    fn all<T>(choices: &Choices<T>, count: usize) -> Vec<&'static str> {
+        choices.iter().take(count).map(|(word, _)| *word).collect()
+    }
+    match field {
+        // What follows are zoekt's names for the same.
+        Field::Type => all(KINDS, 5),
+        Field::Select => all(SELECTS, usize::MAX),
+        Field::Case => all(CASES, usize::MAX),
+        Field::Archived | Field::Fork => all(ANSWERS, 2),
+        Field::Count => vec!["all"],
+        _ => Vec::new(),
+    }
+}
+
 /// What a `case:` says.
 pub(super) fn case(value: &Value) -> Result<Case, QueryError> {
     choose(Field::Case, value, CASES)

@@ -12,7 +12,7 @@ use super::{
     value::Cell,
 };
 use crate::{
-    definitions,
+    defined::Named,
     index::is_binary,
     language::{by_path, head},
     symbols::{Symbol, SymbolKind, is_supported},
@@ -117,25 +117,29 @@ impl SymbolRows {
         if run.leaves_out(oid)? {
             return Ok(Vec::new());
         }
+        let (blob, definitions) = (run.corpus.number(*oid), &run.corpus.definitions);
+        let known = run.corpus.known_language(blob, path).flatten();
+        if let Some(named) = known.and_then(|language| definitions.records.named(blob, language)) {
+            run.check_deadline()?;
+            return Ok(named.iter().map(Definition::new).collect());
+        }
         let data = run.blob(oid)?;
         if is_binary(&data) {
             return Ok(Vec::new());
         }
-        let blob = run.corpus.number(*oid);
         let Some(language) = run.corpus.language(blob, path, || Ok(head(&data).to_vec()))? else {
             return Ok(Vec::new());
         };
-        let Some(defined) = run.corpus.definitions.of(blob, language, &data) else {
+        let Some(defined) = definitions.of(blob, language, &data) else {
             run.leave_out();
             return Ok(Vec::new());
         };
-        Ok(defined.iter().map(|symbol| Definition::new(symbol, &data)).collect())
+        Ok(Named::of(&defined, &data).iter().map(Definition::new).collect())
     }
 }
 
 impl Definition {
-    fn new(symbol: &Symbol, content: &[u8]) -> Self {
-        let name = definitions::name(content, &symbol.name).to_vec();
-        Self { name, kind: symbol.kind, line: u64::from(symbol.line) + 1 }
+    fn new((symbol, name): (&Symbol, &[u8])) -> Self {
+        Self { name: name.to_vec(), kind: symbol.kind, line: u64::from(symbol.line) + 1 }
     }
 }

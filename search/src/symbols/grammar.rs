@@ -13,13 +13,18 @@
 //! Where two patterns match one name, the one that stands first in the file counts. A function directly inside of
 //! a type or container becomes a method by itself ([`super::outline`]).
 
-use std::sync::OnceLock;
+use std::{fmt::Write as _, sync::OnceLock};
 
 use tree_sitter::Query;
 use tree_sitter_language::LanguageFn;
+use xxhash_rust::xxh3::xxh3_64;
 
-use super::{Skipped, SymbolKind};
+use super::{Limits, Skipped, SymbolKind};
 use crate::language::Language;
+
+/// Goes up with each change of this module that makes it tell other definitions; what grammars, queries, kinds and limits are
+/// is looked at beside.
+const RULES: u32 = 1;
 
 /// A language's grammar and query.
 pub(super) struct Grammar {
@@ -75,6 +80,28 @@ static GRAMMARS: [Grammar; 12] = [
     grammar!("TSX", tree_sitter_typescript::LANGUAGE_TSX, "typescript.scm"),
     grammar!("TypeScript", tree_sitter_typescript::LANGUAGE_TYPESCRIPT, "typescript.scm"),
 ];
+
+/// A number that changes with whatever decides what a file defines.
+pub(super) fn version() -> u64 {
+    static VERSION: OnceLock<u64> = OnceLock::new();
+    *VERSION.get_or_init(|| xxh3_64(description().as_bytes()))
+}
+
+/// What decides what a file defines, as text: a grammar that is changed has another number of states or kinds of nodes, or
+/// says another version.
+fn description() -> String {
+    let limits = Limits::default();
+    let mut text = format!("{RULES} {} {}", limits.content_bytes_max, limits.symbols_max);
+    SymbolKind::ALL.iter().for_each(|kind| text.extend([" ", kind.name()]));
+    for grammar in &GRAMMARS {
+        let language = tree_sitter::Language::new(grammar.parser);
+        let version = language.metadata().map(|said| (said.major_version, said.minor_version, said.patch_version));
+        let sizes = (language.parse_state_count(), language.node_kind_count(), language.field_count());
+        // Writing into a text cannot fail.
+        let _ = write!(text, "\0{}\0{version:?} {sizes:?} {}\0{}", grammar.name, language.abi_version(), grammar.query);
+    }
+    text
+}
 
 impl Grammar {
     /// The grammar of `language`.

@@ -170,6 +170,11 @@ impl fmt::Display for Skipped {
 
 impl std::error::Error for Skipped {}
 
+/// What [`symbols`] depends on beside the file: it may tell other definitions than one of another version.
+pub fn version() -> u64 {
+    grammar::version()
+}
+
 /// Whether [`symbols`] has a grammar for `language`.
 pub fn is_supported(language: Language) -> bool {
     grammar::Grammar::of(language).is_some()

@@ -28,16 +28,22 @@ impl World {
     }
 }
 
-fn page(query: &str, places: &[Place], commits_max: usize, cursor: Option<CommitCursor>) -> CommitsFound {
-    find_commits(&query_of(query), places, &CommitOptions { commits_max, cursor, group_by: None, deadline: None })
-        .expect("found")
+fn page(
+    world: &World,
+    query: &str,
+    places: &[Place],
+    commits_max: usize,
+    cursor: Option<CommitCursor>,
+) -> CommitsFound {
+    let options = CommitOptions { commits_max, cursor, group_by: None, deadline: None };
+    find_commits(&world.corpus, &query_of(query), places, &options).expect("found")
 }
 
 /// The messages of all pages, and the last page.
-fn messages(query: &str, places: &[Place], commits_max: usize) -> (Vec<String>, CommitsFound) {
+fn messages(world: &World, query: &str, places: &[Place], commits_max: usize) -> (Vec<String>, CommitsFound) {
     let (mut messages, mut cursor) = (Vec::new(), None);
     loop {
-        let found = page(query, places, commits_max, cursor);
+        let found = page(world, query, places, commits_max, cursor);
         assert!(found.commits.len() <= commits_max);
         let text = |message: &[u8]| String::from_utf8_lossy(message).trim().to_owned();
         messages.extend(found.commits.iter().map(|hit| text(&hit.commit.message)));
@@ -63,11 +69,11 @@ fn a_commit_on_several_branches_is_found_once() {
     for query in ["type:commit branch:* fix", "type:commit branch:* branch:** rev:main rev:HEAD~2 rev:topic fix"] {
         let places = world.places(query);
         for commits_max in [1, 2, 5, 7, 50] {
-            let (found, last) = messages(query, &places, commits_max);
+            let (found, last) = messages(&world, query, &places, commits_max);
             assert_eq!(found, newest_first, "{query}, {commits_max} a page");
             assert_eq!((last.total, last.is_exact), (7, true));
         }
-        let counted = page(&format!("{query} count:all"), &places, 2, None);
+        let counted = page(&world, &format!("{query} count:all"), &places, 2, None);
         assert_eq!((counted.commits.len(), counted.total, counted.is_exact), (2, 7, true));
     }
 }
@@ -80,7 +86,7 @@ fn pages_of_commits_add_up_to_the_count_that_the_query_asks_for() {
     }
     for count in [1, 4, 5, 6, 10, 11, 12, 20] {
         let query = format!("type:commit fix count:{count}");
-        let (found, last) = messages(&query, &world.places(&query), 5);
+        let (found, last) = messages(&world, &query, &world.places(&query), 5);
         assert_eq!((found.len(), last.total), (count.min(12), count.min(12) as u64), "{query}");
         assert_eq!(last.partial, (count <= 12).then_some(Partial::Count), "{query}");
     }
@@ -96,7 +102,8 @@ fn relative_dates_mean_the_moment_of_the_first_page() {
     let places = [place(&world.repo, "main")];
     let find = |now: i64, cursor: Option<CommitCursor>| {
         let query = parse("type:commit after:2d", now).expect("a query");
-        find_commits(&query, &places, &CommitOptions { commits_max: 2, cursor, group_by: None, deadline: None })
+        let options = CommitOptions { commits_max: 2, cursor, group_by: None, deadline: None };
+        find_commits(&world.corpus, &query, &places, &options)
     };
     let first = find(NOW, None).expect("found");
     assert_eq!(first.commits.len(), 2);
@@ -118,11 +125,11 @@ fn a_cursor_of_commits_that_are_not_there_is_refused() {
         world.say("main", &format!("fix {number}"), NOW + number);
     }
     let (query, places) = ("type:commit fix", [place(&world.repo, "main")]);
-    let given = page(query, &places, 2, None).next.expect("more").encode();
+    let given = page(&world, query, &places, 2, None).next.expect("more").encode();
     let refused = |text: &str| {
         let cursor = CommitCursor::decode(text).expect("a cursor");
         let options = CommitOptions { commits_max: 2, cursor: Some(cursor), group_by: None, deadline: None };
-        let error = find_commits(&query_of(query), &places, &options).expect_err("refused");
+        let error = find_commits(&world.corpus, &query_of(query), &places, &options).expect_err("refused");
         assert_eq!(*error.kind(), ErrorKind::Invalid, "{error}");
         error.message().to_owned()
     };

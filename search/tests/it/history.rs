@@ -141,7 +141,7 @@ fn a_repository_in_memory_is_answered_and_leaves_nothing_on_the_disk() {
     past.branch("main", 0);
     past.index();
     past.check(&past.repo, "only", &[0], 10);
-    assert_eq!(past.corpus.presence_figures().commits, 0);
+    assert_eq!((past.corpus.presence_figures().commits, past.corpus.figures().messages), (0, 0));
     let mut stored = Vec::new();
     std::fs::File::open(folder.path().join("history")).expect("a file").read_to_end(&mut stored).expect("read");
     assert!(!stored.windows(7).any(|part| part == b"only.rs"));
@@ -349,7 +349,7 @@ fn a_service_goes_on_where_it_was() {
 }
 
 /// Overwrites one byte of the file of the presence index, or cuts it off there.
-fn damage(folder: &Path, at: u64, cuts: bool) {
+pub(super) fn damage(folder: &Path, at: u64, cuts: bool) {
     let path = folder.join("history");
     let mut file = std::fs::OpenOptions::new().read(true).write(true).open(path).expect("a file");
     let at = at % file.metadata().expect("a size").len();

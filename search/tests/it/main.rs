@@ -3,13 +3,19 @@
 mod aggregate;
 mod commits;
 mod definitions;
+mod diffs;
 mod find;
+mod fulltext;
 mod history;
+mod messages;
 mod pages;
 mod past;
 mod places;
+mod random_messages;
+mod recorded;
 mod service;
 mod sql;
+mod suggest;
 mod world;
 
 use std::{sync::Arc, time::Instant};

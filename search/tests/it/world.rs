@@ -47,6 +47,11 @@ impl World {
         Indexer::new(self.store.clone(), self.corpus.clone(), Arc::default()).index_all(&|| false).expect("indexed");
     }
 
+    /// Indexes, and has the files of all tips told what they define.
+    pub(crate) fn define(&self) {
+        Indexer::new(self.store.clone(), self.corpus.clone(), Arc::default()).define_all(&|| false).expect("recorded");
+    }
+
     pub(crate) fn place(&self, rev: &str) -> Place {
         place(&self.repo, rev)
     }
@@ -138,6 +143,13 @@ pub(crate) fn commit_deep(repo: &Repo, branch: &str, depth: usize) -> Oid {
 pub(crate) fn point(transaction: &mut Transaction, branch: &str, commit: Oid) {
     let name = RefName::branch(branch).expect("branch");
     transaction.edit(RefEdit { name, expected: Expected::Any, target: Some(commit) }).expect("an edit");
+}
+
+/// A new branch at a commit.
+pub(crate) fn branch(repo: &Repo, name: &str, commit: Oid) {
+    let mut transaction = repo.begin("test", Cause::Push);
+    point(&mut transaction, name, commit);
+    publish(transaction);
 }
 
 pub(crate) fn publish(transaction: Transaction) {

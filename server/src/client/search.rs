@@ -82,7 +82,7 @@ impl SearchArgs {
                     return ExitCode::from(EXIT_FAILURE);
                 }
             };
-            total += answer["total_files"].as_u64().or(answer["total_commits"].as_u64()).unwrap_or(0);
+            total += answer["total_commits"].as_u64().or(answer["total_files"].as_u64()).unwrap_or(0);
             let text = if self.json { format!("{answer}\n") } else { self.text(&answer) };
             // Nobody needs to read it to the end.
             if io::stdout().write_all(text.as_bytes()).is_err() {
@@ -207,14 +207,31 @@ impl Printer {
         });
         self.plain(&with_margin);
         self.plain("\n");
+        for file in commit["files"].as_array().into_iter().flatten() {
+            self.changed_file(file);
+        }
+    }
+
+    /// A file of a commit whose changes match.
+    fn changed_file(&mut self, file: &Value) {
+        self.colored(PATH, file["path"].as_str().unwrap_or_default());
+        self.plain("\n");
+        for line in file["lines"].as_array().into_iter().flatten() {
+            self.plain(line["sign"].as_str().unwrap_or_default());
+            self.colored(NUMBER, &line["line_number"].as_u64().unwrap_or(0).to_string());
+            self.plain(":");
+            self.highlighted(line["content"].as_str().unwrap_or_default(), &line["matches"]);
+            self.plain("\n");
+        }
+        self.plain("\n");
     }
 
     fn summary(&mut self, answer: &Value) {
-        let (count, what) = match answer["total_files"].as_u64() {
-            Some(count) => (count, if count == 1 { "file" } else { "files" }),
+        let (count, what) = match answer["total_commits"].as_u64() {
+            Some(count) => (count, if count == 1 { "commit" } else { "commits" }),
             None => {
-                let count = answer["total_commits"].as_u64().unwrap_or(0);
-                (count, if count == 1 { "commit" } else { "commits" })
+                let count = answer["total_files"].as_u64().unwrap_or(0);
+                (count, if count == 1 { "file" } else { "files" })
             }
         };
         let least = if answer["exact"].as_bool() == Some(true) { "" } else { "at least " };
@@ -252,6 +269,21 @@ mod tests {
         let mut printer = Printer { text: String::new(), is_colored: true };
         printer.highlighted("a foo b", &json!([{"start": 2, "end": 5}, {"start": 100, "end": 200}]));
         assert_eq!(printer.text, "a \x1b[1;31mfoo\x1b[0m b");
+    }
+
+    #[test]
+    fn changes_have_their_signs() {
+        let commit = json!({"repo": "a/b", "hash": "12ab", "message": "Change\n",
+        "author": {"name": "Ann", "email": "a@b", "date": "2026-01-02T03:04:05+00:00"},
+        "files": [{"path": "x.rs", "lines": [
+            {"sign": "-", "line_number": 7, "content": "old", "matches": []},
+            {"sign": "+", "line_number": 8, "content": "new", "matches": [{"start": 0, "end": 3}]},
+        ]}]});
+        let mut printer = Printer { text: String::new(), is_colored: false };
+        printer.commit(&commit);
+        printer.summary(&json!({"total_commits": 1, "total_files": 2, "exact": true, "took_ms": 0.25}));
+        let expected = "a/b:12ab  Ann <a@b>  2026-01-02T03:04:05+00:00\n    Change\n\nx.rs\n-7:old\n+8:new\n\n1 commit in 0.2 ms\n";
+        assert_eq!(printer.text, expected);
     }
 
     #[test]

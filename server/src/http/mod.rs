@@ -109,6 +109,10 @@ fn api(bodies: Bodies) -> OpenApiRouter<Arc<App>> {
         .routes(routes!(search::everywhere))
         // /api/v1/search/aggregate
         .routes(routes!(search::aggregate::everywhere))
+        // /api/v1/search/fulltext
+        .routes(routes!(search::fulltext::everywhere))
+        // /api/v1/search/suggestions
+        .routes(routes!(search::suggestions::everywhere))
         // /api/v1/search/statistics
         .routes(routes!(search::statistics))
         // /api/v1/search/rebuild
@@ -119,6 +123,10 @@ fn api(bodies: Bodies) -> OpenApiRouter<Arc<App>> {
         .routes(routes!(search::files))
         // /api/v1/repos/{id}/search/commits
         .routes(routes!(search::commits))
+        // /api/v1/repos/{id}/search/fulltext
+        .routes(routes!(search::fulltext::within))
+        // /api/v1/repos/{id}/search/suggestions
+        .routes(routes!(search::suggestions::within))
         // /api/v1/repos/{id}/search/history
         .routes(routes!(search::history::history))
         // /api/v1/repos/{id}/search/aggregate
@@ -217,11 +225,15 @@ mod tests {
             "post /{id}/grep",
             "get /search",
             "get /search/aggregate",
+            "get /search/fulltext",
+            "get /search/suggestions",
             "get /search/statistics",
             "post /search/rebuild",
             "get /{id}/search/content",
             "get /{id}/search/files",
             "get /{id}/search/commits",
+            "get /{id}/search/fulltext",
+            "get /{id}/search/suggestions",
             "get /{id}/search/aggregate",
             "get /{id}/search/history",
             "post /{id}/search/sql",

@@ -12,7 +12,7 @@
 //! | `sync` | a disk that fails to sync, or claims to |
 //! | `start` | settings, addresses, locks, health |
 //! | `admin` | copies, backups, checks of whole stores from the command line |
-//! | `rest_*`, `grep`, `search` | the API, and `govc search` |
+//! | `rest_*`, `grep`, `search*` | the API, and `govc search` |
 //!
 //! `GOVC_TEST_HISTORY=/path/to/bare.git[:/another.git]` runs `identity` and `histories_stay_identical` on real histories instead of
 //! the generated one:
@@ -48,6 +48,8 @@ mod rest_sql;
 mod rest_transactions;
 mod rest_versions;
 mod search;
+mod search_diffs;
+mod search_words;
 mod start;
 mod sync;
 mod wire;

@@ -22,7 +22,7 @@ fn search(server: &Server, query: &str) -> Value {
     server.http().get(&format!("/api/v1/search?q={}", encode(query))).expect(200)
 }
 
-fn commit(server: &Server, repo: &str, message: &str, files: &[(&str, &str)]) -> String {
+pub(crate) fn commit(server: &Server, repo: &str, message: &str, files: &[(&str, &str)]) -> String {
     let changes: Vec<Value> =
         files.iter().map(|(path, content)| json!({ "op": "put", "path": path, "content": content })).collect();
     let author = json!({ "name": "Ada", "email": "ada@example.org" });
@@ -47,7 +47,7 @@ fn lines(answer: &Value) -> Vec<String> {
 }
 
 /// Waits until everything is indexed.
-fn indexed(server: &Server) -> Value {
+pub(crate) fn indexed(server: &Server) -> Value {
     let begun = Instant::now();
     loop {
         let statistics = server.http().get("/api/v1/search/statistics").expect(200);
@@ -163,7 +163,7 @@ fn queries_say_what_is_wrong_with_them() {
         ("/(/", "regex"),
         ("", "empty"),
         ("author:ada content:x", "commits"),
-        ("type:diff x", "type:diff"),
+        ("type:diff sym:x", "sym"),
         ("lang:nonsense x", "nonsense"),
     ] {
         let problem = server.http().get(&format!("/api/v1/search?q={}", encode(query))).problem(400);
@@ -435,7 +435,7 @@ fn a_history_tells_when_something_came_and_went() {
 }
 
 /// The events of a stream, by name; the last one is an end or an error.
-fn streamed(server: &Server, url: &str, accept: &str) -> Vec<(String, Value)> {
+pub(crate) fn streamed(server: &Server, url: &str, accept: &str) -> Vec<(String, Value)> {
     let reply = server.http().get_with(url, &[("Accept", accept)]);
     let text = reply.text();
     assert_eq!(reply.status, 200, "{text}");

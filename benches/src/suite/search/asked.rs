@@ -46,8 +46,17 @@ pub(super) struct Statistics {
     behind: u64,
     rebuilding: bool,
     rebuilds: u64,
+    history_commits: u64,
+    messages: u64,
+    symbols_complete: bool,
     pub(super) text_bytes: u64,
     pub(super) index_bytes: u64,
+}
+
+impl Statistics {
+    fn is_current(&self) -> bool {
+        self.state == "following" && self.behind == 0 && !self.rebuilding
+    }
 }
 
 impl Searcher {
@@ -124,14 +133,25 @@ fn took_ms(answer: &str) -> Result<f64> {
     number.context(|| "what an answer took is not understood".into())
 }
 
-/// Waits until everything is indexed.
-pub(super) fn await_index(server: &Govc, rebuilds_min: u64) -> Result<Statistics> {
+/// Waits until everything is indexed that `commits` have: contents, messages, definitions.
+pub(super) fn await_all(server: &Govc, commits: u64) -> Result<Statistics> {
+    await_statistics(server, |now| {
+        now.is_current() && now.history_commits.min(now.messages) >= commits && now.symbols_complete
+    })
+}
+
+/// Waits until all contents are indexed.
+fn await_index(server: &Govc, rebuilds_min: u64) -> Result<Statistics> {
+    await_statistics(server, |now| now.is_current() && now.rebuilds >= rebuilds_min)
+}
+
+fn await_statistics(server: &Govc, is_enough: impl Fn(&Statistics) -> bool) -> Result<Statistics> {
     let start = Instant::now();
     let mut client = Client::connect(server.address())?;
     loop {
         let text = client.get_text("/api/v1/search/statistics")?;
         let now: Statistics = serde_json::from_str(&text).context(|| format!("not understood: {text}"))?;
-        if now.state == "following" && now.behind == 0 && !now.rebuilding && now.rebuilds >= rebuilds_min {
+        if is_enough(&now) {
             return Ok(now);
         }
         if start.elapsed() > INDEX_MAX {
@@ -143,7 +163,8 @@ pub(super) fn await_index(server: &Govc, rebuilds_min: u64) -> Result<Statistics
 
 /// CPU seconds that the server takes to make its index anew from the stored objects.
 pub(super) fn rebuild_seconds(server: &Govc) -> Result<f64> {
-    let before = await_index(server, 0)?;
+    // Definitions come later, at leisure; a peer has none.
+    let before = await_all(server, 1)?;
     let cost = crate::subject::measure(server, || {
         Client::connect(server.address())?.post_json("/api/v1/search/rebuild", &serde_json::json!({}))?;
         await_index(server, before.rebuilds + 1)

@@ -27,11 +27,13 @@ pub(super) fn rows(bench: &Bench) -> Result<Vec<Row>> {
 fn one_history(bench: &Bench, history: &History) -> Result<Vec<Row>> {
     progress(&format!("search: messages of {}", history.name));
     let folder = bench.fresh_folder()?;
-    let server = Govc::start(&bench.govc, &folder.path().join("data"))?;
+    let server = Govc::start_with(&bench.govc, &folder.path().join("data"), &[("GOVC_COMPACTION_ENABLED", "false")])?;
     let branch = &history.default_branch(&bench.git);
     server.create(&NewRepository { name: &history.name, default_branch: branch, durability: "durable" })?;
     history.push(&bench.git, &server.url(&history.name))?;
-    super::asked::await_index(&server, 0)?;
+    let commits = bench.git.lines(&history.path, ["rev-list", "--count", "--all"])?;
+    let commits = commits.first().and_then(|count| count.parse().ok()).context(|| "git counts no commits".into())?;
+    super::asked::await_all(&server, commits)?;
     let mut client = Client::connect(server.address())?;
     let [mut all, mut page, mut git_all, mut git_page] = [(); 4].map(|()| Vec::new());
     let mut verified = true;

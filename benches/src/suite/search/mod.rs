@@ -66,7 +66,7 @@ fn index_rows(bench: &Bench, server: &Govc, corpus: &Corpus, indexed: &Indexed) 
     for _ in 0..bench.runs {
         seconds.push(asked::rebuild_seconds(server)?);
     }
-    let statistics = asked::await_index(server, 0)?;
+    let statistics = asked::await_all(server, 1)?;
     let megabytes = corpus.bytes as f64 / 1e6;
     let text = corpus.bytes as f64;
     let rate = megabytes / median(seconds);

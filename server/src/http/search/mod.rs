@@ -1,11 +1,14 @@
 //! Search over HTTP: a query in, files or commits with their lines out, a page at a time or as a stream.
 
 pub(super) mod aggregate;
+mod diffs;
+pub(super) mod fulltext;
 pub(super) mod history;
 mod request;
 mod shapes;
 pub(super) mod sql;
 mod stream;
+pub(super) mod suggestions;
 
 use std::{sync::Arc, time::Instant};
 
@@ -16,8 +19,8 @@ use axum::{
 };
 use govc_engine::Repo;
 use govc_search::query::SearchKind;
-use serde::Deserialize;
-use utoipa::IntoParams;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use super::{
     answer,
@@ -26,6 +29,7 @@ use super::{
     problem::{Code, Problem},
 };
 use crate::app::App;
+use diffs::DiffSearchResponse;
 use request::{PageOptions, Request, Results};
 use shapes::{CommitSearchResponse, ExplainInfo, RebuildInfo, SearchResponse, SearchStatisticsInfo, took_ms};
 use stream::{Event, Format};
@@ -63,15 +67,26 @@ pub(super) struct SearchParams {
     explain: bool,
 }
 
+/// What a search answers with.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub(crate) enum SearchAnswer {
+    Files(SearchResponse),
+    /// With `type:commit`.
+    Commits(CommitSearchResponse),
+    /// With `type:diff`.
+    Diffs(DiffSearchResponse),
+}
+
 /// Search all repositories
 ///
-/// Files, or with `type:commit` commits, of the default branches, or of the `rev:` and `branch:` that the query names.
+/// Files, or with `type:commit` and `type:diff` commits, of the default branches, or of the `rev:` and `branch:` that the query names.
 /// With `Accept: application/x-ndjson` or `text/event-stream`, everything that is found as a stream: a result a line, `end`
 /// or `error` as the last.
 #[utoipa::path(
     get, path = "/api/v1/search", tag = "search", operation_id = "search", params(SearchParams),
-    responses((status = 200, description = "What was found; with type:commit, a CommitSearchResponse", content(
-        (SearchResponse = "application/json"),
+    responses((status = 200, description = "What was found", content(
+        (SearchAnswer = "application/json"),
         (Event = "application/x-ndjson"),
         (Event = "text/event-stream"),
     ))),
@@ -119,11 +134,12 @@ pub(super) async fn files(
 
 /// Search a repository's commits
 ///
-/// By message, and with `author:`, `before:` and `after:`; newest first.
+/// By message, and with `author:`, `before:` and `after:`; newest first. With `type:diff` in the query, by the lines that
+/// they added or removed.
 #[utoipa::path(
     get, path = "/api/v1/repos/{id}/search/commits", tag = "search", operation_id = "searchCommits",
     params(("id" = String, Path, description = "The repository, percent-encoded"), SearchParams),
-    responses((status = 200, description = "What was found", body = CommitSearchResponse)),
+    responses((status = 200, description = "What was found: commits, or with type:diff their changes", body = SearchAnswer)),
 )]
 pub(super) async fn commits(
     State(app): State<Arc<App>>,
@@ -193,16 +209,18 @@ async fn respond(
         let scope = request.scope(&worker, repo, Some(worker.work.deadline()))?;
         let page = request.page(&worker, &scope, options)?;
         let next_cursor = page.next_cursor.clone();
-        let response = match page.results {
+        let (as_of, next) = (scope.as_of, page.next_cursor);
+        let found = match page.results {
             Results::Files(found) => {
                 let explain = params.explain.then(|| ExplainInfo::new(&request.query, &found.explain));
-                answer::ok(&SearchResponse::new(*found, scope.as_of, took_ms(begun), page.next_cursor, explain))
+                SearchAnswer::Files(SearchResponse::new(*found, as_of, took_ms(begun), next, explain))
             }
             Results::Commits(found) => {
-                answer::ok(&CommitSearchResponse::new(found, scope.as_of, took_ms(begun), page.next_cursor))
+                SearchAnswer::Commits(CommitSearchResponse::new(found, as_of, took_ms(begun), next))
             }
+            Results::Diffs(found) => SearchAnswer::Diffs(DiffSearchResponse::new(*found, as_of, took_ms(begun), next)),
         };
-        Ok((response, next_cursor))
+        Ok((answer::ok(&found), next_cursor))
     };
     let searched: Result<_, Problem> = app.work.run_in_turn(work).await?;
     let (response, next) = searched?;

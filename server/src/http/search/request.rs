@@ -7,9 +7,9 @@ use std::time::Instant;
 
 use govc_engine::{At, Repo, Snapshot};
 use govc_search::{
-    CommitCursor, CommitOptions, CommitsFound, Corpus, Cursor, FindOptions, Found, PLACES_MAX, Place, find,
-    find_commits, places,
-    query::{Query, SearchKind, parse},
+    CommitCursor, CommitOptions, CommitsFound, Corpus, Cursor, DiffCursor, DiffOptions, DiffsFound, FindOptions, Found,
+    PLACES_MAX, Place, find, find_commits, find_diffs, places,
+    query::{Expr, Options, Query, SearchKind, parse},
 };
 
 use super::{
@@ -38,7 +38,7 @@ pub(super) struct Request {
 pub(super) struct Scope {
     pub(super) places: Vec<Place>,
     pub(super) as_of: AsOfInfo,
-    at: At,
+    pub(super) at: At,
 }
 
 /// How a page is given.
@@ -55,6 +55,7 @@ pub(super) struct PageOptions {
 pub(super) enum Results {
     Files(Box<Found>),
     Commits(CommitsFound),
+    Diffs(Box<DiffsFound>),
 }
 
 /// A page, and where the next one begins.
@@ -78,6 +79,7 @@ impl Request {
         let is_default = query.options.kind == SearchKind::File;
         match kind {
             Some(kind) if is_default || query.options.kind == kind => query.options.kind = kind,
+            Some(SearchKind::Commit) if query.options.kind == SearchKind::Diff => {}
             Some(SearchKind::File) | None => {}
             Some(_) => {
                 return Err(Problem::invalid(
@@ -85,14 +87,17 @@ impl Request {
                 ));
             }
         }
-        if query.options.kind == SearchKind::Diff {
-            return Err(Problem::invalid("type:diff cannot be searched yet"));
-        }
         let (at, cursor) = match seen {
             Some(seen) => (Some(seen.at), Some(seen.cursor)),
             None => (at.map(versions::parse).transpose()?, None),
         };
         Ok(Self { query, at, cursor, now_seconds })
+    }
+
+    /// What the default branches have by now.
+    pub(super) fn of_everything() -> Self {
+        let query = Query { expr: Expr::Const(true), options: Options::default() };
+        Self { query, at: None, cursor: None, now_seconds: Moment::now().seconds }
     }
 
     /// Where the page begins, as the crate `search` says it.
@@ -180,16 +185,24 @@ impl Request {
     pub(super) fn page(&self, app: &App, scope: &Scope, options: PageOptions) -> Result<Page, Problem> {
         let deadline = Some(app.work.deadline());
         let cursor = self.cursor.as_deref();
+        let corpus: &Corpus = &app.search.corpus();
         let (results, next) = match self.query.options.kind {
             SearchKind::Commit => {
                 let cursor = cursor.map(CommitCursor::decode).transpose()?;
                 let options = CommitOptions { commits_max: options.results_max, cursor, group_by: None, deadline };
-                let found = find_commits(&self.query, &scope.places, &options)?;
+                let found = find_commits(&app.search.corpus(), &self.query, &scope.places, &options)?;
                 let next = found.next.as_ref().map(CommitCursor::encode);
                 (Results::Commits(found), next)
             }
-            _ => {
-                let corpus: &Corpus = &app.search.corpus();
+            SearchKind::Diff => {
+                let cursor = cursor.map(DiffCursor::decode).transpose()?;
+                let (commits_max, lines_max) = (options.results_max, options.lines_max);
+                let options = DiffOptions { commits_max, lines_max, cursor, deadline, ..DiffOptions::default() };
+                let found = find_diffs(corpus, &self.query, &scope.places, &options)?;
+                let next = found.next.as_ref().map(DiffCursor::encode);
+                (Results::Diffs(Box::new(found)), next)
+            }
+            SearchKind::File | SearchKind::Symbol | SearchKind::Path => {
                 let found = find(
                     corpus,
                     &self.query,

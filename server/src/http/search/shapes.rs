@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use govc_search::{
-    CommitHit, CommitsFound, Explain, Facets, FileHit, Found, GrepLine, Groups, IndexerState, Partial, Place,
-    SearchStatus, language::Language, query::Query,
+    CommitHit, CommitsFound, Explain, Facets, FileHit, Found, GrepLine, Groups, IndexerState, MatchSpan, Partial,
+    Place, SearchStatus, language::Language, query::Query,
 };
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -53,7 +53,7 @@ pub(super) fn took_ms(begun: Instant) -> f64 {
     (begun.elapsed().as_secs_f64() * 1e6).round() / 1e3
 }
 
-fn is_zero(count: &u64) -> bool {
+pub(super) fn is_zero(count: &u64) -> bool {
     *count == 0
 }
 
@@ -262,6 +262,18 @@ pub(crate) struct SearchStatisticsInfo {
     history_bytes: u64,
     /// Whether that has reached its limit in memory: commits that come now are read when they are asked about.
     history_full: bool,
+    /// Files of tips whose definitions are recorded (`sym:`); others are parsed when they are asked about.
+    symbol_files: u64,
+    /// Definitions of these files.
+    symbols: u64,
+    /// What that takes on the disk.
+    symbol_bytes: u64,
+    /// Whether the files of all tips have been gone through.
+    symbols_complete: bool,
+    /// Commits whose messages are indexed.
+    messages: u64,
+    /// What these messages take, with their authors.
+    message_bytes: u64,
     /// What all of that takes of the server's memory, without mapped files.
     memory_bytes: u64,
     /// Repositories whose contents could not be read when they were to be indexed.
@@ -369,7 +381,7 @@ impl From<GrepLine> for FoundLineInfo {
             line_number: line.line_number,
             content: line.content,
             content_truncated: line.cut,
-            matches: line.matches.iter().map(|span| RangeInfo { start: span.start, end: span.end }).collect(),
+            matches: spans(&line.matches),
             before: line.before,
             after: line.after,
         }
@@ -389,6 +401,11 @@ impl From<CommitHit> for CommitInfo {
             committer: (&hit.commit.committer).into(),
         }
     }
+}
+
+/// Matches within a line.
+pub(super) fn spans(spans: &[MatchSpan]) -> Vec<RangeInfo> {
+    spans.iter().map(|span| RangeInfo { start: span.start, end: span.end }).collect()
 }
 
 fn ranges(ranges: Vec<std::ops::Range<usize>>) -> Vec<RangeInfo> {
@@ -435,7 +452,7 @@ impl ExplainInfo {
 
 impl SearchStatisticsInfo {
     pub(super) fn new(status: SearchStatus, is_indexing: bool, newest: u64) -> Self {
-        let SearchStatus { indexer, rebuild, rebuilds, figures, presence, kept_bytes, last_error } = status;
+        let SearchStatus { indexer, rebuild, rebuilds, figures, presence, symbols, kept_bytes, last_error } = status;
         Self {
             state: match indexer.state {
                 _ if !is_indexing => "disabled",
@@ -456,7 +473,13 @@ impl SearchStatisticsInfo {
             history_commits: presence.commits,
             history_bytes: presence.stored_bytes,
             history_full: presence.is_full,
-            memory_bytes: figures.resident_bytes + presence.resident_bytes + kept_bytes,
+            symbol_files: symbols.files,
+            symbols: symbols.symbols,
+            symbol_bytes: symbols.stored_bytes,
+            symbols_complete: symbols.is_complete,
+            messages: figures.messages,
+            message_bytes: figures.message_bytes,
+            memory_bytes: figures.resident_bytes + presence.resident_bytes + symbols.resident_bytes + kept_bytes,
             unreadable: indexer.unreadable,
             last_error: last_error.or(indexer.last_error),
         }

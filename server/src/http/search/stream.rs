@@ -21,6 +21,7 @@ use utoipa::ToSchema;
 
 use super::{
     super::problem::{Problem, ProblemDocument},
+    diffs::DiffCommitInfo,
     request::{Page, PageOptions, Request, Results, Scope},
     shapes::{AsOfInfo, CommitInfo, FacetsInfo, FileInfo, PartialInfo, took_ms},
 };
@@ -44,6 +45,8 @@ pub(crate) enum Event {
     File(FileInfo),
     /// A commit that matches.
     Commit(CommitInfo),
+    /// A commit whose changes match.
+    Diff(DiffCommitInfo),
     /// The last line: there are no more, or `next_cursor` goes on.
     End(EndInfo),
     /// The last line: the search failed.
@@ -57,7 +60,7 @@ pub(crate) struct EndInfo {
     count: u64,
     /// How many match, as far as was counted: all of them if `exact`.
     total: u64,
-    /// How many matches they have in their contents.
+    /// How many matches the files have in their contents; of diffs, how many lines match.
     total_matches: u64,
     exact: bool,
     /// With `count:all`: files by what they are.
@@ -94,6 +97,7 @@ impl Format {
         let name = match event {
             Event::File(_) => "file",
             Event::Commit(_) => "commit",
+            Event::Diff(_) => "diff",
             Event::End(_) => "end",
             Event::Error(_) => "error",
         };
@@ -221,6 +225,13 @@ impl Streaming {
                     self.format.write(&Event::Commit(commit.into()), &mut piece);
                 }
                 (count, found.total, 0, found.is_exact, found.partial)
+            }
+            Results::Diffs(found) => {
+                let count = found.commits.len();
+                for commit in found.commits {
+                    self.format.write(&Event::Diff(commit.into()), &mut piece);
+                }
+                (count, found.total, found.total_lines, found.is_exact, found.partial)
             }
         };
         if request.query.options.count == Count::All {
