@@ -9,11 +9,11 @@
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The bounds of a [`WorkPool`].
@@ -133,12 +133,18 @@ impl WorkPool {
         let queue_max = self.options.queue_max;
         let turn = self.slot(&self.turns, queue_max - queue_max / 4, deadline).await?;
         let slot = self.slot(&self.slots, queue_max, deadline).await?;
-        let mut running = pin!(self.run_in(slot, work));
-        if let Ok(done) = tokio::time::timeout(self.options.turn, &mut running).await {
-            return done;
-        }
-        drop(turn);
-        running.await
+        let turn = Turn(Arc::new(Mutex::new(Some(turn))));
+        // Whether or not the client waits for it.
+        let (permit, length) = (Arc::clone(&turn.0), self.options.turn);
+        tokio::spawn(async move {
+            tokio::time::sleep(length).await;
+            drop(permit.lock().take());
+        });
+        let work = move || {
+            let _turn = turn;
+            work()
+        };
+        self.run_in(slot, work).await
     }
 
     async fn run_in<T: Send + 'static>(
@@ -191,6 +197,15 @@ impl WorkPool {
             Ok(Ok(slot)) => Ok(slot),
             Ok(Err(_)) | Err(_) => Err(WorkError::Busy),
         }
+    }
+}
+
+/// The turn of a piece that computes: given back when the piece has ended, if it was not taken from it before.
+struct Turn(Arc<Mutex<Option<OwnedSemaphorePermit>>>);
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        drop(self.0.lock().take());
     }
 }
 
@@ -364,6 +379,23 @@ mod tests {
         drop(hold);
         assert_eq!((slow.await.unwrap(), next.await.unwrap()), (Ok(1), Ok(2)));
         assert_eq!(pool.stats(), WorkStats { running: 0, waiting: 0, panics_total: 0 });
+    }
+
+    #[tokio::test]
+    async fn a_gone_client_does_not_free_the_turn() {
+        let (pool, hold, slow) = in_turn(Duration::from_secs(60)).await;
+        slow.abort();
+        assert!(slow.await.unwrap_err().is_cancelled());
+        let next = tokio::spawn({
+            let pool = Arc::clone(&pool);
+            async move { pool.run_in_turn(|| 2).await }
+        });
+        while pool.stats().waiting == 0 {
+            assert!(!next.is_finished(), "it waits for its turn");
+            tokio::task::yield_now().await;
+        }
+        drop(hold);
+        assert_eq!(next.await.unwrap(), Ok(2));
     }
 
     #[tokio::test]

@@ -35,10 +35,11 @@ use std::{
 use govc_engine::{Error, ErrorKind, Oid, Result};
 use parking_lot::{Mutex, RwLock};
 
+pub(crate) use self::rows::RecordNo;
 use self::{
     file::{FileRecord, Frame, SymbolsFile, Told},
     names::NameNo,
-    rows::{RecordNo, Rows},
+    rows::Rows,
 };
 use crate::{
     deadline,
@@ -312,18 +313,24 @@ impl Records {
         Some(found.records.contains(record))
     }
 
+    /// The number of what is recorded of a file in a language.
+    pub(crate) fn number(&self, blob: BlobNo, language: Language) -> Option<RecordNo> {
+        self.rows.read().number(blob, language)
+    }
+
     /// Recorded names that begin with `prefix`, in upper or lower case unless it has an upper-case letter: those that most of
-    /// the blobs `in_scope` define first, with how many these are. What other blobs define is not among them.
+    /// the files `in_scope` define first, with how many distinct contents these have. What others define is not among them.
     ///
     /// # Errors
-    /// Cancelled at the deadline.
+    /// Cancelled at the deadline, with what was `found` until then.
     pub(crate) fn names_with_prefix(
         &self,
         prefix: &str,
-        in_scope: impl Fn(BlobNo) -> bool,
+        in_scope: impl Fn(RecordNo) -> bool,
         limit: usize,
         until: Option<Instant>,
-    ) -> Result<Vec<(String, usize)>> {
+        found: &mut Vec<(String, usize)>,
+    ) -> Result<()> {
         let has_case = prefix.chars().any(char::is_uppercase);
         let begins = |name: &[u8]| {
             name.get(..prefix.len()).is_some_and(|begin| match has_case {
@@ -332,13 +339,16 @@ impl Records {
             })
         };
         let mut best: Vec<(Reverse<usize>, String)> = Vec::new();
-        self.for_blocks(until, |rows, block| {
+        let done = self.for_blocks(until, |rows, block| {
             for number in block {
+                if deadline::is_past(until) {
+                    return;
+                }
                 let Some(name) = rows.names.get(number).filter(|name| begins(name)) else { continue };
                 let Ok(text) = std::str::from_utf8(name) else { continue };
-                let holders = rows.holders(number, RecordNo::MAX).filter_map(|record| rows.blob(record));
+                let holders = rows.holders(number, RecordNo::MAX).filter(|record| in_scope(*record));
                 // One with two languages counts once.
-                let mut blobs: Vec<BlobNo> = holders.filter(|blob| in_scope(*blob)).collect();
+                let mut blobs: Vec<BlobNo> = holders.filter_map(|record| rows.blob(record)).collect();
                 blobs.sort_unstable();
                 blobs.dedup();
                 if !blobs.is_empty() {
@@ -347,8 +357,9 @@ impl Records {
             }
             best.sort();
             best.truncate(limit);
-        })?;
-        Ok(best.into_iter().map(|(Reverse(files), name)| (name, files)).collect())
+        });
+        found.extend(best.into_iter().map(|(Reverse(files), name)| (name, files)));
+        done
     }
 
     /// Says how many files are still to be told, and whether all tips have been gone through.

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// A record's number: its place in the order in which they came.
-pub(super) type RecordNo = u32;
+pub(crate) type RecordNo = u32;
 
 /// A blob that was told in one language.
 #[derive(Clone, Copy)]

@@ -314,7 +314,10 @@ fn suggested_names_are_those_in_scope() {
     let records = Records::in_memory();
     let blobs: Vec<BlobNo> = FILES.iter().map(|content| add(&records, &index, content)).collect();
     let names = |prefix: &str, scope: &[BlobNo], limit| {
-        records.names_with_prefix(prefix, |blob| scope.contains(&blob), limit, None).expect("names")
+        let (mut found, number) = (Vec::new(), |blob| records.number(blob, rust()).expect("a record"));
+        let scope: Vec<_> = scope.iter().map(|blob| number(*blob)).collect();
+        records.names_with_prefix(prefix, |record| scope.contains(&record), limit, None, &mut found).expect("names");
+        found
     };
     let owned =
         |names: &[(&str, usize)]| names.iter().map(|(name, files)| ((*name).to_owned(), *files)).collect::<Vec<_>>();

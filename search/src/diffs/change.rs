@@ -48,6 +48,8 @@ pub(super) struct Found {
     pub(super) total_files: u64,
     pub(super) total_lines: u64,
     pub(super) files_skipped: u64,
+    /// Whether some of these may be texts that match.
+    pub(super) is_incomplete: bool,
     pub(super) files_compared: u64,
     /// Whether a file could not be read.
     pub(super) is_unreadable: bool,
@@ -165,6 +167,7 @@ impl<'a> Look<'a> {
         self.found.files_compared += 1;
         let Some(hunks) = middle.hunks() else {
             self.found.files_skipped += 1;
+            self.found.is_incomplete = true;
             return Ok(());
         };
         if hunks.is_empty() || !self.holds(path, language, &middle, &hunks)? {
@@ -180,7 +183,7 @@ impl<'a> Look<'a> {
     }
 
     /// One side of a change; `None` if it is not compared. What the index does not have is read.
-    fn open(&self, blob: BlobNo) -> Result<Option<Side>> {
+    fn open(&mut self, blob: BlobNo) -> Result<Option<Side>> {
         if blob == NONE {
             return Ok(Some(Side { blob, whole: Some(Bytes::new()) }));
         }
@@ -191,6 +194,7 @@ impl<'a> Look<'a> {
         }
         let mut file = File::new(self.reading, self.snapshot, blob);
         if file.size()? > FILE_BYTES_MAX {
+            self.found.is_incomplete = true;
             return Ok(None);
         }
         deadline::check(self.reading.until)?;

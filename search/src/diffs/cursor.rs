@@ -31,6 +31,8 @@ pub(super) struct Counted {
     pub(super) lines: u64,
     pub(super) files_skipped: u64,
     pub(super) commits_skipped: u64,
+    /// Whether a text was too large to be compared.
+    pub(super) is_incomplete: bool,
     /// Whether something could not be read.
     pub(super) is_unreadable: bool,
 }

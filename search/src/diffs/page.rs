@@ -145,6 +145,7 @@ impl<'a> Page<'a> {
         counted.lines = counted.lines.saturating_add(found.total_lines);
         counted.files_skipped = counted.files_skipped.saturating_add(found.files_skipped);
         counted.is_unreadable |= found.is_unreadable;
+        counted.is_incomplete |= found.is_incomplete;
     }
 
     /// The answer, with where the next page begins. Whether everything was searched is for the search to say.
@@ -167,7 +168,8 @@ impl<'a> Page<'a> {
             () if self.is_too_large => Some(Partial::Size),
             () => None,
         };
-        let is_exact = is_searched && counted.commits_skipped == 0 && matches!(partial, None | Some(Partial::Size));
+        let is_told = counted.commits_skipped == 0 && !counted.is_incomplete;
+        let is_exact = is_searched && is_told && matches!(partial, None | Some(Partial::Size));
         DiffsFound {
             commits: self.commits,
             total: counted.commits,

@@ -27,6 +27,8 @@ const COMMON_SHARE: usize = 16;
 const COMMON_MIN: usize = 256;
 /// Chunks that are looked up before others may change the tables.
 const LOOKUP_CHUNKS: usize = 16 * 1024;
+/// The same for blobs.
+const LOOKUP_BLOBS: usize = 1024;
 
 /// Where one pattern may match.
 pub(crate) struct Candidates {
@@ -104,9 +106,21 @@ impl Candidates {
     }
 
     /// How many blobs of `scope`; `None` if it may be any. What others have is nobody's business.
-    pub(crate) fn count_within(&self, scope: &Bits, tables: &Tables) -> Option<usize> {
+    /// Nor can it be told when the time is over.
+    pub(crate) fn count_within(&self, scope: &Bits, index: &Index, until: Option<Instant>) -> Option<usize> {
         self.chunks.as_ref()?;
-        Some(scope.iter().filter(|blob| self.has_blob(*blob, tables)).count())
+        let (mut count, mut rest) = (0, scope.iter());
+        loop {
+            let some: Vec<BlobNo> = rest.by_ref().take(LOOKUP_BLOBS).collect();
+            if some.is_empty() {
+                return Some(count);
+            }
+            if deadline::is_past(until) {
+                return None;
+            }
+            let tables = index.tables();
+            count += some.iter().filter(|blob| self.has_blob(**blob, &tables)).count();
+        }
     }
 }
 

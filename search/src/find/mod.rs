@@ -130,7 +130,7 @@ pub fn find(corpus: &Corpus, query: &Query, places: &[Place], options: &FindOpti
     let counts = (files_seen, search.window.files_read);
     let times = (index_time, begun.elapsed());
     let candidates_of = |candidates: &Candidates| {
-        options.counts_candidates.then(|| candidates.count_within(&scope, &corpus.index.tables())).flatten()
+        options.counts_candidates.then(|| candidates.count_within(&scope, &corpus.index, options.deadline)).flatten()
     };
     let explain = Explain::new(&plan, candidates.iter().map(candidates_of), &grounds, counts, times);
     search.finish(&reading, fingerprint, explain)

@@ -34,6 +34,7 @@ use self::{
 };
 use crate::{
     corpus::Corpus,
+    deadline,
     find::{Candidates, Facets, File, Partial, Plan, Reading, Term, fingerprint},
     index::Generation,
     language::Language,
@@ -167,7 +168,9 @@ pub fn fulltext(corpus: &Corpus, query: &Query, places: &[Place], options: &Full
     let files_max = options.files_max.min(FILES_MAX);
     let mut collected = Collected::new(&plan, &reading, &scores, (after, files_max, options.path_depth));
     for root in &roots {
-        if search.is_late() {
+        // Reading may have ended before, so that there is time for this.
+        if deadline::is_past(options.deadline) {
+            search.partial = Some(Partial::Deadline);
             break;
         }
         match collected.root(root, &mut |error| search.is_passed_over(error)) {
@@ -311,6 +314,10 @@ impl Search<'_> {
         let (mut files, mut budget_bytes, mut last) = (Vec::with_capacity(best.len()), PAGE_BYTES_MAX, None);
         let (mut passed, mut is_whole) = (0, true);
         for best in best.into_sorted_vec() {
+            if !files.is_empty() && deadline::is_past(self.options.deadline) {
+                self.partial = Some(Partial::Deadline);
+                break;
+            }
             match self.hit(&best, reading, &mut budget_bytes) {
                 Err(error) if self.is_passed_over(&error) => {}
                 // With this file the next page begins, unless it would be too large even alone.

@@ -217,17 +217,23 @@ impl Segments {
     }
 
     fn numbers(&self, field: &str, query: &GramQuery, until: Option<Instant>) -> Result<Option<Bits>> {
-        let mut found = Bits::default();
+        if *query == GramQuery::All {
+            return Ok(None);
+        }
+        let (mut found, mut rules_out) = (Bits::default(), false);
         for (segment, numbers) in self.searcher.segment_readers().iter().zip(&self.chunks) {
             deadline::check(until)?;
-            let Some(documents) = Documents::of(segment, field, query, until)? else { return Ok(None) };
-            documents.each(|document| {
-                if let Some(chunk) = numbers.of(document) {
-                    found.insert(chunk);
+            let mut take = |document| numbers.of(document).into_iter().for_each(|number| found.insert(number));
+            match Documents::of(segment, field, query, until)? {
+                // Another segment may rule out more.
+                None => (0..segment.max_doc()).for_each(&mut take),
+                Some(documents) => {
+                    rules_out = true;
+                    documents.each(take);
                 }
-            });
+            }
         }
-        Ok(Some(found))
+        Ok((rules_out || self.chunks.is_empty()).then_some(found))
     }
 
     /// How many there are.

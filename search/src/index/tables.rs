@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 
 use super::{
     contents::{Contents, Text},
-    log::{Batch, BlobContent},
+    log::{Batch, BlobContent, BlobRecord},
     messages::Messages,
 };
 
@@ -148,6 +148,15 @@ impl Tables {
     pub(super) fn add(&mut self, batch: &Batch) -> Result<()> {
         if batch.chunk_newlines.len() != batch.chunk_bytes.len() || batch.digests.len() != batch.chunk_bytes.len() {
             return Err(Error::corrupt("the search index's log has figures of other chunks than it names"));
+        }
+        let chunk_count = self.newlines.len() + batch.chunk_newlines.len();
+        let is_there = |chunk: &ChunkNo| (*chunk as usize) < chunk_count;
+        let is_made_of = |blob: &BlobRecord| match &blob.content {
+            BlobContent::Text(chunks) => chunks.iter().all(is_there),
+            BlobContent::Binary | BlobContent::Large => true,
+        };
+        if !batch.blobs.iter().all(is_made_of) {
+            return Err(Error::corrupt("the search index's log names chunks that it does not have"));
         }
         let mut end = self.starts.last().copied().unwrap_or(0);
         self.newlines.extend(&batch.chunk_newlines);

@@ -76,6 +76,13 @@ fn two_bytes_are_found() {
     assert_eq!(found(&index, "q7"), wanted);
     let everywhere = index.generation().chunks(&grams("li"), None).expect("chunks");
     assert!(everywhere.is_none(), "what is nearly everywhere is no condition");
+    // A segment that has it nearly everywhere hides nothing that others rule out.
+    add(&index, b"(q7) q7\n");
+    index.commit(None).expect("commit");
+    assert!(index.figures().segments > 1);
+    wanted.push(oid(b"(q7) q7\n"));
+    wanted.sort();
+    assert_eq!(found(&index, "q7"), wanted);
 }
 
 #[test]

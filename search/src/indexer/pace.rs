@@ -39,9 +39,10 @@ pub(super) fn rest(work: Duration, time_millis: i64, newest: &dyn Fn() -> Seq, s
     }
 }
 
+/// How old something is; what comes from a clock that was ahead does not wait either.
 fn age(time_millis: i64) -> Duration {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    now.saturating_sub(Duration::from_millis(u64::try_from(time_millis).unwrap_or(0)))
+    now.checked_sub(Duration::from_millis(u64::try_from(time_millis).unwrap_or(0))).unwrap_or(WAIT_MAX)
 }
 
 #[cfg(test)]
@@ -69,5 +70,6 @@ mod tests {
         assert_eq!(looks(now, BURST_PUBLICATIONS, 4), 5, "until it is stopped");
         assert_eq!(looks(now, BURST_PUBLICATIONS - 1, 4), 2, "when the burst is over");
         assert_eq!(looks(now - 31_000, BURST_PUBLICATIONS, 4), 1, "what has waited for long waits no longer");
+        assert_eq!(looks(now + 3_600_000, BURST_PUBLICATIONS, 4), 1, "nor what comes from the future");
     }
 }

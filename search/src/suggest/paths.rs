@@ -1,8 +1,12 @@
 //! Files and directories by the beginnings of their names.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use govc_engine::{Error, ErrorKind, Result};
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::{Asked, Given, SuggestionKind, is_sayable};
 use crate::{
@@ -12,9 +16,8 @@ use crate::{
     view::{Child, Dir},
 };
 
-/// Entries that are looked at, and those that are kept to choose from.
+/// Entries that are looked at.
 const ENTRIES_MAX: usize = 2_000_000;
-const FOUND_MAX: usize = 10_000;
 /// Entries between two looks at the clock.
 const CLOCK_ENTRIES: usize = 4096;
 
@@ -38,22 +41,17 @@ pub(super) fn roots(asked: &Asked<'_>) -> Result<Vec<Arc<Dir>>> {
     Ok(roots)
 }
 
-/// A path whose last parts begin with what is typed, in the order of suggestions.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Found {
-    tier: Tier,
-    depth: usize,
-    path: String,
-    files: u64,
-}
+/// A path whose last parts begin with what is typed, in the order of suggestions: what it is, how deep, and the path.
+type Found = (Tier, usize, String);
 
 struct Walk<'a> {
     asked: &'a Asked<'a>,
     /// How many parts of a path are compared with what is typed.
     parts: usize,
-    found: Vec<Found>,
-    /// Directories that were gone through, by where they are in memory and in the tree: most are in many places.
-    seen: HashSet<(*const Dir, Vec<u8>)>,
+    /// The first ones, with how many files each has.
+    found: BTreeMap<Found, u64>,
+    /// Directories that were gone through, by where they are in memory and the hash of their path: most are in many places.
+    seen: HashSet<(*const Dir, u64)>,
     entries: usize,
 }
 
@@ -64,17 +62,13 @@ pub(super) fn paths(asked: &Asked<'_>, given: &mut Vec<Given>) -> Result<()> {
     }
     let roots = roots(asked)?;
     let parts = asked.typed.matches('/').count() + 1;
-    let mut walk = Walk { asked, parts, found: Vec::new(), seen: HashSet::new(), entries: 0 };
+    let mut walk = Walk { asked, parts, found: BTreeMap::new(), seen: HashSet::new(), entries: 0 };
     let done = roots.iter().try_for_each(|root| walk.dir(root, Tier::Source, 0, &mut Vec::new()));
-    let mut found = walk.found;
-    found.sort_unstable();
-    found.dedup_by(|one, other| one.path == other.path);
-    found.truncate(asked.count_max);
     let field = if asked.field.is_none() { "path:" } else { "" };
-    given.extend(found.into_iter().map(|found| Given {
+    given.extend(walk.found.into_iter().map(|((.., path), files)| Given {
         kind: SuggestionKind::Path,
-        value: format!("{field}{}", value_text(&found.path)),
-        count: Some(found.files),
+        value: format!("{field}{}", value_text(&path)),
+        count: Some(files),
     }));
     // What was found until the deadline, or the limit, is what there is.
     match done {
@@ -85,7 +79,7 @@ pub(super) fn paths(asked: &Asked<'_>, given: &mut Vec<Given>) -> Result<()> {
 
 impl Walk<'_> {
     fn dir(&mut self, dir: &Arc<Dir>, tier: Tier, depth: usize, path: &mut Vec<u8>) -> Result<()> {
-        if !self.seen.insert((Arc::as_ptr(dir), path.clone())) {
+        if !self.seen.insert((Arc::as_ptr(dir), xxh3_64(path))) {
             return Ok(());
         }
         for (name, child_tier, child) in dir.children() {
@@ -93,7 +87,7 @@ impl Walk<'_> {
             if self.entries.is_multiple_of(CLOCK_ENTRIES) {
                 deadline::check(self.asked.until)?;
             }
-            if self.entries > ENTRIES_MAX || self.found.len() >= FOUND_MAX {
+            if self.entries > ENTRIES_MAX {
                 return Err(Error::new(ErrorKind::LimitExceeded, "there are too many paths"));
             }
             let length = path.len();
@@ -124,7 +118,17 @@ impl Walk<'_> {
         };
         let is_deep_enough = depth + 1 >= self.parts;
         if files > 0 && is_deep_enough && self.asked.begins(tail) && is_sayable(path) && path != self.asked.typed {
-            self.found.push(Found { tier, depth, path: path.to_owned(), files });
+            let is_first = self.found.last_key_value().is_none_or(|((last_tier, last_depth, last), _)| {
+                self.found.len() < self.asked.count_max
+                    || (tier, depth, path) < (*last_tier, *last_depth, last.as_str())
+            });
+            if is_first {
+                let known = self.found.entry((tier, depth, path.to_owned())).or_insert(files);
+                *known = files.min(*known);
+            }
+            if self.found.len() > self.asked.count_max {
+                self.found.pop_last();
+            }
         }
     }
 }

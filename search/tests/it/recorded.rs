@@ -370,7 +370,9 @@ fn names_are_suggested_of_what_is_searched() {
     let (world, _) = watched();
     world.put("main", &[("a.rs", b"fn open_file() {}\nfn opened() {}\n"), ("b.rs", b"fn open_file() { 1 }\n")]);
     let other = create(&world.store, "other");
-    commit(&other, "main", vec![put("o.rs", b"fn open_secret() {}\n")]);
+    commit(&other, "main", vec![put("o.rs", b"fn open_secret() {}\n"), put("twin.rs", b"fn open_twin() {}\n")]);
+    // The same content, and no source here.
+    world.put("main", &[("twin.txt", b"fn open_twin() {}\n")]);
     world.define();
     let names = |places: &[Place], prefix: &str, names_max| -> Vec<(String, u64)> {
         let options = SuggestOptions { suggestions_max: names_max, deadline: None };
@@ -385,7 +387,8 @@ fn names_are_suggested_of_what_is_searched() {
     let both = [here.clone(), there.clone()];
     assert_eq!(names(std::slice::from_ref(&here), "open", 9), [("open_file".into(), 2), ("opened".into(), 1)]);
     assert_eq!(names(std::slice::from_ref(&here), "open_s", 9), []);
-    assert_eq!(names(&[there], "open", 9), [("open_secret".into(), 1)]);
+    assert_eq!(names(std::slice::from_ref(&here), "open_t", 9), []);
+    assert_eq!(names(&[there], "open", 9), [("open_secret".into(), 1), ("open_twin".into(), 1)]);
     assert_eq!(names(&both, "open", 2), [("open_file".into(), 2), ("open_secret".into(), 1)]);
     assert_eq!(names(std::slice::from_ref(&here), "opened", 9), [], "it was typed in full");
     let late = SuggestOptions { suggestions_max: 9, deadline: Some(Instant::now()) };

@@ -236,8 +236,12 @@ impl Printer {
         };
         let least = if answer["exact"].as_bool() == Some(true) { "" } else { "at least " };
         let partial = answer["partial"]["detail"].as_str().map(|detail| format!("; {detail}")).unwrap_or_default();
+        let skipped = match answer["skipped_files"].as_u64() {
+            Some(files) => format!("; {files} changed files are binary or too large to be compared"),
+            None => String::new(),
+        };
         let took = answer["took_ms"].as_f64().unwrap_or(0.0);
-        self.plain(&format!("{least}{count} {what} in {took:.1} ms{partial}\n"));
+        self.plain(&format!("{least}{count} {what} in {took:.1} ms{partial}{skipped}\n"));
     }
 }
 

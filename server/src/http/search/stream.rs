@@ -125,8 +125,8 @@ struct Streaming {
     /// How many results may still come.
     left: usize,
     count: u64,
-    /// What `count:all` counted, on the first page: files, matches, and by what.
-    counted: Option<(u64, u64, FacetsInfo)>,
+    /// What `count:all` counted, on the first page: files or commits, matches, and by what files.
+    counted: Option<(u64, u64, Option<FacetsInfo>)>,
     /// What a page left out for good.
     partial: Option<Partial>,
     /// What to search next, and what was found by it, if it was done.
@@ -211,7 +211,8 @@ impl Streaming {
         let (count, total, total_matches, is_exact, partial) = match page.results {
             Results::Files(found) => {
                 if request.query.options.count == Count::All && found.is_exact {
-                    self.counted = Some((found.total_files, found.total_matches, FacetsInfo::from(&found.facets)));
+                    let facets = Some(FacetsInfo::from(&found.facets));
+                    self.counted = Some((found.total_files, found.total_matches, facets));
                 }
                 let count = found.files.len();
                 for file in found.files {
@@ -220,6 +221,9 @@ impl Streaming {
                 (count, found.total_files, found.total_matches, found.is_exact, found.partial)
             }
             Results::Commits(found) => {
+                if request.query.options.count == Count::All && found.is_exact {
+                    self.counted = Some((found.total, 0, None));
+                }
                 let count = found.commits.len();
                 for commit in found.commits {
                     self.format.write(&Event::Commit(commit.into()), &mut piece);
@@ -227,6 +231,9 @@ impl Streaming {
                 (count, found.total, 0, found.is_exact, found.partial)
             }
             Results::Diffs(found) => {
+                if request.query.options.count == Count::All && found.is_exact {
+                    self.counted = Some((found.total, found.total_lines, None));
+                }
                 let count = found.commits.len();
                 for commit in found.commits {
                     self.format.write(&Event::Diff(commit.into()), &mut piece);
@@ -255,7 +262,7 @@ impl Streaming {
             return piece;
         }
         let (total, total_matches, is_exact, facets) = match self.counted.take() {
-            Some((files, matches, facets)) => (files, matches, true, Some(facets)),
+            Some((total, matches, facets)) => (total, matches, true, facets),
             None => (total, total_matches, is_exact, None),
         };
         let end = EndInfo {
