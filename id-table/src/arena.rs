@@ -22,7 +22,7 @@ use std::{
 };
 
 use super::{
-    epoch::{self, Guard},
+    epoch::Guard,
     slots::{Dead, Orphan, Present, prefetch},
     sync::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Memory, Ordering, Padded, STRIPES, UnsafeCell, stripe},
     word::HANDLES,
@@ -393,7 +393,7 @@ impl<T: Send + Sync + 'static> Arena<T> {
         let retired = Retired { at, number, memory: self.memory.clone() };
         // SAFETY: all entries are free and stay so, nobody finds the chunk from now on, and the guards of those who found
         // it before are gone when this runs.
-        guard.defer(move || unsafe { retired.free() });
+        guard.defer(move |_| unsafe { retired.free() });
         true
     }
 
@@ -408,9 +408,9 @@ impl<T: Send + Sync + 'static> Arena<T> {
         let arena = arena.clone();
         // SAFETY: the slot that led to the entry is dead, and so were or became those in which it was before; the guards
         // of those who found it there are gone when this runs. A `Dead` is had once for each entry.
-        guard.defer(move || {
+        guard.defer(move |guard| {
             unsafe { arena.drop_entry(dead.handle) };
-            arena.give_back(dead.handle, &epoch::pin());
+            arena.give_back(dead.handle, guard);
         });
     }
 }

@@ -13,17 +13,25 @@ pub use model::{Guard, pin};
 
 #[cfg(not(loom))]
 mod real {
-    use std::cell::Cell;
-    use std::sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
+    use std::{
+        cell::{Cell, RefCell},
+        mem::ManuallyDrop,
+        sync::{
+            Arc,
+            atomic::{AtomicBool, Ordering},
+        },
     };
+
+    type Free = Box<dyn FnOnce(&Guard)>;
 
     thread_local! {
         /// Whether this thread has deferred something since it last flushed.
         static DEFERRED: Cell<bool> = const { Cell::new(false) };
-        /// Whether this thread is flushing: what is freed then may pin and defer, but does not flush once more within.
-        static FLUSHING: Cell<bool> = const { Cell::new(false) };
+        /// Whether this thread is freeing something: that may pin and defer, but what comes due within is left for after
+        /// it, and it does not flush.
+        static FREEING: Cell<bool> = const { Cell::new(false) };
+        /// What was left. Without a destructor, so that it is there to the very end of a thread; it is empty then.
+        static LEFT: ManuallyDrop<RefCell<Vec<Free>>> = const { ManuallyDrop::new(RefCell::new(Vec::new())) };
     }
 
     /// Keeps what was found in any [`IdTable`](super::super::IdTable) alive.
@@ -49,7 +57,7 @@ mod real {
     pub fn wait_for_guards(mut pause: impl FnMut()) {
         let gone = Arc::new(AtomicBool::new(false));
         let all_gone = gone.clone();
-        pin().defer(move || all_gone.store(true, Ordering::Release));
+        pin().defer(move |_| all_gone.store(true, Ordering::Release));
         while !gone.load(Ordering::Acquire) {
             pin().flush();
             pause();
@@ -63,10 +71,9 @@ mod real {
         /// The end of a guard under which something was removed does the same, and every 128th [`pin`] of a thread frees
         /// as much. So this is for who wants memory back sooner: it takes three fresh guards until a removal is due.
         pub fn flush(&self) {
-            if FLUSHING.replace(true) {
+            if FREEING.get() {
                 return;
             }
-            let _flushing = Flushing;
             loop {
                 DEFERRED.set(false);
                 self.0.flush();
@@ -76,9 +83,38 @@ mod real {
             }
         }
 
-        pub(in super::super) fn defer(&self, free: impl FnOnce() + Send + 'static) {
+        /// Runs something once every guard is gone that is there now, in any thread, under a guard of then.
+        pub(in super::super) fn defer(&self, free: impl FnOnce(&Guard) + Send + 'static) {
             DEFERRED.set(true);
-            self.0.defer(free);
+            self.0.defer(move || run(free));
+        }
+    }
+
+    /// Frees something that is due, and then, one after the other, whatever else came due meanwhile.
+    ///
+    /// Not within one another: a thread that ends has given its place among those that pin away, so each [`pin`] gets a
+    /// new one and begins with a collection. What that frees would pin, collect and free in turn, until the stack ends.
+    fn run(free: impl FnOnce(&Guard) + 'static) {
+        if FREEING.replace(true) {
+            LEFT.with(|left| left.borrow_mut().push(Box::new(free)));
+            return;
+        }
+        let _freeing = Freeing;
+        let guard = pin();
+        free(&guard);
+        let next = || LEFT.with(|left| left.borrow_mut().pop());
+        while let Some(free) = next() {
+            free(&guard);
+        }
+    }
+
+    /// Ends a thread's freeing, also if dropping a value panics.
+    struct Freeing;
+
+    impl Drop for Freeing {
+        fn drop(&mut self) {
+            FREEING.set(false);
+            LEFT.with(|left| left.take()).into_iter().for_each(run);
         }
     }
 
@@ -90,22 +126,13 @@ mod real {
             }
         }
     }
-
-    /// Ends a flush, also if dropping a value panics.
-    struct Flushing;
-
-    impl Drop for Flushing {
-        fn drop(&mut self) {
-            FLUSHING.set(false);
-        }
-    }
 }
 
 #[cfg(loom)]
 mod model {
     use loom::sync::Mutex;
 
-    type Free = Box<dyn FnOnce() + Send>;
+    type Free = Box<dyn FnOnce(&Guard) + Send>;
 
     #[derive(Default)]
     struct Registry {
@@ -139,7 +166,7 @@ mod model {
 
         /// Runs something once every guard that is there now, in any thread, is gone: at the end of one, or in
         /// [`Guard::flush`].
-        pub fn defer(&self, free: impl FnOnce() + Send + 'static) {
+        pub fn defer(&self, free: impl FnOnce(&Guard) + Send + 'static) {
             let mut registry = REGISTRY.lock().expect("nothing panics under the lock");
             let pinned = registry.pinned.clone();
             registry.garbage.push((pinned, Box::new(free)));
@@ -165,7 +192,7 @@ mod model {
                     }
                 }
             }
-            due.into_iter().for_each(|free| free());
+            due.into_iter().for_each(|free| free(&pin()));
         }
     }
 }

@@ -317,7 +317,7 @@ impl Root {
         let retired = Retired(retired);
         // SAFETY: nobody finds the array from now on, it is retired by the one call that won, and the guards of those who
         // found it before are gone when this runs.
-        guard.defer(move || unsafe { retired.free() });
+        guard.defer(move |_| unsafe { retired.free() });
         true
     }
 

@@ -376,6 +376,41 @@ fn a_thread_that_pins_no_more_holds_no_garbage() {
     });
 }
 
+/// Pins when its thread ends, later than the thread's place among those that pin is gone.
+struct PinsAtTheEnd;
+
+impl Drop for PinsAtTheEnd {
+    fn drop(&mut self) {
+        drop(pin());
+    }
+}
+
+#[test]
+fn the_end_of_a_thread_frees_however_much_is_due() {
+    const COUNT: u64 = 100_000;
+    thread_local!(static LAST: PinsAtTheEnd = const { PinsAtTheEnd });
+    let ledger = Arc::new(Ledger::default());
+    let table = IdTable::new();
+    for number in 0..COUNT {
+        table.get_or_insert_with(key(number), || Value::new(key(number), number, &ledger), &pin());
+    }
+    // Nothing is freed as long as this guard lives, so then all is due at once.
+    let guard = pin();
+    (0..COUNT).for_each(|number| assert!(table.remove_if(&key(number), |_| true, &guard)));
+    drop(guard);
+    thread::scope(|scope| {
+        let last = || {
+            // The first to be used is the last to end.
+            LAST.with(|_| ());
+            drop(pin());
+        };
+        let ends = thread::Builder::new().stack_size(64 << 10).spawn_scoped(scope, last);
+        ends.expect("a thread").join().expect("a thread that ends");
+    });
+    drop(table);
+    ledger.assert_settled();
+}
+
 /// A value that uses its table when it is dropped.
 struct Heir {
     table: Arc<IdTable<Key, Heir>>,
