@@ -245,7 +245,7 @@ impl Core {
         let dropped = self.feed.state.lock().dropped();
         if from <= dropped {
             // Rows are written when their group settles; a position that has left memory may still wait for that.
-            self.settle.publications(from, dropped, &mut found);
+            self.settle.publications(from, dropped, limit, &mut found);
             let unsettled_from = found.first().map_or(dropped + 1, |publication: &Publication| publication.seq.0);
             let scan = Scan {
                 from: std::ops::Bound::Included(key::feed(Seq(from))),

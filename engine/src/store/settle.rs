@@ -134,12 +134,12 @@ impl SettleQueue {
         self.state.lock().groups.front().map(|oldest| oldest.since.elapsed())
     }
 
-    /// The publications from `from` to `to` that are not settled.
-    pub(crate) fn publications(&self, from: u64, to: u64, found: &mut Vec<Publication>) {
+    /// The first publications from `from` to `to` that are not settled, at most `limit`.
+    pub(crate) fn publications(&self, from: u64, to: u64, limit: usize, found: &mut Vec<Publication>) {
         let queue = self.state.lock();
         let entries = queue.groups.iter().flat_map(|group| &group.entries);
         let publications = entries.filter_map(GroupEntry::publication);
-        found.extend(publications.filter(|publication| (from..=to).contains(&publication.seq.0)).cloned());
+        found.extend(publications.filter(|publication| (from..=to).contains(&publication.seq.0)).take(limit).cloned());
     }
 
     /// Settles everything that waits and returns when that is done or has failed.

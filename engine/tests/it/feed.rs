@@ -138,6 +138,8 @@ fn a_follower_misses_nothing_while_many_write() {
     }
     // More than is kept in memory: the beginning comes from the journal's settled rows or from what waits for them.
     assert_eq!(follow(&store, Seq(0)).len(), repos.len() * EACH);
+    let first: Vec<Seq> = store.feed_after(Seq(0), 3).unwrap().iter().map(|publication| publication.seq).collect();
+    assert_eq!(first, seen.iter().take(3).map(|publication| publication.seq).collect::<Vec<_>>());
     store.settle();
     assert_eq!(follow(&store, Seq(0)).len(), repos.len() * EACH);
     assert!(!store.feed_wait(store.feed_last(), Duration::ZERO));
