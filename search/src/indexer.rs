@@ -94,6 +94,8 @@ pub struct Indexer {
     position: Seq,
     /// Whether the first pass is over.
     is_complete: bool,
+    /// Whether all of the feed could be followed since that pass began.
+    is_gapless: bool,
     /// Whether the histories of all repositories were looked at.
     has_histories: bool,
     /// All repositories by their ids, as of the last time that one was not found.
@@ -127,6 +129,7 @@ impl Indexer {
         Self {
             position: known.unwrap_or(newest),
             is_complete: known.is_some(),
+            is_gapless: true,
             has_histories: false,
             store,
             corpus,
@@ -208,12 +211,18 @@ impl Indexer {
     }
 
     fn catch_up(&mut self, stop: Stop<'_>) -> Result<()> {
-        if !self.is_complete {
-            self.pass(stop)?;
-        }
-        while !stop() && self.follow(stop)? {
-            if self.committed_at.elapsed() >= COMMIT_AGE_MAX_IN_BURST {
-                self.commit()?;
+        loop {
+            if !self.is_complete {
+                self.pass(stop)?;
+            }
+            while !stop() && self.follow(stop)? {
+                if self.committed_at.elapsed() >= COMMIT_AGE_MAX_IN_BURST {
+                    self.commit()?;
+                }
+            }
+            // It was away for longer than the feed is kept.
+            if self.is_complete || stop() {
+                break;
             }
         }
         if !self.has_histories {
@@ -307,6 +316,7 @@ impl Indexer {
     /// Goes over all repositories: the tips of their references, then their histories.
     fn pass(&mut self, stop: Stop<'_>) -> Result<()> {
         self.position = self.store.feed_last();
+        self.is_gapless = true;
         self.status.lock().state = IndexerState::Building;
         for is_history in [false, true] {
             let repos = self.list();
@@ -324,7 +334,7 @@ impl Indexer {
                 self.status.lock().repos.0 += 1;
             }
         }
-        if !stop() {
+        if !stop() && self.is_gapless {
             self.is_complete = true;
             self.status.lock().state = IndexerState::Following;
             self.commit()?;
@@ -500,7 +510,7 @@ impl Indexer {
         let publications = match self.store.feed_after(self.position, FEED_LIMIT) {
             Err(error) if *error.kind() == ErrorKind::Gone => {
                 // It was away for longer than the feed is kept.
-                self.is_complete = false;
+                (self.is_complete, self.is_gapless) = (false, false);
                 self.position = newest;
                 return Ok(false);
             }

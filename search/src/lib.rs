@@ -91,11 +91,13 @@ pub use service::{Search, SearchOptions, SearchStatus};
 pub use sql::{SQL_ROWS_MAX, SqlAnswer, SqlQuery, SqlValue, account_sql_memory, sql};
 pub use suggest::{SUGGESTIONS_MAX, SuggestOptions, Suggestion, SuggestionKind, finished, suggest};
 
-/// Reads any bytes as a query and as a cursor; a query that is accepted says the same once written out. For fuzzing.
+/// Reads any bytes as a query, finished or not, and as a cursor; a query that is accepted says the same once written out. For fuzzing.
 #[doc(hidden)]
 pub fn fuzz_query(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let _ = (Cursor::decode(text), CommitCursor::decode(text), DiffCursor::decode(text), HistoryCursor::decode(text));
+    let _ = FullTextCursor::decode(text);
+    assert!(text.starts_with(finished(text)), "{text:?}");
     let now_seconds = 1_800_000_000;
     match query::parse(text, now_seconds) {
         Ok(parsed) => {

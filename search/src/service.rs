@@ -120,6 +120,14 @@ pub struct SearchStatus {
     pub last_error: Option<String>,
 }
 
+impl SearchStatus {
+    /// What all of it takes of the process's memory, in bytes, about; mapped files are not in it.
+    pub fn resident_bytes(&self) -> u64 {
+        let Self { figures, presence, symbols, kept_bytes, .. } = self;
+        figures.resident_bytes + presence.resident_bytes + symbols.resident_bytes + kept_bytes
+    }
+}
+
 impl Search {
     /// Opens the search of `store` and begins to index. Blocks until searches can begin.
     ///

@@ -3,16 +3,12 @@
 //! Any beginning of it is a record of fewer files. So what is behind the last frame that is whole is cut off, and the
 //! indexer has these files told again.
 
-use std::{
-    fs::{File, OpenOptions},
-    io::{Read as _, Write as _},
-    path::{Path, PathBuf},
-};
+use std::path::Path;
 
-use govc_engine::{Error, Result};
+use govc_engine::Result;
 use serde::{Deserialize, Serialize};
 
-use crate::{frame, index::failure};
+use crate::frame::FramesFile;
 
 /// The name of the file.
 const FILE_NAME: &str = "symbols";
@@ -49,73 +45,12 @@ pub(super) enum Told {
     TooMany,
 }
 
-/// The file, open for appending.
-pub(super) struct SymbolsFile {
-    file: File,
-    path: PathBuf,
-    end: u64,
-}
-
-impl SymbolsFile {
-    /// Opens the file in `folder`, which is begun if it is not there, or not of this format and version of definitions, and
-    /// gives each frame to `each`; behind one that is damaged, or that `each` refuses, the file is cut off.
-    ///
-    /// # Errors
-    /// When it cannot be read or written.
-    pub(super) fn open(folder: &Path, version: u64, mut each: impl FnMut(Frame) -> bool) -> Result<Self> {
-        let path = folder.join(FILE_NAME);
-        let opened = OpenOptions::new().create(true).read(true).append(true).open(&path);
-        let mut opened = Self { file: opened.map_err(|error| failure("open", &path, error))?, path, end: 0 };
-        let bytes = opened.file.metadata().map_err(|error| opened.failed("measure", error))?.len();
-        let expected = head(version);
-        if opened.has_head(bytes, &expected)? {
-            opened.end = HEAD_BYTES as u64;
-            while let Some(payload) =
-                frame::read(&mut opened.file, bytes - opened.end).map_err(|error| opened.failed("read", error))?
-            {
-                if !postcard::from_bytes(&payload).is_ok_and(&mut each) {
-                    break;
-                }
-                opened.end += (frame::HEAD_BYTES + payload.len()) as u64;
-            }
-        }
-        opened.file.set_len(opened.end).map_err(|error| opened.failed("shorten", error))?;
-        if opened.end == 0 {
-            opened.file.write_all(&expected).map_err(|error| opened.failed("write", error))?;
-            opened.end = HEAD_BYTES as u64;
-        }
-        Ok(opened)
-    }
-
-    fn has_head(&mut self, bytes: u64, expected: &[u8; HEAD_BYTES]) -> Result<bool> {
-        let mut head = [0; HEAD_BYTES];
-        if bytes < head.len() as u64 {
-            return Ok(false);
-        }
-        self.file.read_exact(&mut head).map_err(|error| self.failed("read", error))?;
-        Ok(head == *expected)
-    }
-
-    fn failed(&self, verb: &str, error: std::io::Error) -> Error {
-        failure(verb, &self.path, error)
-    }
-
-    /// Where the file ends, in bytes.
-    pub(super) fn end(&self) -> u64 {
-        self.end
-    }
-
-    /// Appends a frame, which is synced when this returns.
-    ///
-    /// # Errors
-    /// When it cannot be written: the file may then have a part of it.
-    pub(super) fn append(&mut self, frame: &Frame) -> Result<()> {
-        let payload = postcard::to_stdvec(frame)
-            .map_err(|error| Error::invalid("definitions cannot be written").with_source(error))?;
-        let bytes = frame::append(&mut self.file, &payload).map_err(|error| self.failed("write", error))?;
-        self.end += bytes;
-        Ok(())
-    }
+/// Opens the file in `folder`, of which each frame is given to `each`; another version of definitions begins it anew.
+///
+/// # Errors
+/// As [`FramesFile::open`].
+pub(super) fn open(folder: &Path, version: u64, each: impl FnMut(Frame) -> bool) -> Result<FramesFile> {
+    FramesFile::open(folder.join(FILE_NAME), &head(version), each)
 }
 
 fn head(version: u64) -> [u8; HEAD_BYTES] {

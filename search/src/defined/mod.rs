@@ -37,7 +37,7 @@ use parking_lot::{Mutex, RwLock};
 
 pub(crate) use self::rows::RecordNo;
 use self::{
-    file::{FileRecord, Frame, SymbolsFile, Told},
+    file::{FileRecord, Frame, Told},
     names::NameNo,
     rows::Rows,
 };
@@ -45,6 +45,7 @@ use crate::{
     deadline,
     definitions::Defined,
     find::Matcher,
+    frame::FramesFile,
     index::{Bits, BlobNo, Index},
     language::Language,
     symbols::{Skipped, Symbol},
@@ -95,7 +96,7 @@ pub(crate) struct Records {
 /// What only the one that adds needs.
 #[derive(Default)]
 struct Writer {
-    file: Option<SymbolsFile>,
+    file: Option<FramesFile>,
     pending: Frame,
     /// The blob and language of each pending file.
     keys: Vec<(BlobNo, Language)>,
@@ -160,12 +161,12 @@ impl Records {
             let oids = frame.files.iter().map(|file| Oid::from_bytes(&file.oid).ok()).collect::<Option<Vec<Oid>>>();
             oids.is_some_and(|oids| rows.add(&frame, &index.numbers(&oids)).is_some())
         };
-        let file = SymbolsFile::open(folder, version, load)?;
+        let file = file::open(folder, version, load)?;
         Ok(Self::of(rows, Writer { file: Some(file), ..Writer::default() }))
     }
 
     fn of(rows: Rows, writer: Writer) -> Self {
-        let stored_bytes = AtomicU64::new(writer.file.as_ref().map_or(0, SymbolsFile::end));
+        let stored_bytes = AtomicU64::new(writer.file.as_ref().map_or(0, FramesFile::end));
         Self {
             is_full: AtomicBool::new(rows.resident_bytes() > RESIDENT_BYTES_MAX),
             rows: RwLock::new(rows),

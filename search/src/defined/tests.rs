@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::{
     Records, code,
-    file::{FileRecord, Frame, SymbolsFile, Told},
+    file::{self, FileRecord, Frame, Told},
     names::{NameNo, Names},
     rows::Rows,
 };
@@ -226,7 +226,7 @@ fn a_frame_that_no_writer_wrote_is_refused_whole() {
     ];
     for (number, bad) in bad.into_iter().enumerate() {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut file = SymbolsFile::open(folder.path(), VERSION, |_| true).expect("opened");
+        let mut file = file::open(folder.path(), VERSION, |_| true).expect("opened");
         let head = file.end();
         file.append(&bad).expect("appended");
         assert!(file.end() > head);

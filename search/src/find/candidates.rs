@@ -105,8 +105,7 @@ impl Candidates {
         self.is_whole || self.chunks.as_ref().is_none_or(|chunks| chunks.contains(chunk))
     }
 
-    /// How many blobs of `scope`; `None` if it may be any. What others have is nobody's business.
-    /// Nor can it be told when the time is over.
+    /// How many blobs of `scope`; `None` if it may be any, or the time is over. What others have is nobody's business.
     pub(crate) fn count_within(&self, scope: &Bits, index: &Index, until: Option<Instant>) -> Option<usize> {
         self.chunks.as_ref()?;
         let (mut count, mut rest) = (0, scope.iter());

@@ -61,6 +61,8 @@ pub(super) struct Defining {
     walks: Vec<Walk>,
     /// Trees of which everything below is gone through or about to be, some of them.
     done: HashSet<Oid>,
+    /// Whether a repository was deleted while it was gone through, so that all are to be looked at once more.
+    is_stale: bool,
     /// Files that could not be told.
     later: Vec<Later>,
     /// How many in a row could not.
@@ -81,6 +83,8 @@ struct Walk {
     trees: Vec<Oid>,
     /// Files of the tree that was read last.
     files: Vec<(Oid, Vec<u8>)>,
+    /// The trees that it has put among those that are done.
+    seen: Vec<Oid>,
 }
 
 /// A file that is to be tried again.
@@ -187,9 +191,14 @@ impl Defining {
     /// Does one thing; whether there was anything to do. What failed is tried again if its time was before `now`.
     fn step(&mut self, corpus: &Corpus, now: Option<Instant>) -> Result<bool> {
         if self.walks.last().is_some_and(|walk| walk.repo.is_deleted()) {
-            // Another one may have what it had.
-            self.begin_again();
-            return Ok(false);
+            // Another one may have what it had, and was passed over for it.
+            if let Some(walk) = self.walks.pop().filter(Walk::is_begun) {
+                for tree in &walk.seen {
+                    self.done.remove(tree);
+                }
+                self.is_stale = true;
+            }
+            return Ok(true);
         }
         if let Some(walk) = self.walks.last_mut() {
             if let Some((oid, name)) = walk.files.pop() {
@@ -207,6 +216,11 @@ impl Defining {
             let tips = tips(&repo.snapshot());
             self.walks.push(Walk::new(repo, None, tips));
             return Ok(true);
+        }
+        if std::mem::take(&mut self.is_stale) {
+            // What is done is not gone through again.
+            self.is_listed = false;
+            return Ok(false);
         }
         let due = self.later.iter().position(|later| now.is_some_and(|now| later.at <= now));
         let Some(later) = due.map(|at| self.later.swap_remove(at)) else { return Ok(false) };
@@ -257,6 +271,7 @@ impl Defining {
         }
         self.done.insert(tree);
         if let Some(walk) = self.walks.last_mut() {
+            walk.seen.push(tree);
             walk.trees.extend(trees);
             walk.files = files;
         }
@@ -323,7 +338,7 @@ impl Defining {
 
 impl Walk {
     fn new(repo: Repo, name: Option<RefName>, tips: Vec<Oid>) -> Self {
-        Self { repo, name, tips, trees: Vec::new(), files: Vec::new() }
+        Self { repo, name, tips, trees: Vec::new(), files: Vec::new(), seen: Vec::new() }
     }
 
     fn is_begun(&self) -> bool {

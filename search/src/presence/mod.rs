@@ -37,7 +37,7 @@ use parking_lot::{Mutex, RwLock};
 
 use self::{
     change::read,
-    file::{ChangeRecord, CommitRecord, Frame, HistoryFile},
+    file::{ChangeRecord, CommitRecord, Frame},
 };
 pub(crate) use self::{
     change::{FileChange, Recent},
@@ -45,6 +45,7 @@ pub(crate) use self::{
 };
 use crate::{
     deadline,
+    frame::FramesFile,
     index::{BlobNo, Index},
 };
 
@@ -90,7 +91,7 @@ pub(crate) struct Presence {
 
 /// What only the one that adds needs.
 struct Writer {
-    file: Option<HistoryFile>,
+    file: Option<FramesFile>,
     rows: Rows,
     paths: HashMap<Arc<[u8]>, PathNo>,
     /// The blobs' numbers in the file, counted from 1, by those in the index; 0 for those that it does not have.
@@ -118,7 +119,7 @@ impl Presence {
     pub(crate) fn open(folder: &Path, index: &Index, recent_bytes: u64) -> Result<Self> {
         let mut writer = Writer::new();
         let (mut numbers, mut blobs) = (HashMap::new(), Vec::new());
-        let file = HistoryFile::open(folder, |frame| writer.load(&frame, index, &mut blobs, &mut numbers).is_some())?;
+        let file = file::open(folder, |frame| writer.load(&frame, index, &mut blobs, &mut numbers).is_some())?;
         writer.file = Some(file);
         Ok(Self::of(writer, numbers, recent_bytes))
     }
@@ -127,7 +128,7 @@ impl Presence {
         Self {
             current: ArcSwap::from_pointee(writer.rows.clone()),
             numbers: RwLock::new(numbers),
-            stored_bytes: AtomicU64::new(writer.file.as_ref().map_or(0, HistoryFile::end)),
+            stored_bytes: AtomicU64::new(writer.file.as_ref().map_or(0, FramesFile::end)),
             is_full: AtomicBool::new(false),
             recent: Recent::new(recent_bytes),
             writer: Mutex::new(Some(writer)),

@@ -172,7 +172,7 @@ impl Scrape {
     }
 
     fn search(&mut self, status: &SearchStatus, newest: u64) {
-        let SearchStatus { indexer, figures, rebuilds, kept_bytes, .. } = status;
+        let SearchStatus { indexer, figures, presence, symbols, rebuilds, .. } = status;
         let is_building = matches!(indexer.state, IndexerState::Building);
         self.gauge("search_building", "1 while the index goes over everything that there is", u8::from(is_building));
         self.gauge("search_behind", "Publications that are not indexed yet", newest.saturating_sub(indexer.position.0));
@@ -180,7 +180,10 @@ impl Scrape {
         self.gauge("search_chunks", "Pieces of text that are indexed, each once", figures.chunks);
         self.gauge("search_text_bytes", "Bytes of these pieces", figures.text_bytes);
         self.gauge("search_index_bytes", "Bytes of their index", figures.gram_bytes + figures.log_bytes);
-        let memory = figures.resident_bytes + kept_bytes;
+        self.gauge("search_commits", "Commits of which is known which files are in them", presence.commits);
+        self.gauge("search_messages", "Commits whose messages are indexed", figures.messages);
+        self.gauge("search_symbols", "Definitions that are recorded", symbols.symbols);
+        let memory = status.resident_bytes();
         self.gauge("search_resident_bytes", "Memory held by the search, without mapped files", memory);
         self.counter("search_rebuilds", "Times that the index was made anew", *rebuilds);
     }

@@ -80,8 +80,16 @@ fn what_is_acknowledged_is_found_at_once() {
     assert_eq!(lines(&search(&server, "pushed_3")), Vec::<String>::new(), "it was replaced");
     let old = search(&server, "pushed_3 rev:main~6");
     assert_eq!(lines(&old), ["repo:pushed.rs:1"]);
+    // What commits say may come a moment later.
+    let begun = Instant::now();
+    while indexed(&server)["messages"] != 10 {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{}", indexed(&server));
+        std::thread::sleep(Duration::from_millis(20));
+    }
     let metrics = server.http().get("/metrics").text();
-    assert!(metrics.contains("govc_search_files 10\n"), "{metrics}");
+    for line in ["govc_search_files 10\n", "govc_search_commits 10\n", "govc_search_messages 10\n"] {
+        assert!(metrics.contains(line), "{line} {metrics}");
+    }
 }
 
 #[test]

@@ -452,7 +452,8 @@ impl ExplainInfo {
 
 impl SearchStatisticsInfo {
     pub(super) fn new(status: SearchStatus, is_indexing: bool, newest: u64) -> Self {
-        let SearchStatus { indexer, rebuild, rebuilds, figures, presence, symbols, kept_bytes, last_error } = status;
+        let memory_bytes = status.resident_bytes();
+        let SearchStatus { indexer, rebuild, rebuilds, figures, presence, symbols, last_error, .. } = status;
         Self {
             state: match indexer.state {
                 _ if !is_indexing => "disabled",
@@ -479,7 +480,7 @@ impl SearchStatisticsInfo {
             symbols_complete: symbols.is_complete,
             messages: figures.messages,
             message_bytes: figures.message_bytes,
-            memory_bytes: figures.resident_bytes + presence.resident_bytes + symbols.resident_bytes + kept_bytes,
+            memory_bytes,
             unreadable: indexer.unreadable,
             last_error: last_error.or(indexer.last_error),
         }
