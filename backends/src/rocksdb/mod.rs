@@ -13,10 +13,11 @@
 
 mod failure;
 mod options;
+mod reclaim;
 
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ::rocksdb::{
@@ -32,6 +33,7 @@ use parking_lot::RwLock;
 
 pub use options::RocksOptions;
 
+use self::reclaim::{Reclaimer, Removed};
 use crate::memory::precondition_failed;
 use crate::room::Room;
 use crate::span::Span;
@@ -50,9 +52,11 @@ const CLOSING_COMPACTION_MAX: Duration = Duration::from_secs(5);
 /// A [`Backend`] in a folder of RocksDB files. The folder stays locked until the value is dropped, also after
 /// [`Backend::close`], because scans may still borrow from it.
 pub struct RocksBackend {
-    db: DB,
+    /// Dropped, it lets go of the database, so before the last who holds it.
+    reclaimer: Option<Reclaimer>,
+    db: Arc<DB>,
     folder: PathBuf,
-    room: Room,
+    room: Arc<Room>,
     /// Counts the bytes of writes not yet sorted into files.
     buffers: WriteBufferManager,
     /// Held shared by batches without preconditions, alone by batches with; guards no data of its own.
@@ -80,8 +84,11 @@ impl RocksBackend {
         let families = Family::ALL.map(|family| ColumnFamilyDescriptor::new(family.name(), options.family(&cache)));
         let db = DB::open_cf_descriptors(&options.database(&buffers), &folder, families)
             .map_err(|error| failure::of_open(&folder, &error))?;
-        let room = Room::of(folder.clone(), options.reserve_bytes)?;
+        let db = Arc::new(db);
+        let room = Arc::new(Room::of(folder.clone(), options.reserve_bytes)?);
+        let reclaimer = Some(Reclaimer::start(db.clone(), room.clone())?);
         Ok(Self {
+            reclaimer,
             db,
             folder,
             room,
@@ -134,8 +141,8 @@ impl RocksBackend {
         };
         let (gate, failed) = (RwLock::new(()), OnceLock::new());
         let closed = AtomicBool::new(false);
-        let room = Room::of(folder.clone(), 0)?;
-        Ok(Self { db, folder, room, buffers, gate, failed, closed, is_read_only: true })
+        let (db, room) = (Arc::new(db), Arc::new(Room::of(folder.clone(), 0)?));
+        Ok(Self { reclaimer: None, db, folder, room, buffers, gate, failed, closed, is_read_only: true })
     }
 
     fn family(&self, family: Family) -> BackendResult<&ColumnFamily> {
@@ -327,12 +334,16 @@ impl Backend for RocksBackend {
         let encoded = self.encode(&batch.ops, bytes)?;
         if batch.preconditions.is_empty() {
             let _shared = self.gate.read();
-            self.commit(encoded, bytes, batch.uses_reserve, sync)
+            self.commit(encoded, bytes, batch.uses_reserve, sync)?;
         } else {
             let _alone = self.gate.write();
             self.check_preconditions(&batch.preconditions)?;
-            self.commit(encoded, bytes, batch.uses_reserve, sync)
+            self.commit(encoded, bytes, batch.uses_reserve, sync)?;
         }
+        if let Some(reclaimer) = &self.reclaimer {
+            reclaimer.add(batch.ops.into_iter().filter_map(removed).collect());
+        }
+        Ok(())
     }
 
     fn sync(&self) -> BackendResult<()> {
@@ -371,6 +382,7 @@ impl Backend for RocksBackend {
         }
         let synced = self.sync();
         self.closed.store(true, Ordering::Release);
+        self.reclaimer.iter().for_each(Reclaimer::end);
         // Only to make the next open quick, and the folder small: the log, which is synced, holds everything already. So a
         // failure here loses nothing.
         let flushed = synced.is_ok() && self.check_room(0, false).is_ok() && self.flush();
@@ -381,6 +393,7 @@ impl Backend for RocksBackend {
             let _ = self.db.wait_for_compact(&patience);
         }
         self.db.cancel_all_background_work(true);
+        self.reclaimer.iter().for_each(Reclaimer::stop);
         if flushed {
             self.remove_spent_logs();
         }
@@ -407,6 +420,14 @@ fn files(folder: &Path) -> BackendResult<(Vec<std::ffi::OsString>, String, u64)>
         let message = format!("cannot list {}: {error}", folder.display());
         BackendError::new(BackendErrorKind::Failed, message)
     })
+}
+
+/// What an operation removes, if that is a range.
+fn removed(op: Op) -> Option<Removed> {
+    match op {
+        Op::DeleteRange { family, from, to } if from < to => Some(Removed { family, from, to }),
+        _ => None,
+    }
 }
 
 /// Bytes of a batch's keys and values. Counted here, because a caller may have filled the lists by hand.

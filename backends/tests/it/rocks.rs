@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use govc_backends::contract::{self, Subject};
 use govc_backends::{RocksBackend, RocksOptions};
@@ -132,6 +133,56 @@ fn an_unclosed_store_replays_its_log() {
     }
     let usage = again.usage().expect("usage");
     assert!(usage.disk_bytes.is_some_and(|bytes| bytes > 100_000), "{usage:?}");
+}
+
+#[test]
+fn removed_ranges_give_their_room_back() {
+    const ROW: usize = 1 << 20;
+    let folder = TempDir::new().expect("a temporary folder");
+    // Small, so that rows are in tables when they are removed.
+    let options = RocksOptions { write_buffer_bytes: 8 << 20, ..RocksOptions::default() };
+    let store = RocksBackend::open(folder.path(), options.clone()).expect("open");
+    let row = |of: u8, at: u8| vec![of, at];
+    for at in 0..50 {
+        let mut batch = Batch::new();
+        batch.put(Family::Blocks, row(1, at), vec![at; ROW]);
+        batch.put(Family::Blocks, row(2, at), vec![at; ROW]);
+        store.write(batch, Sync::No).expect("write");
+    }
+    let bytes = |store: &RocksBackend| {
+        let families = store.usage().expect("usage").families;
+        families.iter().find(|(family, _)| *family == Family::Blocks).expect("blocks").1
+    };
+    assert!(bytes(&store) > 100 * ROW as u64);
+    let mut batch = Batch::new();
+    batch.delete_range(Family::Blocks, vec![1], vec![2]);
+    store.write(batch, Sync::No).expect("write");
+    let mut batch = Batch::new();
+    batch.put(Family::Blocks, row(1, 7), &b"came later"[..]);
+    store.write(batch, Sync::No).expect("write");
+    let begin = Instant::now();
+    // Nobody writes any more.
+    while bytes(&store) > 56 * ROW as u64 {
+        assert!(begin.elapsed() < Duration::from_secs(120), "{} bytes are left", bytes(&store));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let check = |store: &RocksBackend| {
+        let found = store.scan(Family::Blocks, Scan::all()).expect("scan");
+        let keys: Vec<Vec<u8>> = found.map(|entry| entry.expect("an entry").0.to_vec()).collect();
+        let expected: Vec<Vec<u8>> = [row(1, 7)].into_iter().chain((0..50).map(|at| row(2, at))).collect();
+        assert_eq!(keys, expected);
+        let later = store.get(Family::Blocks, &row(1, 7)).expect("get");
+        assert_eq!(later.as_deref(), Some(&b"came later"[..]));
+    };
+    check(&store);
+    // What is removed right before the end waits for nobody.
+    let mut batch = Batch::new();
+    batch.delete_range(Family::Blocks, row(2, 40), vec![3]);
+    store.write(batch, Sync::Yes).expect("write");
+    store.close().expect("close");
+    drop(store);
+    let store = RocksBackend::open(folder.path(), options).expect("open once more");
+    assert_eq!(store.scan(Family::Blocks, Scan::all()).expect("scan").count(), 41);
 }
 
 fn names(folder: &Path) -> Vec<String> {
