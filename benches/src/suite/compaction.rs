@@ -4,13 +4,14 @@
 //! `--archive`. The peer is `git gc --aggressive` (window 250, depth 50) on a clone. Sizes are of everything that holds or
 //! finds objects: keys and values of blocks and ids here, packs and their indexes there. CPU seconds are those of the
 //! command and all of its children; peaks are looked at every few milliseconds. After each compaction a clone is compared
-//! object by object.
+//! object by object. Then what was compacted, not archived, is read back (`decode.rs`).
 
 use std::fs;
 use std::path::Path;
 
 use serde::Deserialize;
 
+use super::decode;
 use crate::bench::{Bench, progress};
 use crate::error::{Context, Error, Result};
 use crate::history::{Facts, History};
@@ -22,6 +23,8 @@ use crate::subject::Subject;
 const SUITE: &str = "compaction";
 const MEBIBYTE: f64 = 1024.0 * 1024.0;
 const PEER: &str = "git gc --aggressive";
+/// The folder of the clone that it packs.
+const THEIRS: &str = "theirs.git";
 
 pub(crate) fn run(bench: &Bench) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
@@ -50,6 +53,7 @@ impl Figures {
 fn one_history(bench: &Bench, history: &History) -> Result<Vec<Row>> {
     let facts = history.facts(&bench.git)?;
     let (mut plain, mut archived, mut theirs) = (Figures::default(), Figures::default(), Figures::default());
+    let (mut rates, mut deep, mut their_deep) = (Vec::new(), Vec::new(), Vec::new());
     let mut pushed = Vec::new();
     let mut verified = true;
     for number in 1..=bench.runs {
@@ -69,10 +73,17 @@ fn one_history(bench: &Bench, history: &History) -> Result<Vec<Row>> {
             let spent = run_measured(command)?;
             figures.add(stored_bytes(bench, &data)?, &spent);
             verified &= is_whole(bench, history, &facts, &data, folder.path())?;
+            if flags.is_empty() {
+                progress(&format!("compaction of {}: reading it back", history.name));
+                let decoded = decode::ours(&data, &history.name)?;
+                rates.push(decoded.bytes_per_second / 1e9);
+                deep.push(decoded.deep_micros);
+            }
         }
         progress(&format!("compaction of {}: {PEER}", history.name));
         let (bytes, spent) = theirs_of(bench, history, folder.path())?;
         theirs.add(bytes, &spent);
+        their_deep.extend(decode::theirs(bench, &folder.path().join(THEIRS))?);
     }
     let name = &history.name;
     let row = |work: &str, unit, values: &Vec<f64>| {
@@ -88,6 +99,8 @@ fn one_history(bench: &Bench, history: &History) -> Result<Vec<Row>> {
         row("CPU, compacting", "s", &plain.cpu).beside(PEER, beside(&theirs.cpu)),
         row("CPU, archiving what is compacted", "s", &archived.cpu).beside(PEER, beside(&theirs.cpu)),
         row("peak memory, compacting", "MiB", &plain.peak).beside(PEER, beside(&theirs.peak)),
+        row("every object once, one thread", "GB/s", &rates),
+        row("an object behind 50 deltas, p50", "us", &deep).beside("libgit2, the same depth", beside(&their_deep)),
     ])
 }
 
@@ -124,7 +137,7 @@ fn is_whole(bench: &Bench, history: &History, facts: &Facts, data: &Path, folder
 
 /// The bytes of packs and indexes after `git gc --aggressive`, and what it took.
 fn theirs_of(bench: &Bench, history: &History, folder: &Path) -> Result<(u64, Spent)> {
-    let path = folder.join("theirs.git");
+    let path = folder.join(THEIRS);
     let mut clone = bench.git.command(folder);
     clone.args(["clone", "--quiet", "--mirror", "--no-local"]).arg(&history.path).arg(&path);
     crate::git::finish(clone)?;

@@ -4,6 +4,7 @@ mod background;
 mod clone;
 mod commits;
 mod compaction;
+mod decode;
 mod engine;
 mod open;
 mod push;
