@@ -84,9 +84,9 @@ fn rows(backend: &dyn Backend, family: Family, repo: &Repo) -> Vec<(Bytes, Bytes
     scan.collect::<Result<_, _>>().unwrap()
 }
 
-fn objects(backend: &dyn Backend, repo: &Repo) -> BTreeMap<Oid, Bytes> {
+fn objects(repo: &Repo) -> BTreeMap<Oid, Bytes> {
     let snapshot = repo.snapshot();
-    let oids = rows(backend, Family::Ids, repo).into_iter().map(|(key, _)| Oid::from_bytes(&key[8..]).unwrap());
+    let oids = repo.stored_ids().unwrap().into_iter();
     oids.map(|oid| (oid, snapshot.object(&oid).unwrap().data)).collect()
 }
 
@@ -157,7 +157,7 @@ fn random_histories_survive_any_sequence_of_commits_forks_deletions_compactions_
                 _ => {
                     store.settle();
                     let done = compact(&repo, &small(), &Silent).unwrap();
-                    assert_eq!(done.objects, rows(&*backend, Family::Ids, &repo).len() as u64);
+                    assert_eq!(done.objects, repo.stored_ids().unwrap().len() as u64);
                     removed += done.removed;
                     compactions += 1;
                 }
@@ -195,15 +195,15 @@ fn many_versions_become_much_smaller_and_reading_them_goes_on() {
     let gone = commit(&repo, "aside", 1, vec![Change::put("aside", "of a branch that is deleted\n")]);
     delete_branch(&repo, "aside");
     store.settle();
-    let before = objects(&*backend, &repo);
+    let before = objects(&repo);
     let done = compact(&repo, &small(), &Silent).unwrap();
     assert!(done.stored_bytes_after * 2 < done.stored_bytes_before, "{done:?}");
-    assert_eq!(objects(&*backend, &repo), before);
+    assert_eq!(objects(&repo), before);
     assert!(before.contains_key(&gone));
     // Again, of what is good already.
     let again = compact(&repo, &small(), &Silent).unwrap();
     assert_eq!((again.objects, again.stored_bytes_before), (done.objects, done.stored_bytes_after));
-    assert_eq!(objects(&*backend, &repo), before);
+    assert_eq!(objects(&repo), before);
     let archived =
         compact(&repo, &CompactOptions { memory_bytes: 4 << 20, ..CompactOptions::archive() }, &Silent).unwrap();
     assert!(archived.stored_bytes_after < again.stored_bytes_after, "{archived:?}");
@@ -269,7 +269,7 @@ fn what_nothing_leads_to_takes_no_room_once_it_is_not_retained() {
     grow(&repo, &mut files, &mut numbers, 30);
     store.settle();
     let small_one = compact(&repo, &small(), &Silent).unwrap();
-    let kept = objects(&*backend, &repo);
+    let kept = objects(&repo);
     for at in 0..50 {
         let noise: Vec<u8> = (0..20_000).map(|_| numbers.below(256) as u8).collect();
         commit(&repo, "aside", at, vec![Change::put(format!("aside{at}"), noise)]);
@@ -281,7 +281,7 @@ fn what_nothing_leads_to_takes_no_room_once_it_is_not_retained() {
     assert_eq!(done.removed, 150, "fifty commits, root trees and files");
     assert!(done.removed_bytes > 1_000_000 && done.stored_bytes_before > 1_000_000, "{done:?}");
     assert!(done.stored_bytes_after < small_one.stored_bytes_after + 1000, "{done:?} {small_one:?}");
-    let now = objects(&*backend, &repo);
+    let now = objects(&repo);
     assert!(kept.iter().all(|(oid, data)| now[oid] == *data) && now.len() == kept.len() + 1);
     drop(repo);
     store.close().unwrap();

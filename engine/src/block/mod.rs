@@ -5,10 +5,12 @@
 mod codec;
 mod delta;
 mod frame;
+mod index;
 
 pub use codec::{Base, BlockBuilder, DecodedBlock, Location, RecordHeader};
 pub(crate) use codec::{allocated, join_parts, split_parts};
 pub use delta::{DeltaIndex, apply_delta, apply_delta_limited, apply_deltas, delta_sizes, make_delta};
+pub(crate) use index::{IndexEntry, IndexHead, PAGE_OBJECTS, decode_page, encode_page};
 
 #[cfg(test)]
 mod tests;
@@ -33,11 +35,18 @@ pub fn fuzz_delta(data: &[u8]) {
     }
 }
 
-/// Feeds arbitrary bytes to block decoding, with and without a right checksum; a fuzz target.
+/// Feeds arbitrary bytes to the decoding of blocks and indexes, with and without a right checksum; a fuzz target.
 pub fn fuzz_block(data: &[u8]) {
     let mut sealed = data.to_vec();
     crate::backend::key::seal(&mut sealed);
     for bytes in [data, &sealed] {
+        if let Ok(entries) = decode_page(bytes) {
+            let again = encode_page(&entries).expect("as many, and as large, as there were");
+            assert_eq!(decode_page(&again).expect("what was just encoded"), entries);
+        }
+        if let Ok(head) = IndexHead::decode(bytes) {
+            assert_eq!(IndexHead::decode(&head.encode()).expect("what was just encoded"), head);
+        }
         if let Ok(block) = DecodedBlock::decode(bytes) {
             for slot in 0..block.len() {
                 let header = block.header(slot).expect("slots below the length have headers");

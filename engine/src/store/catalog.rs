@@ -159,7 +159,9 @@ impl Store {
             acknowledged: 0,
             previous: Previous::default(),
         };
-        Ok(self.handle(&Arc::new(RepoState::new(core.catalog.take_id(), record, version, None))))
+        let state = RepoState::new(core.catalog.take_id(), record, version, None);
+        state.pool.set_no_index();
+        Ok(self.handle(&Arc::new(state)))
     }
 
     /// Creates the repository of a [`Store::draft`] and waits until that is durable.

@@ -24,6 +24,7 @@ use super::{
     pool::Pool,
     records::Records,
     rewrite::Leaving,
+    segment_index::Pages,
     settle::SettleQueue,
     snapshot::{Object, Place, Stored},
     table::{ObjectTable, Scope},
@@ -63,6 +64,8 @@ pub(crate) struct Core {
     pub(crate) options: StoreOptions,
     pub(crate) table: ObjectTable,
     pub(crate) records: Records,
+    /// Pages of indexes.
+    pub(crate) index_pages: Pages,
     /// What commits point at.
     pub(crate) links: LinkCache,
     /// Old versions that were made again from rows.
@@ -104,12 +107,14 @@ impl Core {
         next_segment: u32,
     ) -> Self {
         let budget = options.memory_budget_bytes;
-        let (blocks, bases, links, rebuilt) = (budget / 4, budget / 16, budget / 64, budget / 64);
+        let (pages, bases, links, rebuilt) = (budget / 32, budget / 16, budget / 64, budget / 64);
+        let blocks = budget / 4 - pages;
         Self {
             id,
             records: Records::new(backend.clone(), blocks, bases),
             backend,
-            table: ObjectTable::new(budget - blocks - bases - links - rebuilt - Feed::share_of(budget)),
+            index_pages: Pages::new(pages),
+            table: ObjectTable::new(budget - pages - blocks - bases - links - rebuilt - Feed::share_of(budget)),
             links: LinkCache::new(links),
             rebuilt: ClockCache::new(rebuilt),
             catalog: Catalog::default(),
@@ -147,7 +152,7 @@ impl Core {
 
     /// Bytes of memory that the caches, the table, what it makes room for, and the feed hold.
     pub(crate) fn resident_bytes(&self) -> u64 {
-        let caches = self.records.resident_bytes() + self.rebuilt.used_bytes();
+        let caches = self.records.resident_bytes() + self.index_pages.used_bytes() + self.rebuilt.used_bytes();
         self.table.used_bytes() + caches + self.links.used_bytes() + self.feed.resident_bytes()
     }
 
@@ -233,8 +238,8 @@ impl Core {
     /// # Errors
     /// [`ErrorKind::NotFound`] if it is not; else when the storage fails.
     pub(super) fn stored_row(&self, pool: &Pool, oid: &Oid) -> Result<IdRow> {
-        let row = self.backend.get(Family::Ids, &key::id(pool.id, oid))?;
-        IdRow::decode(&row.ok_or_else(|| Error::not_found(format!("object {oid} is not stored here")))?)
+        let row = self.stored_rows(pool, &[oid])?.pop().flatten();
+        row.ok_or_else(|| Error::not_found(format!("object {oid} is not stored here")))
     }
 
     /// An object's kind and size.
@@ -274,14 +279,9 @@ impl Core {
                 }
                 continue;
             }
-            if let [at] = missing[..] {
-                let row = self.backend.get(Family::Ids, &key::id(layer.id, &oids[at]))?;
-                found[at] = visible(layer, until, row)?;
-                continue;
-            }
-            let keys: Vec<_> = missing.iter().map(|at| key::id(layer.id, &oids[*at])).collect();
-            for (at, row) in missing.into_iter().zip(self.backend.get_many(Family::Ids, &keys)?) {
-                found[at] = visible(layer, until, row)?;
+            let wanted: Vec<&Oid> = missing.iter().map(|at| &oids[*at]).collect();
+            for (at, row) in missing.into_iter().zip(self.stored_rows(layer, &wanted)?) {
+                found[at] = row.filter(|row| row.since <= until).map(|row| (layer, row));
             }
         }
         Ok(found)
@@ -305,20 +305,7 @@ impl Core {
                 found.extend(ids.iter().filter(|(oid, row)| fits(oid, row)).map(|(oid, _)| *oid));
                 continue;
             }
-            use std::ops::Bound::Included;
-            let (from, to) = (key::id(layer.id, from), key::id(layer.id, to));
-            let scan = crate::backend::Scan { from: Included(from), to: Included(to), reverse: false };
-            let mut here = 0;
-            for row in self.backend.scan(Family::Ids, scan)? {
-                let (id_key, value) = row?;
-                if IdRow::decode(&value)?.since <= until {
-                    found.push(Oid::from_bytes(id_key.get(8..).unwrap_or_default())?);
-                    here += 1;
-                }
-                if here == limit {
-                    break;
-                }
-            }
+            found.extend(self.stored_between(layer, (from, to), until, limit)?);
         }
         found.sort_unstable();
         found.dedup();
@@ -346,11 +333,8 @@ impl Core {
             return Ok(());
         }
         for rows in staged.rows().chunks(1024) {
-            let keys: Vec<_> = rows.iter().map(|(oid, _)| key::id(pool.id, oid)).collect();
-            for ((oid, row), old) in rows.iter().zip(self.backend.get_many(Family::Ids, &keys)?) {
+            for ((oid, row), old) in rows.iter().zip(self.readable_rows(pool, rows)?) {
                 let row = IdRow { since: since(oid), ..*row };
-                // A row that cannot be read is of no use to anybody.
-                let old = old.and_then(|old| IdRow::decode(&old).ok());
                 let is_older = old.is_some_and(|old| old.since <= row.since);
                 if !is_older && batched.insert((pool.id, *oid)) {
                     batch.put(Family::Ids, key::id(pool.id, oid), row.encode());
@@ -358,6 +342,22 @@ impl Core {
             }
         }
         Ok(())
+    }
+
+    /// The stored rows of the same objects; without those that cannot be read, which are of no use to anybody.
+    fn readable_rows(&self, pool: &Pool, rows: &[(Oid, IdRow)]) -> Result<Vec<Option<IdRow>>> {
+        let is_damage = |error: &Error| *error.kind() == ErrorKind::Corrupt;
+        let oids: Vec<&Oid> = rows.iter().map(|(oid, _)| oid).collect();
+        match self.stored_rows(pool, &oids) {
+            Err(error) if is_damage(&error) => {
+                let each = oids.iter().map(|oid| match self.stored_rows(pool, &[*oid]) {
+                    Err(error) if is_damage(&error) => Ok(None),
+                    found => Ok(found?.pop().flatten()),
+                });
+                each.collect()
+            }
+            found => found,
+        }
     }
 
     /// A record as it is stored.
@@ -369,10 +369,4 @@ impl Core {
         let (layer, _) = layer.ok_or_else(|| Error::not_found("a record of a pool that is not the repository's"))?;
         self.records.record(layer, place.location)
     }
-}
-
-/// A row of a layer, if a version up to `until` brought its object.
-fn visible(layer: &Pool, until: u64, row: Option<Bytes>) -> Result<Option<(&Pool, IdRow)>> {
-    let row = row.map(|row| IdRow::decode(&row)).transpose()?;
-    Ok(row.filter(|row| row.since <= until).map(|row| (layer, row)))
 }

@@ -246,6 +246,7 @@ impl<'a> Draft<'a> {
         let is_stored = shared.is_some();
         let fork_of = ForkOf::new(source, version.number, shared);
         let fork = Arc::new(RepoState::new(core.catalog.take_id(), record, first, Some(fork_of)));
+        fork.pool.set_no_index();
         if is_stored {
             forks.insert((version.number, fork.id), fork.clone());
         }

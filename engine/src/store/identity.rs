@@ -12,6 +12,8 @@ use crate::{
 
 /// The version of the whole layout.
 const FORMAT: &[u8] = b"govc store 1";
+/// The same, where objects may be in an index instead of rows.
+const FORMAT_WITH_INDEXES: &[u8] = b"govc store 2";
 
 /// What tells a store, and its copies, from others.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -124,9 +126,10 @@ fn is_store(backend: &dyn Backend) -> Result<bool> {
         }
         return Ok(false);
     };
-    if format != FORMAT {
-        let (found, known) = (String::from_utf8_lossy(&format), String::from_utf8_lossy(FORMAT));
-        return Err(Error::corrupt(format!("the storage holds {found:?}; this program reads {known:?}")));
+    let known = [FORMAT, FORMAT_WITH_INDEXES];
+    if !known.contains(&&*format) {
+        let [found, first, last] = [&*format, known[0], known[1]].map(String::from_utf8_lossy);
+        return Err(Error::corrupt(format!("the storage holds {found:?}; this program reads {first:?} and {last:?}")));
     }
     Ok(true)
 }
@@ -157,4 +160,9 @@ pub(crate) fn open(backend: &dyn Backend) -> Result<StoreId> {
     batch.put(Family::Meta, key::STORE_ID.to_vec(), id.0.to_vec());
     backend.write(batch, Sync::Yes)?;
     Ok(id)
+}
+
+/// Adds to `batch` that the store is not for programs that know no indexes.
+pub(super) fn raise_format(batch: &mut Batch) {
+    batch.put(Family::Meta, key::FORMAT.to_vec(), FORMAT_WITH_INDEXES);
 }

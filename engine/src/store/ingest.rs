@@ -35,7 +35,7 @@ use crate::{
 /// zstd level of blocks at ingest; compaction does better later.
 const LEVEL: i32 = 3;
 /// Bytes of finished blocks that are collected for one unsynced write.
-const WRITE_BYTES: usize = 4 << 20;
+pub(super) const WRITE_BYTES: usize = 4 << 20;
 
 /// What the row of an object, and a block beside its bytes, take in a memory repository's maps, in bytes.
 const MEMORY_ROW_BYTES: u64 = 160;
@@ -199,12 +199,7 @@ impl Ingest {
             let pool = target.repo.pool.id;
             state.batch.put(Family::Meta, key::intent(segment), key::pool(pool));
         }
-        for (part, piece) in split_parts(encoded).into_iter().enumerate() {
-            let part = u16::try_from(part).map_err(|_| Error::too_large("a block has too many parts"))?;
-            let key = key::block_part(target.repo.pool.id, segment, number, part);
-            state.block_bytes += piece.len() as u64;
-            state.batch.put(Family::Blocks, key, piece);
-        }
+        state.block_bytes += put_parts(&mut state.batch, target.repo.pool.id, segment, number, split_parts(encoded))?;
         if state.batch.byte_len() < WRITE_BYTES {
             return Ok(());
         }
@@ -334,6 +329,16 @@ impl Staged {
     /// zstd's level of the segment's blocks.
     pub(super) fn level(&self) -> u8 {
         self.level
+    }
+
+    /// Its segment's number, if it has one: one without objects has none.
+    pub(super) fn segment(&self) -> Option<u32> {
+        self.target.segment.get().copied()
+    }
+
+    /// Writes more of the segment to the backend.
+    pub(super) fn write(&self, batch: Batch) -> Result<()> {
+        self.target.write(batch)
     }
 
     /// Whether it was written for this repository.
@@ -468,4 +473,21 @@ pub(super) fn removal(pool: super::ids::PoolId, segment: u32) -> Batch {
     batch.delete(Family::Meta, key::segment_row(pool, segment));
     batch.uses_reserve = true;
     batch
+}
+
+/// Adds the parts of a block to a batch; their bytes.
+pub(super) fn put_parts(
+    batch: &mut Batch,
+    pool: super::ids::PoolId,
+    segment: u32,
+    number: u32,
+    parts: Vec<Bytes>,
+) -> Result<u64> {
+    let mut bytes = 0;
+    for (part, piece) in parts.into_iter().enumerate() {
+        let part = u16::try_from(part).map_err(|_| Error::too_large("a block has too many parts"))?;
+        bytes += piece.len() as u64;
+        batch.put(Family::Blocks, key::block_part(pool, segment, number, part), piece);
+    }
+    Ok(bytes)
 }

@@ -24,6 +24,7 @@ mod records;
 mod recovery;
 mod residency;
 mod rewrite;
+mod segment_index;
 mod segment_rows;
 mod settle;
 mod sizes;

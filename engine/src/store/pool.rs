@@ -17,6 +17,7 @@ use super::{
     garbage::Doomed,
     ids::PoolId,
     ingest::{IdRow, Staged},
+    segment_index::IndexCell,
     table::Scope,
 };
 use crate::{
@@ -52,6 +53,8 @@ pub(crate) struct Pool {
     pub(crate) doomed: ArcSwapOption<Doomed>,
     /// Grows whenever rows have gone of objects that may be in memory. Written by who collects them.
     pub(crate) removals: AtomicU64,
+    /// Where the objects of its rewritten segment are.
+    pub(crate) index: IndexCell,
     /// Forks that there are, without those that are deleted or were never enlisted.
     pub(crate) live_forks: AtomicUsize,
 }
@@ -133,6 +136,7 @@ impl Pool {
             generation: Mutex::default(),
             doomed: ArcSwapOption::new(None),
             removals: AtomicU64::new(0),
+            index: IndexCell::default(),
             live_forks: AtomicUsize::new(0),
         }
     }

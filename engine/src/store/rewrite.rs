@@ -1,8 +1,8 @@
 //! Rewriting: the objects of a pool, stored anew and better, while everybody goes on reading and writing.
 //!
 //! Who rewrites is told which objects there are, reads them, and writes them into a new segment as it sees fit. Then
-//! each record of the segment is read back and hashed; only if all are right, the rows of the objects are turned to
-//! it, in batches, and the segments that nothing leads to any more go. A reader that was told where records are keeps them
+//! each record of the segment is read back and hashed; only if all are right, the segment's index becomes the pool's, the
+//! rows of the objects go, in batches, and so do the segments that nothing leads to any more. A reader that was told where records are keeps them
 //! there ([`Pool::hold`]); one that meets a block that is gone looks the object up again.
 //!
 //! Objects that come meanwhile, or come again, are left as they are. What nothing leads to can be left out, and then goes
@@ -19,11 +19,13 @@ use govc_id_table::wait_for_guards;
 use super::{
     core::Core,
     garbage::Collection,
+    identity,
     ingest::{IdRow, Ingest, Lane, Staged, removal},
     mark::{Marks, Tracer, Walk},
     pool::{Generation, Pool},
     records::Records,
-    segment_rows::Compacted,
+    segment_index::{PoolIndex, is_of_index},
+    segment_rows::{Compacted, SegmentRow},
     state::{Repo, RepoState},
 };
 use crate::{
@@ -49,6 +51,10 @@ pub struct StoredObject {
     /// Its size in bytes.
     pub size: u64,
     location: Location,
+    /// The version that brought it; 0 where that matters to nobody.
+    since: u64,
+    /// Whether it has a row of its own, or the pool's index tells of it.
+    has_row: bool,
 }
 
 /// What a rewrite has done.
@@ -165,6 +171,14 @@ impl Repo {
         })
     }
 
+    /// The ids of the objects that the repository has brought and that are in blocks, in order.
+    ///
+    /// # Errors
+    /// When the backend fails.
+    pub fn stored_ids(&self) -> Result<Vec<Oid>> {
+        Ok(self.stored_objects(&crate::Silent)?.into_iter().map(|object| object.oid).collect())
+    }
+
     /// The segments of the repository's pool, with the bytes of their blocks.
     fn segments(&self, progress: &dyn Progress) -> Result<BTreeMap<u32, u64>> {
         let mut segments = BTreeMap::new();
@@ -175,9 +189,13 @@ impl Repo {
                 check_cancelled(progress)?;
             }
             let (block_key, value) = row?;
-            let segment = block_key.get(prefix.len()..).and_then(|rest| rest.first_chunk::<4>());
-            let segment = segment.ok_or_else(|| Error::corrupt("the key of a block is too short"))?;
-            *segments.entry(u32::from_be_bytes(*segment)).or_default() += value.len() as u64;
+            let numbers = block_key.get(prefix.len()..).and_then(|rest| rest.first_chunk::<8>());
+            let numbers =
+                u64::from_be_bytes(*numbers.ok_or_else(|| Error::corrupt("the key of a block is too short"))?);
+            let (segment, block) = ((numbers >> 32) as u32, numbers as u32);
+            // What finds objects is not counted, no more than rows are.
+            let bytes = if is_of_index(block) { 0 } else { value.len() as u64 };
+            *segments.entry(segment).or_default() += bytes;
         }
         Ok(segments)
     }
@@ -195,17 +213,32 @@ impl Repo {
 
     fn stored_objects(&self, progress: &dyn Progress) -> Result<Vec<StoredObject>> {
         let mut objects = Vec::new();
+        let mut add = |oid, row: IdRow, has_row| {
+            let IdRow { kind, size, location, since } = row;
+            objects.push(StoredObject { oid, kind, size, location, since, has_row });
+            match objects.len() % ROWS_PER_QUESTION {
+                0 => check_cancelled(progress),
+                _ => Ok(()),
+            }
+        };
         let prefix = key::pool(self.state.pool.id);
         for row in self.core.backend.scan(Family::Ids, Scan::prefix(&prefix))? {
-            if objects.len() % ROWS_PER_QUESTION == 0 {
-                check_cancelled(progress)?;
-            }
             let (id_key, value) = row?;
-            let oid = Oid::from_bytes(id_key.get(prefix.len()..).unwrap_or_default())?;
-            let IdRow { kind, size, location, .. } = IdRow::decode(&value)?;
-            objects.push(StoredObject { oid, kind, size, location });
+            add(Oid::from_bytes(id_key.get(prefix.len()..).unwrap_or_default())?, IdRow::decode(&value)?, true)?;
         }
+        self.core
+            .for_each_page(&self.state.pool, |page| page.into_iter().try_for_each(|(oid, row)| add(oid, row, false)))?;
+        // What has a row is where that says.
+        objects.sort_unstable_by_key(|object| (object.oid, !object.has_row));
+        objects.dedup_by_key(|object| object.oid);
         Ok(objects)
+    }
+}
+
+impl StoredObject {
+    /// What a row of it says.
+    fn row(&self) -> IdRow {
+        IdRow { kind: self.kind, size: self.size, location: self.location, since: self.since }
     }
 }
 
@@ -354,7 +387,17 @@ impl Rewrite {
         let (left_out, objects) = split(objects, is_left_out);
         let records = Records::new(repo.core.backend.clone(), memory_bytes / 2, memory_bytes / 2);
         let object_bytes = verify(&repo.state.pool, &objects, &staged, &records, progress)?;
-        turn_rows(&repo, &objects, &staged, first_version, progress)?;
+        progress.begin("installing", None);
+        let go_on = || {
+            progress.rest();
+            check_cancelled(progress)
+        };
+        let index = staged.write_index(|at| objects.get(at).map_or(0, |object| object.since), go_on)?;
+        give_rows(&repo, &left_out, go_on)?;
+        go_on()?;
+        switch(&repo, &staged, index, first_version)?;
+        drop_rows(&repo, &objects, &staged, progress)?;
+        progress.end();
         let mut removed = Removed::default();
         if let Some(Garbage { collection, .. }) = garbage {
             removed = remove(&repo, &collection, &going, progress)?;
@@ -420,63 +463,120 @@ fn verify(
     Ok(bytes)
 }
 
-/// Turns the rows of objects that are where they were to the new segment.
-fn turn_rows(
-    repo: &Repo,
-    objects: &[StoredObject],
-    staged: &Staged,
-    first_version: u64,
-    progress: &dyn Progress,
-) -> Result<()> {
+/// Gives objects that are not in the new segment rows of their own, for the index that tells of them is about to go.
+fn give_rows(repo: &Repo, left_out: &[StoredObject], go_on: impl Fn() -> Result<()>) -> Result<()> {
     let (core, pool) = (&repo.core, &repo.state.pool);
-    progress.begin("installing", None);
-    let mut has_begun = false;
-    // Both are sorted by id and hold the same ones.
-    for (objects, rows) in objects.chunks(ROWS_AT_ONCE).zip(staged.rows().chunks(ROWS_AT_ONCE)) {
-        progress.rest();
-        if !has_begun {
-            check_cancelled(progress)?;
-        }
+    let paged: Vec<&StoredObject> = left_out.iter().filter(|object| !object.has_row).collect();
+    for objects in paged.chunks(ROWS_AT_ONCE) {
+        go_on()?;
         let keys: Vec<_> = objects.iter().map(|object| key::id(pool.id, &object.oid)).collect();
-        let mut batch = Batch::new();
-        // Rows of a pool go under this lock, and those that say since when are written under it.
         let _rows = core.id_rows.lock();
-        if pool.is_purged() {
-            return Err(Error::not_found(format!("repository {} has been deleted", repo.name())));
+        check_there(repo)?;
+        loop {
+            let mut batch = Batch::new();
+            for ((object, id_key), row) in objects.iter().zip(&keys).zip(core.backend.get_many(Family::Ids, &keys)?) {
+                // Of a pool that was never forked, rows are written without the lock.
+                if row.is_none() {
+                    batch.require_absent(Family::Ids, id_key.clone());
+                    batch.put(Family::Ids, id_key.clone(), object.row().encode());
+                }
+            }
+            if batch.is_empty() || written(core, batch, "giving objects rows of their own")? {
+                break;
+            }
         }
-        core.health.check_not_poisoned()?;
-        for (at, old) in core.backend.get_many(Family::Ids, &keys)?.into_iter().enumerate() {
+    }
+    Ok(())
+}
+
+/// Makes a new segment's index the pool's: from here on the segment stays.
+fn switch(repo: &Repo, staged: &Staged, index: PoolIndex, first_version: u64) -> Result<()> {
+    let (core, pool) = (&repo.core, &repo.state.pool);
+    let mut batch = Batch::new();
+    // Rows of a pool go under this lock.
+    let _rows = core.id_rows.lock();
+    check_there(repo)?;
+    if let Some(segment) = core.index_of(pool)?.segment() {
+        let row_key = key::segment_row(pool.id, segment);
+        let row = core.backend.get(Family::Meta, &row_key)?;
+        let row = SegmentRow::decode(&row.ok_or_else(|| Error::corrupt(format!("segment {segment} has no row")))?)?;
+        batch.put(Family::Meta, row_key, row.without_index().encode());
+    }
+    let (millis, level) = (core.now_millis(), staged.level());
+    staged.end_intent(&mut batch, Some(Compacted { millis, first_version, level, is_indexed: true }));
+    // A program that knows no indexes would miss what has no rows.
+    identity::raise_format(&mut batch);
+    let written = core.backend.write(batch, Sync::No);
+    if written.is_ok() || written.as_ref().is_err_and(|error| !error.kind.is_passing()) {
+        // It may have been written; should it not, the next opening finds the intent.
+        staged.keep();
+    }
+    if let Err(error) = written {
+        if !error.kind.is_passing() {
+            core.health.poison(&format!("turning to rewritten blocks failed: {error}"));
+        }
+        return Err(error.into());
+    }
+    pool.set_index(index);
+    Ok(())
+}
+
+/// Removes the rows of objects that the pool's index tells of now, also of those that have come again meanwhile.
+fn drop_rows(repo: &Repo, objects: &[StoredObject], staged: &Staged, progress: &dyn Progress) -> Result<()> {
+    let (core, pool) = (&repo.core, &repo.state.pool);
+    // Both are sorted by id and hold the same ones.
+    let with_rows = objects.iter().zip(staged.rows()).filter(|(object, _)| object.has_row);
+    let with_rows: Vec<(&StoredObject, &(Oid, IdRow))> = with_rows.collect();
+    for chunk in with_rows.chunks(ROWS_AT_ONCE) {
+        progress.rest();
+        let keys: Vec<_> = chunk.iter().map(|(object, _)| key::id(pool.id, &object.oid)).collect();
+        let mut batch = Batch::new();
+        // What has been begun makes room.
+        batch.uses_reserve = true;
+        // Rows that say since when are written under it, too.
+        let _rows = core.id_rows.lock();
+        check_there(repo)?;
+        for (((object, (oid, row)), id_key), old) in
+            chunk.iter().zip(keys.iter().cloned()).zip(core.backend.get_many(Family::Ids, &keys)?)
+        {
             let Some(old) = old.map(|old| IdRow::decode(&old)).transpose()? else { continue };
-            let ((oid, row), object) = (&rows[at], &objects[at]);
             if *oid != object.oid {
                 return Err(Error::corrupt("a rewrite wrote other objects than it was given"));
             }
-            if old.location == object.location {
-                batch.put(Family::Ids, keys[at].clone(), IdRow { since: old.since, ..*row }.encode());
+            if old.since == object.since {
+                batch.delete(Family::Ids, id_key);
+            } else {
+                batch.put(Family::Ids, id_key, IdRow { since: old.since, ..*row }.encode());
             }
         }
-        // What has been begun makes room.
-        batch.uses_reserve = has_begun;
-        if !has_begun {
-            // From here on the segment stays: rows lead to it.
-            let (millis, level) = (core.now_millis(), staged.level());
-            staged.end_intent(&mut batch, Some(Compacted { millis, first_version, level }));
-        }
-        let written = core.backend.write(batch, Sync::No);
-        if written.is_ok() || written.as_ref().is_err_and(|error| !error.kind.is_passing()) {
-            // It may have been written; should it not, the next opening finds the intent.
-            staged.keep();
-            has_begun = true;
-        }
-        if let Err(error) = written {
-            if !error.kind.is_passing() {
-                core.health.poison(&format!("turning rows to rewritten blocks failed: {error}"));
-            }
-            return Err(error.into());
+        if !batch.is_empty() {
+            written(core, batch, "turning rows to rewritten blocks")?;
         }
     }
-    progress.end();
     Ok(())
+}
+
+/// Checks that a repository whose rows are to change is still there. Hold [`Core::id_rows`].
+fn check_there(repo: &Repo) -> Result<()> {
+    if repo.state.pool.is_purged() {
+        return Err(Error::not_found(format!("repository {} has been deleted", repo.name())));
+    }
+    repo.core.health.check_not_poisoned()
+}
+
+/// Writes a batch of rows; `false` if a precondition does not hold any more. If nobody knows whether it was written, the
+/// store is poisoned: `doing` says by what.
+fn written(core: &Core, batch: Batch, doing: &str) -> Result<bool> {
+    match core.backend.write(batch, Sync::No) {
+        Ok(()) => Ok(true),
+        Err(error) if matches!(error.kind, BackendErrorKind::PreconditionFailed { .. }) => Ok(false),
+        Err(error) => {
+            if !error.kind.is_passing() {
+                core.health.poison(&format!("{doing} failed: {error}"));
+            }
+            Err(error.into())
+        }
+    }
 }
 
 /// What has been removed.
@@ -521,15 +621,8 @@ fn remove(repo: &Repo, collection: &Collection, going: &[StoredObject], progress
             if gone.is_empty() {
                 break;
             }
-            match core.backend.write(batch, Sync::No) {
-                Ok(()) => break,
-                Err(error) if matches!(error.kind, BackendErrorKind::PreconditionFailed { .. }) => {}
-                Err(error) => {
-                    if !error.kind.is_passing() {
-                        core.health.poison(&format!("removing objects that nothing leads to failed: {error}"));
-                    }
-                    return Err(error.into());
-                }
+            if written(core, batch, "removing objects that nothing leads to")? {
+                break;
             }
         }
         // Somebody has brought the others once more.

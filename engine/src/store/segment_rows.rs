@@ -49,16 +49,24 @@ pub(super) struct Compacted {
     pub(super) first_version: u64,
     /// zstd's level, from 1.
     pub(super) level: u8,
+    /// Whether its index is the pool's: objects without a row are where it says.
+    pub(super) is_indexed: bool,
 }
 
 impl SegmentRow {
     const FRESH: u8 = 1;
     const COMPACTED: u8 = 2;
+    const INDEXED: u8 = 3;
 
     pub(super) fn encode(&self) -> Vec<u8> {
-        let mut out = vec![if self.compacted.is_some() { Self::COMPACTED } else { Self::FRESH }];
+        let version = match self.compacted {
+            None => Self::FRESH,
+            Some(Compacted { is_indexed: false, .. }) => Self::COMPACTED,
+            Some(Compacted { is_indexed: true, .. }) => Self::INDEXED,
+        };
+        let mut out = vec![version];
         put_varint(&mut out, self.bytes);
-        if let Some(Compacted { millis, first_version, level }) = self.compacted {
+        if let Some(Compacted { millis, first_version, level, .. }) = self.compacted {
             put_varint(&mut out, u64::try_from(millis).unwrap_or_default());
             put_varint(&mut out, first_version);
             out.push(level);
@@ -66,11 +74,23 @@ impl SegmentRow {
         out
     }
 
-    fn decode(value: &[u8]) -> Result<Self> {
+    /// Whether its index is the pool's.
+    pub(super) fn is_indexed(&self) -> bool {
+        self.compacted.is_some_and(|compacted| compacted.is_indexed)
+    }
+
+    /// The same when the pool's index is another's.
+    pub(super) fn without_index(self) -> Self {
+        Self { compacted: self.compacted.map(|how| Compacted { is_indexed: false, ..how }), ..self }
+    }
+
+    /// # Errors
+    /// [`crate::ErrorKind::Corrupt`] if it is no row of a segment.
+    pub(super) fn decode(value: &[u8]) -> Result<Self> {
         let mut reader = Reader::new(value);
         let version = reader.byte()?;
-        if !(Self::FRESH..=Self::COMPACTED).contains(&version) {
-            return Err(Error::corrupt(format!("a segment's row has version {version}; this program knows 1 and 2")));
+        if !(Self::FRESH..=Self::INDEXED).contains(&version) {
+            return Err(Error::corrupt(format!("a segment's row has version {version}; this program knows 1 to 3")));
         }
         let bytes = reader.varint()?;
         let compacted = match version {
@@ -79,6 +99,7 @@ impl SegmentRow {
                 millis: i64::try_from(reader.varint()?).unwrap_or(i64::MAX),
                 first_version: reader.varint()?,
                 level: reader.byte()?,
+                is_indexed: version == Self::INDEXED,
             }),
         };
         Ok(Self { bytes, compacted })
@@ -92,7 +113,7 @@ impl StoredPool {
                 self.fresh_bytes += row.bytes;
                 self.fresh_segments += 1;
             }
-            Some(Compacted { millis, first_version, level }) => {
+            Some(Compacted { millis, first_version, level, .. }) => {
                 self.compacted_bytes += row.bytes;
                 if self.compacted_millis.is_none_or(|last| last < millis) {
                     self.compacted_millis = Some(millis);
@@ -162,16 +183,20 @@ mod tests {
     #[test]
     fn rows_are_read_as_they_were_written_and_no_others() {
         let fresh = SegmentRow { bytes: 1 << 40, compacted: None };
-        let compacted =
-            SegmentRow { bytes: 7, compacted: Some(Compacted { millis: 1 << 41, first_version: 300, level: 19 }) };
-        for row in [fresh, compacted] {
+        let compacted = SegmentRow {
+            bytes: 7,
+            compacted: Some(Compacted { millis: 1 << 41, first_version: 300, level: 19, is_indexed: false }),
+        };
+        let indexed =
+            SegmentRow { compacted: compacted.compacted.map(|how| Compacted { is_indexed: true, ..how }), ..compacted };
+        for row in [fresh, compacted, indexed] {
             let value = row.encode();
             assert_eq!(SegmentRow::decode(&value).unwrap(), row);
             for end in 0..value.len() {
                 assert!(SegmentRow::decode(&value[..end]).is_err());
             }
         }
-        assert!(SegmentRow::decode(&[3, 1]).is_err());
+        assert!(SegmentRow::decode(&[4, 1]).is_err());
         let mut pool = StoredPool::default();
         [fresh, compacted, fresh].into_iter().for_each(|row| pool.add(row));
         assert_eq!((pool.fresh_bytes, pool.fresh_segments, pool.compacted_bytes), (2 << 40, 2, 7));

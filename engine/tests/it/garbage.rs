@@ -13,11 +13,16 @@ use bytes::Bytes;
 use govc_backends::{FaultBackend, Survivors};
 use govc_engine::{
     At, Cause, Change, CommitRequest, Durability, ErrorKind, Expected, Family, Kind, NewRealities, Oid, RefName, Repo,
-    Retention, Rewrite, Rewritten, Silent, Store, StoreOptions, Tracer, backend::Backend, block::Base, object::links,
+    Retention, Rewrite, Rewritten, Silent, Store, StoreOptions, Tracer,
+    backend::{Backend, Batch, Sync},
+    block::Base,
+    object::links,
 };
 
 use crate::{
-    helper::{branch, commit_bytes, crash, create, disk, edit, entries, kind, options, publish, repo_name, signature},
+    helper::{
+        Gate, branch, commit_bytes, crash, create, disk, edit, entries, kind, options, publish, repo_name, signature,
+    },
     rewrite::{Finally, MEMORY_BYTES, assert_clean, intents, pool, segments, write},
 };
 
@@ -94,17 +99,27 @@ fn assert_there(repo: &Repo, oids: &BTreeMap<Oid, (Kind, Bytes)>) {
     }
 }
 
-fn stored(backend: &dyn Backend, repo: &Repo) -> BTreeSet<Oid> {
-    let rows = entries(backend, Family::Ids, &pool(repo)).into_iter();
-    rows.map(|(key, _)| Oid::from_bytes(&key[8..]).unwrap()).collect()
+fn stored(repo: &Repo) -> BTreeSet<Oid> {
+    repo.stored_ids().unwrap().into_iter().collect()
+}
+
+fn put_into_index(repo: &Repo, store: &Store) {
+    store.settle();
+    assert_eq!(collected(repo).removed, 0);
 }
 
 /// A repository with a branch `main` and one that was deleted: its tip, and what is its alone.
 fn littered(store: &Store, name: &str) -> (Repo, Oid, BTreeMap<Oid, (Kind, Bytes)>) {
-    littered_with(store, name, 3)
+    littered_with(store, name, 3, false)
 }
 
-fn littered_with(store: &Store, name: &str, commits: usize) -> (Repo, Oid, BTreeMap<Oid, (Kind, Bytes)>) {
+/// With everything in an index, if `is_indexed`, when the branch is deleted.
+fn littered_with(
+    store: &Store,
+    name: &str,
+    commits: usize,
+    is_indexed: bool,
+) -> (Repo, Oid, BTreeMap<Oid, (Kind, Bytes)>) {
     let repo = create(store, name, Durability::Durable);
     for at in 0..3 {
         commit(&repo, "main", &format!("src/file{at}"), &format!("of main {at}\n"));
@@ -116,6 +131,9 @@ fn littered_with(store: &Store, name: &str, commits: usize) -> (Repo, Oid, BTree
     let main = closure(&repo, repo.snapshot().reference(&branch("main")).unwrap());
     let mut garbage = closure(&repo, tip);
     garbage.retain(|oid, _| !main.contains_key(oid));
+    if is_indexed {
+        put_into_index(&repo, store);
+    }
     delete(&repo, "gone");
     store.settle();
     (repo, tip, garbage)
@@ -123,16 +141,20 @@ fn littered_with(store: &Store, name: &str, commits: usize) -> (Repo, Oid, BTree
 
 #[test]
 fn what_nothing_leads_to_goes_and_nothing_else() {
+    [false, true].into_iter().for_each(nothing_else_goes);
+}
+
+fn nothing_else_goes(is_indexed: bool) {
     let backend = disk();
     let store = open(&backend);
-    let (repo, tip, garbage) = littered(&store, "a");
+    let (repo, tip, garbage) = littered_with(&store, "a", 3, is_indexed);
     let main = closure(&repo, repo.snapshot().reference(&branch("main")).unwrap());
     assert_eq!(garbage.len(), 15, "three commits, each with three trees and a file");
     repo.snapshot().object(&tip).unwrap();
     let done = collected(&repo);
     assert_eq!((done.removed, done.objects), (garbage.len() as u64, main.len() as u64));
     assert_eq!(done.removed_bytes, garbage.values().map(|(_, data)| data.len() as u64).sum::<u64>());
-    assert_eq!(stored(&*backend, &repo), main.keys().copied().collect());
+    assert_eq!(stored(&repo), main.keys().copied().collect());
     assert_eq!((segments(&*backend, &repo).len(), intents(&*backend)), (1, 0));
     // Not from memory either.
     for oid in garbage.keys() {
@@ -423,8 +445,8 @@ fn who_comes_too_late_is_told() {
 }
 
 /// Whether everything that is stored is there with all that it leads to.
-fn is_complete(backend: &dyn Backend, repo: &Repo) -> bool {
-    let stored = stored(backend, repo);
+fn is_complete(repo: &Repo) -> bool {
+    let stored = stored(repo);
     stored.iter().all(|oid| {
         let object = repo.snapshot().object(oid).unwrap();
         let links = links(object.kind, &object.data).unwrap();
@@ -434,6 +456,10 @@ fn is_complete(backend: &dyn Backend, repo: &Repo) -> bool {
 
 #[test]
 fn a_crash_at_any_write_leaves_nothing_incomplete() {
+    [false, true].into_iter().for_each(a_crash_leaves_nothing_incomplete);
+}
+
+fn a_crash_leaves_nothing_incomplete(is_indexed: bool) {
     let life = || -> (Arc<FaultBackend>, Oid, usize) {
         let backend = disk();
         let store = open(&backend);
@@ -443,6 +469,9 @@ fn a_crash_at_any_write_leaves_nothing_incomplete() {
         let mut tip = Oid::empty_tree();
         for at in 0..80 {
             tip = commit(&repo, "gone", &format!("a/b/file{at}"), &at.to_string());
+        }
+        if is_indexed {
+            put_into_index(&repo, &store);
         }
         delete(&repo, "gone");
         store.settle();
@@ -465,21 +494,25 @@ fn a_crash_at_any_write_leaves_nothing_incomplete() {
         let backend = Arc::new(FaultBackend::over(&disk, Default::default()).unwrap());
         let store = open(&backend);
         let repo = store.repo(&repo_name("a")).unwrap();
-        assert!(is_complete(&*backend, &repo), "{survivors} of {total} writes");
-        let left = stored(&*backend, &repo).len();
-        partly += usize::from(left > 3 && !stored(&*backend, &repo).contains(&tip));
+        assert!(is_complete(&repo), "{survivors} of {total} writes");
+        let left = stored(&repo).len();
+        partly += usize::from(left > 3 && !stored(&repo).contains(&tip));
         assert_eq!(collected(&repo).removed as usize, left - 3, "{survivors} of {total} writes");
-        assert_eq!((stored(&*backend, &repo).len(), segments(&*backend, &repo).len()), (3, 1));
+        assert_eq!((stored(&repo).len(), segments(&*backend, &repo).len()), (3, 1));
     }
     assert!(partly > 3, "some had gone and others had not: {partly}");
 }
 
 #[test]
 fn a_write_that_fails_leaves_nothing_incomplete() {
+    [false, true].into_iter().for_each(a_failure_leaves_nothing_incomplete);
+}
+
+fn a_failure_leaves_nothing_incomplete(is_indexed: bool) {
     for nth in 1.. {
         let backend = disk();
         let store = open(&backend);
-        let (repo, _, garbage) = littered(&store, "a");
+        let (repo, _, garbage) = littered_with(&store, "a", 3, is_indexed);
         let main = closure(&repo, repo.snapshot().reference(&branch("main")).unwrap());
         let rewrite = begun(&repo);
         let before = backend.writes();
@@ -491,7 +524,7 @@ fn a_write_that_fails_leaves_nothing_incomplete() {
         }
         assert_eq!(kind(result), ErrorKind::StorageFull, "write {nth}");
         assert_there(&repo, &main);
-        assert!(is_complete(&*backend, &repo), "write {nth}");
+        assert!(is_complete(&repo), "write {nth}");
         collected(&repo);
         for oid in garbage.keys() {
             assert!(!repo.snapshot().contains(oid).unwrap(), "write {nth}");
@@ -499,6 +532,32 @@ fn a_write_that_fails_leaves_nothing_incomplete() {
         store.close().unwrap();
         assert_clean(&backend.crash(Survivors::All).unwrap(), &format!("write {nth}"));
     }
+}
+
+/// Somebody brings garbage once more, in the moment in which it gets a row because its index is about to go.
+#[test]
+fn what_comes_again_while_it_gets_a_row_stays() {
+    let gate = Arc::new(Gate::new());
+    let store = Store::open(gate.clone(), forgetful()).unwrap();
+    let (repo, tip, garbage) = littered_with(&store, "a", 3, true);
+    assert_eq!(entries(gate.disk(), Family::Ids, b"").len(), 0);
+    let row_key = [&pool(&repo)[..], tip.as_bytes()].concat();
+    // Where it says that the object is nothing is; that it is another place matters.
+    let brought = vec![1 << 4 | Kind::Commit as u8, 100, 0xff, 0x7f, 1, 1];
+    let (at, value) = (row_key.clone(), brought.clone());
+    gate.before_ids(move |disk, batch| {
+        assert!(batch.ops.len() > 1);
+        let mut other = Batch::new();
+        other.put(Family::Ids, at, value);
+        disk.write(other, Sync::No).unwrap();
+    });
+    let done = begun(&repo).install(&Silent).unwrap();
+    assert_eq!(done.removed as usize, garbage.len() - 1);
+    let rows = entries(gate.disk(), Family::Ids, b"");
+    assert_eq!(
+        rows.iter().map(|(key, value)| (key.to_vec(), value.to_vec())).collect::<Vec<_>>(),
+        [(row_key, brought)]
+    );
 }
 
 /// Acts when a walk has met its first object.
@@ -516,10 +575,10 @@ impl<F: FnMut()> Tracer for Meanwhile<F> {
 /// After it was asked what leads to anything, and before it is known what is to go.
 #[test]
 fn what_comes_during_the_walk_stays_with_all_it_leads_to() {
-    for way in 0..3 {
+    for (way, is_indexed) in (0..3).flat_map(|way| [(way, false), (way, true)]) {
         let backend = disk();
         let store = open(&backend);
-        let (repo, tip, garbage) = littered(&store, "a");
+        let (repo, tip, garbage) = littered_with(&store, "a", 3, is_indexed);
         let writer = repo.clone();
         let act = move || {
             let mut transaction = writer.begin("tester", Cause::Api);
@@ -544,7 +603,7 @@ fn what_comes_during_the_walk_stays_with_all_it_leads_to() {
         assert_eq!(rewrite.install(&Silent).unwrap().removed, 0, "way {way}");
         assert_there(&repo, &garbage);
         store.settle();
-        assert!(is_complete(&*backend, &repo));
+        assert!(is_complete(&repo));
     }
 }
 
@@ -561,7 +620,7 @@ fn where_something_is_missing_nothing_goes() {
     let mut batch = govc_engine::Batch::new();
     let pool = [0; 8];
     batch.delete(Family::Ids, [&pool[..], main.tree.as_bytes()].concat());
-    next.write(batch, govc_engine::backend::Sync::Yes).unwrap();
+    next.write(batch, Sync::Yes).unwrap();
     let store = open(&next);
     let repo = store.repo(&repo_name("a")).unwrap();
     assert_eq!(crate::rewrite::pool(&repo), pool);
@@ -588,7 +647,7 @@ fn race(was_forked: bool) {
     let backend = disk();
     let store = open(&backend);
     // More than goes at once.
-    let (repo, tip, garbage) = littered_with(&store, "a", 40);
+    let (repo, tip, garbage) = littered_with(&store, "a", 40, false);
     if was_forked {
         store.fork(&repo_name("a"), &repo_name("fork"), "tester").unwrap();
         store.delete(&repo_name("fork")).unwrap();
@@ -664,7 +723,7 @@ fn race(was_forked: bool) {
     store.settle();
     collected(&repo);
     assert!(!repo.snapshot().contains(&tip).unwrap());
-    assert!(is_complete(&*backend, &repo));
+    assert!(is_complete(&repo));
     drop(repo);
     store.close().unwrap();
     assert_clean(&backend.crash(Survivors::All).unwrap(), "after the races");

@@ -10,7 +10,7 @@ use govc_backends::{FaultBackend, FaultPlan, MemoryBackend, Survivors};
 use govc_engine::{
     Cause, Commit, Durability, ErrorKind, Expected, Kind, Oid, Published, RefEdit, RefName, Repo, RepoName,
     RepoSettings, Result, Signature, Store, StoreOptions, Transaction,
-    backend::{Backend, BackendResult, Batch, Description, Entries, Family, Scan, Sync, Usage},
+    backend::{Backend, BackendResult, Batch, Description, Entries, Family, Precondition, Scan, Sync, Usage},
 };
 use parking_lot::{Condvar, Mutex};
 
@@ -127,11 +127,15 @@ pub(crate) fn entries(backend: &dyn Backend, family: Family, prefix: &[u8]) -> V
     backend.scan(family, Scan::prefix(prefix)).unwrap().collect::<BackendResult<_>>().unwrap()
 }
 
+type BeforeIds = Box<dyn FnOnce(&FaultBackend, &Batch) + Send>;
+
 /// A disk whose writes wait while the gate is shut, and whose reads of blocks can be kept waiting for something.
 pub(crate) struct Gate {
     disk: FaultBackend,
     /// What is done before the next block is read.
     before_block: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+    /// What is done before the next rows of ids are written that must not be there.
+    before_ids: Mutex<Option<BeforeIds>>,
     shut: Mutex<bool>,
     opened: Condvar,
     /// How long each write takes at least.
@@ -142,7 +146,14 @@ impl Gate {
     pub(crate) fn new() -> Self {
         let disk = FaultBackend::new(FaultPlan::none());
         let shut = Mutex::new(false);
-        Self { disk, before_block: Mutex::new(None), shut, opened: Condvar::new(), delay: Duration::ZERO }
+        Self {
+            disk,
+            before_block: Mutex::new(None),
+            before_ids: Mutex::new(None),
+            shut,
+            opened: Condvar::new(),
+            delay: Duration::ZERO,
+        }
     }
 
     /// One that begins with what `disk` holds.
@@ -162,6 +173,11 @@ impl Gate {
     /// Has something done when a block is about to be read, by whoever reads it.
     pub(crate) fn before_block(&self, what: impl FnOnce() + Send + 'static) {
         *self.before_block.lock() = Some(Box::new(what));
+    }
+
+    /// Has something done when rows of ids are about to be written that must not be there.
+    pub(crate) fn before_ids(&self, what: impl FnOnce(&FaultBackend, &Batch) + Send + 'static) {
+        *self.before_ids.lock() = Some(Box::new(what));
     }
 
     /// Shuts the gate until the answer is dropped, also by a test that fails.
@@ -199,6 +215,12 @@ impl Backend for Gate {
         drop(shut);
         if !self.delay.is_zero() {
             std::thread::sleep(self.delay);
+        }
+        let is_of_ids = |demand: &Precondition| matches!(demand, Precondition::Absent { family: Family::Ids, .. });
+        if batch.preconditions.iter().any(is_of_ids)
+            && let Some(what) = self.before_ids.lock().take()
+        {
+            what(&self.disk, &batch);
         }
         self.disk.write(batch, sync)
     }

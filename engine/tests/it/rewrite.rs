@@ -14,7 +14,7 @@ use govc_backends::{FaultBackend, MemoryBackend, OverlayBackend, Survivors};
 use govc_engine::{
     Cause, Change, CommitRequest, Durability, ErrorKind, Expected, Family, Fsck, Kind, Oid, Progress, RefName, Repo,
     Rewrite, Rewritten, Silent, Store, StoreOptions,
-    backend::Backend,
+    backend::{Backend, Batch, Sync},
     block::{Base, Location, make_delta},
 };
 
@@ -80,11 +80,10 @@ pub(crate) fn pool(repo: &Repo) -> [u8; 8] {
     repo.id().to_string().parse::<u64>().unwrap().to_be_bytes()
 }
 
-/// Every object that the pool's rows name, with its bytes.
-fn objects(backend: &dyn Backend, repo: &Repo) -> BTreeMap<Oid, Bytes> {
+/// Every object that is stored in the pool, with its bytes.
+fn objects(repo: &Repo) -> BTreeMap<Oid, Bytes> {
     let snapshot = repo.snapshot();
-    let rows = entries(backend, Family::Ids, &pool(repo));
-    let oids = rows.into_iter().map(|(key, _)| Oid::from_bytes(&key[8..]).unwrap());
+    let oids = repo.stored_ids().unwrap().into_iter();
     oids.map(|oid| (oid, snapshot.object(&oid).unwrap().data)).collect()
 }
 
@@ -93,6 +92,16 @@ pub(crate) fn segments(backend: &dyn Backend, repo: &Repo) -> Vec<u32> {
     let mut found: Vec<_> = rows.iter().map(|(key, _)| u32::from_be_bytes(key[8..12].try_into().unwrap())).collect();
     found.dedup();
     found
+}
+
+/// Whether a row of blocks is a page or the head of an index, by its key.
+fn is_of_index(row_key: &[u8]) -> bool {
+    row_key[12] >= 0xc0
+}
+
+pub(crate) fn block_bytes(backend: &dyn Backend, repo: &Repo) -> u64 {
+    let rows = entries(backend, Family::Blocks, &pool(repo)).into_iter();
+    rows.filter(|(row_key, _)| !is_of_index(row_key)).map(|(_, value)| value.len() as u64).sum()
 }
 
 pub(crate) fn intents(backend: &dyn Backend) -> usize {
@@ -112,24 +121,20 @@ fn a_rewritten_repository_has_what_it_had_in_one_segment() {
     let store = open(&backend);
     let repo = filled(&store, "a");
     let other = filled(&store, "b");
-    let (before, of_other) = (objects(&*backend, &repo), segments(&*backend, &other));
+    let (before, of_other) = (objects(&repo), segments(&*backend, &other));
     assert!(segments(&*backend, &repo).len() > 3);
 
     let done = rewritten(&repo);
     assert_eq!(done.objects, before.len() as u64);
     assert_eq!(done.object_bytes, before.values().map(|data| data.len() as u64).sum::<u64>());
-    let stored = |repo: &Repo| {
-        let rows = entries(&*backend, Family::Blocks, &pool(repo));
-        rows.iter().map(|(_, value)| value.len() as u64).sum::<u64>()
-    };
-    assert_eq!(stored(&repo), done.stored_bytes_after);
+    assert_eq!(block_bytes(&*backend, &repo), done.stored_bytes_after);
     assert_eq!((segments(&*backend, &repo).len(), intents(&*backend)), (1, 0));
     assert_eq!(segments(&*backend, &other), of_other);
-    assert_eq!(objects(&*backend, &repo), before);
+    assert_eq!(objects(&repo), before);
 
     let backend = crash(&backend, Survivors::All);
     let store = open(&backend);
-    assert_eq!(objects(&*backend, &store.repo(&repo_name("a")).unwrap()), before);
+    assert_eq!(objects(&store.repo(&repo_name("a")).unwrap()), before);
     store.close().unwrap();
     assert_clean(&backend.crash(Survivors::All).unwrap(), "after reopening");
 }
@@ -142,7 +147,7 @@ fn what_comes_meanwhile_stays_as_it_is() {
     let rewrite = repo.rewrite(9, MEMORY_BYTES, &Silent).unwrap();
     write(&rewrite);
     let waiting = commit(&repo, "new", b"in the journal".to_vec());
-    let before = objects(&*backend, &repo);
+    let before = objects(&repo);
     // New objects, and the one that is there already in a segment that comes meanwhile.
     commit(&repo, "settled", b"in blocks".to_vec());
     let again = repo.ingest();
@@ -169,7 +174,7 @@ fn a_reader_finds_records_where_it_was_told_they_are() {
     let backend = disk();
     let store = open(&backend);
     let repo = filled(&store, "a");
-    let oids: Vec<Oid> = objects(&*backend, &repo).into_keys().collect();
+    let oids: Vec<Oid> = objects(&repo).into_keys().collect();
     let early = repo.snapshot();
     let told = early.locate(&oids).unwrap();
     let before = segments(&*backend, &repo);
@@ -203,7 +208,7 @@ fn a_wrong_rewrite_changes_nothing() {
     let backend = disk();
     let store = open(&backend);
     let repo = filled(&store, "a");
-    let (before, segments_before) = (objects(&*backend, &repo), segments(&*backend, &repo));
+    let (before, segments_before) = (objects(&repo), segments(&*backend, &repo));
     let rewrite = repo.rewrite(3, MEMORY_BYTES, &Silent).unwrap();
     assert_eq!(kind(repo.rewrite(3, MEMORY_BYTES, &Silent)), ErrorKind::Exists, "one at a time");
     let mut lane = rewrite.lane();
@@ -243,8 +248,120 @@ fn a_wrong_rewrite_changes_nothing() {
 
     assert_eq!(segments(&*backend, &repo), segments_before);
     assert_eq!(intents(&*backend), 0);
-    assert_eq!(objects(&*backend, &repo), before);
+    assert_eq!(objects(&repo), before);
     assert_eq!(rewritten(&repo).objects, before.len() as u64);
+}
+
+#[test]
+fn an_index_stands_for_rows_until_objects_come_again() {
+    let backend = disk();
+    let store = open(&backend);
+    let repo = filled(&store, "a");
+    let before = objects(&repo);
+    rewritten(&repo);
+    assert_eq!(entries(&*backend, Family::Ids, &pool(&repo)).len(), 0, "the index has them all");
+    assert_eq!(objects(&repo), before);
+    // From nothing but what is stored.
+    let backend = crash(&backend, Survivors::All);
+    let store = open(&backend);
+    let repo = store.repo(&repo_name("a")).unwrap();
+    let snapshot = repo.snapshot();
+    for (oid, data) in &before {
+        assert_eq!(snapshot.object(oid).unwrap().data, *data);
+        assert_eq!(snapshot.header(oid).unwrap().map(|(_, size)| size), Some(data.len() as u64));
+        assert_eq!(snapshot.resolve(&oid.to_string()[..12]).unwrap(), *oid);
+    }
+    let unknown = Oid::from_bytes(&[0xab; 20]).unwrap();
+    assert_eq!(snapshot.header(&unknown).unwrap(), None);
+    // The same objects once more, and others.
+    for at in 0..3 {
+        commit(&repo, &format!("more{at}"), format!("more {at}\n").into_bytes());
+        store.settle();
+    }
+    let grown = objects(&repo);
+    let rows = entries(&*backend, Family::Ids, &pool(&repo)).len();
+    assert!(grown.len() > before.len() && (grown.len() - before.len()..grown.len()).contains(&rows), "{rows} rows");
+    let done = rewritten(&repo);
+    assert_eq!((done.objects, done.removed), (grown.len() as u64, 0));
+    assert_eq!(objects(&repo), grown);
+    assert_eq!(entries(&*backend, Family::Ids, &pool(&repo)).len(), 0);
+    assert_eq!(segments(&*backend, &repo).len(), 1);
+    store.close().unwrap();
+    assert_clean(&backend.crash(Survivors::All).unwrap(), "after two rewrites");
+}
+
+#[test]
+fn what_is_stored_is_found_while_it_is_rewritten_again_and_again() {
+    let backend = disk();
+    let store = open(&backend);
+    let repo = filled(&store, "a");
+    let oids: Vec<Oid> = objects(&repo).into_keys().collect();
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for reader in 0..2 {
+            let (repo, oids, is_over) = (&repo, &oids, &is_over);
+            scope.spawn(move || {
+                let mut rounds = 0;
+                while !is_over.load(Ordering::Relaxed) || rounds == 0 {
+                    let snapshot = repo.snapshot();
+                    // Past the table: where they are, by one and by many.
+                    for some in oids.chunks(1 + 6 * reader) {
+                        let places = snapshot.locate(some).unwrap();
+                        assert!(places.iter().all(Option::is_some), "{some:?}: {places:?}");
+                    }
+                    for oid in oids {
+                        assert_eq!(snapshot.resolve(&oid.to_string()[..16]).unwrap(), *oid);
+                    }
+                    rounds += 1;
+                }
+            });
+        }
+        for round in 0..15 {
+            // Rows come and go with the index.
+            commit(&repo, "rows", format!("{round}\n").into_bytes());
+            store.settle();
+            let before = repo.stored_ids().unwrap().len() as u64;
+            let done = rewritten(&repo);
+            assert_eq!(done.objects, before);
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
+    store.close().unwrap();
+    assert_clean(&backend.crash(Survivors::All).unwrap(), "after many rewrites");
+}
+
+#[test]
+fn a_damaged_or_missing_index_is_told_and_panics_nowhere() {
+    let backend = disk();
+    let store = open(&backend);
+    let repo = filled(&store, "a");
+    let oid = *objects(&repo).keys().next().unwrap();
+    rewritten(&repo);
+    store.close().unwrap();
+    let disk = backend.crash(Survivors::All).unwrap();
+    let index: Vec<_> = entries(&disk, Family::Blocks, b"").into_iter().filter(|(key, _)| is_of_index(key)).collect();
+    assert_eq!(index.len(), 2, "a page and the head");
+    for (row_key, value) in &index {
+        for is_missing in [true, false] {
+            let damaged = disk.fork().unwrap();
+            let mut batch = Batch::new();
+            if is_missing {
+                batch.delete(Family::Blocks, row_key.to_vec());
+            } else {
+                let mut value = value.to_vec();
+                value[7] ^= 0x10;
+                batch.put(Family::Blocks, row_key.to_vec(), value);
+            }
+            damaged.write(batch, Sync::Yes).unwrap();
+            let found = Fsck::run(Arc::new(OverlayBackend::new(Arc::new(damaged.fork().unwrap()))), options(), &Silent);
+            assert!(!found.unwrap().findings.is_empty(), "missing: {is_missing}");
+            let backend = Arc::new(FaultBackend::over(&damaged, Default::default()).unwrap());
+            let store = open(&backend);
+            let repo = store.repo(&repo_name("a")).unwrap();
+            assert_eq!(kind(repo.snapshot().object(&oid)), ErrorKind::Corrupt);
+            assert_eq!(kind(repo.rewrite(3, MEMORY_BYTES, &Silent)), ErrorKind::Corrupt);
+        }
+    }
 }
 
 #[test]
@@ -272,7 +389,7 @@ fn a_fork_goes_on_seeing_what_it_saw() {
     let backend = disk();
     let store = open(&backend);
     let source = filled(&store, "source");
-    let inherited: Vec<Oid> = objects(&*backend, &source).into_keys().collect();
+    let inherited: Vec<Oid> = objects(&source).into_keys().collect();
     let fork = store.fork(&repo_name("source"), &repo_name("fork"), "tester").unwrap();
     let later = commit(&source, "later", b"of the source alone".to_vec());
     let own = commit(&fork, "own", b"of the fork alone".to_vec());
@@ -285,6 +402,10 @@ fn a_fork_goes_on_seeing_what_it_saw() {
         }
         assert!(fork.snapshot().contains(&own).unwrap() && !fork.snapshot().contains(&later).unwrap());
         assert!(source.snapshot().contains(&later).unwrap() && !source.snapshot().contains(&own).unwrap());
+        let prefix = |oid: &Oid| oid.to_string()[..12].to_owned();
+        assert_eq!(fork.snapshot().resolve(&prefix(&own)).unwrap(), own);
+        assert_eq!(kind(fork.snapshot().resolve(&prefix(&later))), ErrorKind::NotFound);
+        assert_eq!(source.snapshot().resolve(&prefix(&later)).unwrap(), later);
     };
     check(&source, &fork);
     drop((source, fork, store));
@@ -314,7 +435,7 @@ fn a_crash_at_any_write_loses_nothing() {
         (backend, repo, written)
     };
     let (backend, repo, written) = life();
-    let expected = objects(&*backend, &repo);
+    let expected = objects(&repo);
     assert!(written >= 5, "blocks, rows, intents, removals: {written}");
     let total = backend.unsynced();
     let mut intents_max = 0;
@@ -327,12 +448,12 @@ fn a_crash_at_any_write_loses_nothing() {
         let backend = Arc::new(FaultBackend::over(&disk, Default::default()).unwrap());
         let store = open(&backend);
         let repo = store.repo(&repo_name("a")).unwrap();
-        assert_eq!(objects(&*backend, &repo), expected, "{survivors} of {total} writes");
+        assert_eq!(objects(&repo), expected, "{survivors} of {total} writes");
         assert_eq!((segments(&*backend, &repo).len(), intents(&*backend)), (left, 0), "{survivors} of {total} writes");
         // What the crash has left is found by the next one.
         rewritten(&repo);
         assert_eq!(segments(&*backend, &repo).len(), 1, "{survivors} of {total} writes");
-        assert_eq!(objects(&*backend, &repo), expected);
+        assert_eq!(objects(&repo), expected);
     }
     assert!(intents_max > 3, "the old segments were to go: {intents_max}");
 }
@@ -343,7 +464,7 @@ fn a_write_that_fails_leaves_everything_readable() {
         let backend = disk();
         let store = open(&backend);
         let repo = filled(&store, "a");
-        let before = objects(&*backend, &repo);
+        let before = objects(&repo);
         let rewrite = repo.rewrite(9, MEMORY_BYTES, &Silent).unwrap();
         write(&rewrite);
         let before_it = backend.writes();
@@ -354,9 +475,9 @@ fn a_write_that_fails_leaves_everything_readable() {
             break;
         }
         assert_eq!(kind(result), ErrorKind::StorageFull, "write {nth}");
-        assert_eq!(objects(&*backend, &repo), before, "write {nth}");
+        assert_eq!(objects(&repo), before, "write {nth}");
         rewritten(&repo);
-        assert_eq!(objects(&*backend, &repo), before, "write {nth}");
+        assert_eq!(objects(&repo), before, "write {nth}");
         assert_eq!(segments(&*backend, &repo).len(), 1, "write {nth}");
         store.close().unwrap();
         assert_clean(&backend.crash(Survivors::All).unwrap(), &format!("write {nth}"));
@@ -433,7 +554,7 @@ fn a_chain_of_large_deltas_is_read() {
 fn a_reader_that_is_overtaken_looks_again() {
     let gate = Arc::new(Gate::new());
     let store = Store::open(gate.clone(), options()).unwrap();
-    let oid = *objects(gate.disk(), &filled(&store, "a")).keys().next().unwrap();
+    let oid = *objects(&filled(&store, "a")).keys().next().unwrap();
     drop(store);
     let gate = Arc::new(Gate::over(&gate.disk().crash(Survivors::All).unwrap()));
     let store = Store::open(gate.clone(), options()).unwrap();
@@ -450,14 +571,13 @@ fn a_reader_that_is_overtaken_looks_again() {
     assert_eq!(segments(gate.disk(), &repo).len(), 1);
 }
 
-/// Deletes a repository when a rewrite begins to turn rows.
-struct Deleting<'a>(&'a Store, &'a str);
+/// Does something when the new segment is about to be installed.
+struct Installing<F: Fn()>(F);
 
-impl Progress for Deleting<'_> {
+impl<F: Fn() + std::marker::Sync> Progress for Installing<F> {
     fn begin(&self, what: &str, _: Option<u64>) {
         if what == "installing" {
-            self.0.delete(&repo_name(self.1)).unwrap();
-            self.0.settle();
+            self.0();
         }
     }
     fn advance(&self, _: u64) {}
@@ -468,13 +588,42 @@ impl Progress for Deleting<'_> {
 }
 
 #[test]
+fn a_row_that_says_since_when_anew_stays() {
+    let backend = disk();
+    let store = open(&backend);
+    let repo = filled(&store, "a");
+    let before = objects(&repo);
+    let (row_key, value) = entries(&*backend, Family::Ids, &pool(&repo)).remove(3);
+    assert_eq!(value[0] >> 4, 1, "it says no version");
+    let with_since = [&[2 << 4 | value[0] & 0xf][..], &value[1..], &[5]].concat();
+    let rewrite = repo.rewrite(3, MEMORY_BYTES, &Silent).unwrap();
+    write(&rewrite);
+    let act = || {
+        let mut batch = Batch::new();
+        batch.put(Family::Ids, row_key.to_vec(), with_since.clone());
+        backend.write(batch, Sync::No).unwrap();
+    };
+    rewrite.install(&Installing(act)).unwrap();
+    let rows = entries(&*backend, Family::Ids, &pool(&repo));
+    let [(left, value)] = &rows[..] else { panic!("{} rows", rows.len()) };
+    assert_eq!((left, value[0] >> 4, value.last()), (&row_key, 2, Some(&5)));
+    store.close().unwrap();
+    let store = open(&crash(&backend, Survivors::All));
+    assert_eq!(objects(&store.repo(&repo_name("a")).unwrap()), before);
+}
+
+#[test]
 fn a_deletion_in_the_last_moment_leaves_nothing() {
     let backend = disk();
     let store = open(&backend);
     let repo = filled(&store, "a");
     let rewrite = repo.rewrite(3, MEMORY_BYTES, &Silent).unwrap();
     write(&rewrite);
-    assert_eq!(kind(rewrite.install(&Deleting(&store, "a"))), ErrorKind::NotFound);
+    let act = || {
+        store.delete(&repo_name("a")).unwrap();
+        store.settle();
+    };
+    assert_eq!(kind(rewrite.install(&Installing(act))), ErrorKind::NotFound);
     assert_eq!((segments(&*backend, &repo).len(), intents(&*backend)), (0, 0));
     assert_eq!(entries(&*backend, Family::Ids, b"").len(), 0);
 }
@@ -490,7 +639,7 @@ fn readers_notice_nothing() {
         commit(&repo, &format!("file{at}"), noise(at, 400 << 10));
     }
     store.settle();
-    let expected = objects(&*backend, &repo);
+    let expected = objects(&repo);
     let done = AtomicBool::new(false);
     let reads = AtomicUsize::new(0);
     thread::scope(|scope| {

@@ -6,22 +6,18 @@ use bytes::Bytes;
 use govc_backends::{FaultBackend, Survivors};
 use govc_engine::{
     Cause, Durability, ErrorKind, Expected, Family, Kind, RefName, Repo, Silent, Store, StoreOptions, StoredPool,
-    backend::Backend, block::Base,
+    block::Base,
 };
 
 use crate::{
     helper::{crash, create, disk, edit, entries, eventually, kind, noise, open, options, publish, repo_name},
-    rewrite::{MEMORY_BYTES, commit, pool, write},
+    rewrite::{MEMORY_BYTES, block_bytes, commit, write},
 };
 
 /// What is known of a repository.
 fn known(store: &Store, repo: &Repo) -> StoredPool {
     let pools = store.stored_pools().unwrap();
     pools.into_iter().find(|(of, _)| of.id() == repo.id()).map(|(_, pool)| pool).unwrap_or_default()
-}
-
-fn block_bytes(backend: &dyn Backend, repo: &Repo) -> u64 {
-    entries(backend, Family::Blocks, &pool(repo)).iter().map(|(_, value)| value.len() as u64).sum()
 }
 
 fn rows(backend: &FaultBackend) -> usize {
