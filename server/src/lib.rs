@@ -8,6 +8,7 @@
 //! | `app` | what all handlers share |
 //! | `http` | REST under `/api/v1`, health, metrics, problem documents |
 //! | [`git`] | Git's protocol: references, packs, pushes |
+//! | `archive` | the files of a commit as tar and zip |
 //! | `work` | bounded threads for long work |
 //! | `telemetry` | log, metrics, the layers around every request |
 //!
@@ -29,6 +30,7 @@
 
 mod admin;
 mod app;
+mod archive;
 pub mod cli;
 mod client;
 mod compaction;

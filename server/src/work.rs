@@ -147,6 +147,25 @@ impl WorkPool {
         self.run_in(slot, work).await
     }
 
+    /// The same for one short piece of long work, which comes again for the next: it takes turns with all that computes.
+    ///
+    /// # Errors
+    /// As [`WorkPool::run`].
+    pub async fn run_piece<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, WorkError> {
+        let deadline = self.deadline();
+        let queue_max = self.options.queue_max;
+        let turn = self.slot(&self.turns, queue_max - queue_max / 4, deadline).await?;
+        let slot = self.slot(&self.slots, queue_max, deadline).await?;
+        let work = move || {
+            let _turn = turn;
+            work()
+        };
+        self.run_in(slot, work).await
+    }
+
     async fn run_in<T: Send + 'static>(
         &self,
         slot: OwnedSemaphorePermit,
@@ -374,10 +393,18 @@ mod tests {
             assert!(!next.is_finished(), "it waits for its turn");
             tokio::task::yield_now().await;
         }
+        let piece = tokio::spawn({
+            let pool = Arc::clone(&pool);
+            async move { pool.run_piece(|| 4).await }
+        });
+        while pool.stats().waiting < 2 {
+            assert!(!piece.is_finished(), "it waits too");
+            tokio::task::yield_now().await;
+        }
         assert_eq!(pool.run(|| 3).await, Ok(3), "other work does not");
         assert!(!next.is_finished());
         drop(hold);
-        assert_eq!((slow.await.unwrap(), next.await.unwrap()), (Ok(1), Ok(2)));
+        assert_eq!((slow.await.unwrap(), next.await.unwrap(), piece.await.unwrap()), (Ok(1), Ok(2), Ok(4)));
         assert_eq!(pool.stats(), WorkStats { running: 0, waiting: 0, panics_total: 0 });
     }
 

@@ -11,7 +11,7 @@
 
 use std::{
     io,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
@@ -28,7 +28,7 @@ use axum::{
     response::Response,
 };
 use bytes::BytesMut;
-use futures_util::{StreamExt as _, stream};
+use futures_util::{Stream, StreamExt as _, stream};
 use http_body::{Frame, SizeHint};
 use tokio::{
     runtime::Handle,
@@ -73,6 +73,18 @@ pub(crate) struct HeldBody {
 }
 
 impl Held {
+    /// Gives back what is more than a part for `bytes`.
+    pub(crate) fn shrink(&mut self, bytes: u64) {
+        let kept = if bytes <= FREE_BYTES { 0 } else { bytes.div_ceil(UNIT_BYTES) };
+        let kept = usize::try_from(kept).unwrap_or(usize::MAX);
+        if let Some(permit) = &mut self.0 {
+            drop(permit.split(permit.num_permits().saturating_sub(kept)));
+        }
+        if kept == 0 {
+            self.0 = None;
+        }
+    }
+
     /// Keeps the part until the answer has been sent or given up.
     pub(crate) fn keep_with(self, response: &mut Response) {
         if self.0.is_some() {
@@ -104,7 +116,10 @@ impl Bodies {
     }
 
     /// Adds to `held` until it is a part for `bytes`.
-    async fn grow(&self, held: &mut Held, bytes: u64) -> Result<(), Problem> {
+    ///
+    /// # Errors
+    /// As [`Bodies::hold`]; `held` stays as it was.
+    pub(crate) async fn grow(&self, held: &mut Held, bytes: u64) -> Result<(), Problem> {
         if bytes <= FREE_BYTES {
             return Ok(());
         }
@@ -171,6 +186,41 @@ impl Bodies {
         }
         let bytes = if joined.is_empty() { first } else { joined.freeze() };
         Ok(HeldBody { bytes, held: Arc::new(held) })
+    }
+
+    /// A body of pieces that are made while it is sent. `pieces` is asked for the next one from a task of its own, and is
+    /// dropped when the client stops taking them; a piece that is an error breaks the answer off.
+    pub(crate) fn made(&self, pieces: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Body {
+        let (sender, queue) = mpsc::channel::<Option<io::Result<Bytes>>>(1);
+        let stall_max = self.stall_max;
+        tokio::spawn(async move {
+            let mut pieces = pin!(pieces);
+            loop {
+                let piece = tokio::select! {
+                    biased;
+                    () = sender.closed() => return,
+                    piece = pieces.next() => piece,
+                };
+                let is_last = !matches!(piece, Some(Ok(_)));
+                match timeout(stall_max, sender.send(piece)).await {
+                    Ok(Ok(())) if !is_last => {}
+                    // All is sent; or the client has gone, or stalls.
+                    Ok(_) | Err(_) => return,
+                }
+            }
+        });
+        Body::from_stream(stream::unfold(Some(queue), |queue| async move {
+            let mut queue = queue?;
+            match queue.recv().await {
+                Some(Some(Ok(piece))) => Some((Ok(piece), Some(queue))),
+                Some(Some(Err(error))) => Some((Err(error), None)),
+                Some(None) => None,
+                None => {
+                    let error = io::Error::new(io::ErrorKind::TimedOut, "the client stopped reading");
+                    Some((Err(error), None))
+                }
+            }
+        }))
     }
 
     /// Sends a large answer in pieces from a task of its own, which frees it when the client stops taking them.
@@ -336,6 +386,35 @@ mod tests {
         assert!(to_bytes(response.into_body(), usize::MAX).await.expect("all of it") == answer);
         let small = bodies.paced(Response::new(Body::from("small")));
         assert_eq!(small.body().size_hint().exact(), Some(5), "small ones go as they are");
+    }
+
+    #[tokio::test]
+    async fn what_is_made_arrives_whole_or_is_broken_off() {
+        let answers = bodies(8 << 20, Duration::from_secs(60));
+        let parts = || stream::iter((0..100u8).map(|part| Ok(Bytes::from(vec![part; 1000]))));
+        let whole = to_bytes(answers.made(parts()), usize::MAX).await.expect("all of it");
+        assert_eq!((whole.len(), whole.last()), (100_000, Some(&99)));
+        let failing = parts().chain(stream::iter([Err(io::Error::other("broken"))]));
+        assert!(to_bytes(answers.made(failing), usize::MAX).await.is_err());
+        assert!(to_bytes(answers.made(stream::iter([])), usize::MAX).await.expect("nothing").is_empty());
+        // A client that takes nothing: the source is dropped, the answer is no whole one.
+        let (alive, source) = tokio::sync::oneshot::channel::<()>();
+        let endless = stream::unfold(alive, |alive| async { Some((Ok(Bytes::from_static(b"piece")), alive)) });
+        let body = bodies(8 << 20, Duration::from_millis(1)).made(endless);
+        assert!(source.await.is_err(), "dropped");
+        assert!(to_bytes(body, usize::MAX).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_part_can_be_given_back() {
+        let bodies = bodies(8 << 20, Duration::from_secs(60));
+        let mut held = bodies.hold(4 << 20).await.expect("free");
+        for (bytes, left) in [(5 << 20, 4 << 10), (1 << 20, 7 << 10), (FREE_BYTES, 8 << 10), (0, 8 << 10)] {
+            held.shrink(bytes);
+            assert_eq!(bodies.units.available_permits(), left);
+        }
+        bodies.grow(&mut held, 1 << 20).await.expect("free");
+        assert_eq!(bodies.units.available_permits(), 7 << 10);
     }
 
     #[tokio::test]

@@ -11,6 +11,7 @@
 //! finds all three.
 
 mod answer;
+mod archive;
 pub(crate) mod body;
 mod branches;
 mod commits;
@@ -103,6 +104,8 @@ fn api(bodies: Bodies) -> OpenApiRouter<Arc<App>> {
         .routes(routes!(content::read))
         // /api/v1/repos/{id}/raw/{*path}
         .routes(routes!(content::raw))
+        // /api/v1/repos/{id}/archive/{*name}
+        .routes(routes!(archive::archive))
         // /api/v1/repos/{id}/grep
         .routes(routes!(grep::grep))
         // /api/v1/search
@@ -222,6 +225,7 @@ mod tests {
             "get /{id}/tree/{path}",
             "get /{id}/read/{path}",
             "get /{id}/raw/{path}",
+            "get /{id}/archive/{name}",
             "post /{id}/grep",
             "get /search",
             "get /search/aggregate",

@@ -208,6 +208,11 @@ impl Problem {
         self.code
     }
 
+    /// What went wrong, in words.
+    pub(crate) fn detail(&self) -> &str {
+        &self.detail
+    }
+
     /// The JSON of it.
     pub(super) fn document(&self) -> ProblemDocument {
         let status = self.code.status();

@@ -12,6 +12,7 @@
 //! | `sync` | a disk that fails to sync, or claims to |
 //! | `start` | settings, addresses, locks, health |
 //! | `admin` | copies, backups, checks of whole stores from the command line |
+//! | `archives` | the files of a commit as tar and zip |
 //! | `rest_*`, `grep`, `search*` | the API, and `govc search` |
 //!
 //! `GOVC_TEST_HISTORY=/path/to/bare.git[:/another.git]` runs `identity` and `histories_stay_identical` on real histories instead of
@@ -27,6 +28,7 @@ mod pack;
 mod server;
 
 mod admin;
+mod archives;
 mod busy;
 mod crash;
 mod disk;
