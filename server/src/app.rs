@@ -73,6 +73,14 @@ impl App {
     /// # Errors
     /// When the data folder cannot be made or used, another process has it, or its content is damaged.
     pub fn open(config: Config) -> Result<Arc<Self>, OpenError> {
+        Self::open_with(config, Metrics::new())
+    }
+
+    /// The same with metrics that others count in already.
+    ///
+    /// # Errors
+    /// As [`App::open`].
+    pub(crate) fn open_with(config: Config, metrics: Metrics) -> Result<Arc<Self>, OpenError> {
         // Before a backend uses SQLite; afterwards its memory cannot be counted any more.
         if !account_sql_memory() {
             tracing::warn!("SQLite was in use before its memory could be counted: /search/sql is not available");
@@ -96,12 +104,19 @@ impl App {
         packs.retain(|repo| repos.contains(&repo));
         let search = Search::open(store.clone(), search_options(&config, &store))
             .map_err(|error| OpenError(format!("cannot open the search index: {}", with_causes(&error))))?;
-        let app = Self::new(store, backend, config, packs, search);
+        let app = Self::new(store, backend, config, metrics, packs, search);
         app.compactions.start().map_err(OpenError)?;
         Ok(Arc::new(app))
     }
 
-    fn new(store: Store, backend: Arc<ObservedBackend>, config: Config, packs: PackCache, search: Search) -> Self {
+    fn new(
+        store: Store,
+        backend: Arc<ObservedBackend>,
+        config: Config,
+        metrics: Metrics,
+        packs: PackCache,
+        search: Search,
+    ) -> Self {
         let work = WorkPool::new(WorkOptions {
             threads: config.server.work_threads,
             processors: std::thread::available_parallelism().map_or(1, usize::from),
@@ -109,7 +124,6 @@ impl App {
             queue_max: config.server.work_queue_max,
             timeout: config.server.work_timeout,
         });
-        let metrics = Metrics::new();
         let bodies = Bodies::new(&config.server);
         let transactions = Transactions::new(TransactionOptions {
             open_max: config.transactions.open_max,

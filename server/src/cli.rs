@@ -148,6 +148,14 @@ struct ServeArgs {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     insecure_no_auth: Option<String>,
 
+    /// Serve HTTPS with this certificate: a PEM file, with what leads from it to an authority [env: GOVC_TLS_CERT]
+    #[arg(long, value_name = "FILE")]
+    tls_cert: Option<String>,
+
+    /// The certificate's private key: a PEM file [env: GOVC_TLS_KEY]
+    #[arg(long, value_name = "FILE")]
+    tls_key: Option<String>,
+
     /// Largest body of an API request [default: 128MiB] [env: GOVC_MAX_BODY]
     #[arg(long, value_name = "SIZE")]
     max_body: Option<String>,
@@ -188,6 +196,8 @@ The TOML file (--config, GOVC_CONFIG), with the defaults:
   work_queue = 1024             # GOVC_WORK_QUEUE: long work that may wait for a thread
   work_timeout = \"60s\"          # GOVC_WORK_TIMEOUT: how long it may wait, and then run
   shutdown_timeout = \"30s\"      # GOVC_SHUTDOWN_TIMEOUT: at most 30s
+  tls_cert, tls_key             # GOVC_TLS_CERT, GOVC_TLS_KEY: PEM files; HTTPS instead of HTTP. Changed files are used at once
+                                # on SIGHUP, and within some seconds without it
 
   [storage]
   backend = \"rocksdb\"           # GOVC_BACKEND: also sqlite, memory, or a URL
@@ -283,6 +293,8 @@ impl ServeArgs {
             ("reserve", self.reserve),
             ("create-on-push", self.create_on_push),
             ("insecure-no-auth", self.insecure_no_auth),
+            ("tls-cert", self.tls_cert),
+            ("tls-key", self.tls_key),
             ("max-body", self.max_body),
             ("max-object", self.max_object),
             ("max-pack", self.max_pack),

@@ -85,6 +85,17 @@ pub struct ServerConfig {
     pub work_timeout: Duration,
     /// How long requests in flight may take to finish after the first signal to stop; at most 30 s.
     pub shutdown_timeout: Duration,
+    /// The certificate that connections are secured with; without, they are plain.
+    pub tls: Option<TlsConfig>,
+}
+
+/// Settings `server.tls_cert` and `server.tls_key`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsConfig {
+    /// The file of the certificate and what leads from it to an authority, in PEM.
+    pub cert: PathBuf,
+    /// The file of its private key, in PEM.
+    pub key: PathBuf,
 }
 
 /// Section `[storage]`.
@@ -253,6 +264,7 @@ impl Default for Config {
                 work_queue_max: 1024,
                 work_timeout: Duration::from_secs(60),
                 shutdown_timeout: SHUTDOWN_TIMEOUT_MAX,
+                tls: None,
             },
             storage: StorageConfig {
                 backend: Location::Rocksdb(PathBuf::from("./govc-data/rocksdb")),
@@ -284,6 +296,25 @@ impl Default for Config {
                 pack_cache_disk_bytes: 4 * GIB,
             },
         }
+    }
+}
+
+/// Both files of TLS, or none.
+fn tls(layers: &Layers) -> Result<Option<TlsConfig>, ConfigError> {
+    let (mut cert, mut key) = (None, None);
+    layers.set("server.tls_cert", &mut cert, |text| values::path(text).map(Some))?;
+    layers.set("server.tls_key", &mut key, |text| values::path(text).map(Some))?;
+    let lonely = |given: &'static str, missing: &str| {
+        let origin = layers.origin(given);
+        Err(ConfigError::new(format!(
+            "{given} ({origin}) needs {missing}: TLS takes a certificate and its private key"
+        )))
+    };
+    match (cert, key) {
+        (Some(cert), Some(key)) => Ok(Some(TlsConfig { cert, key })),
+        (Some(_), None) => lonely("server.tls_cert", "server.tls_key"),
+        (None, Some(_)) => lonely("server.tls_key", "server.tls_cert"),
+        (None, None) => Ok(None),
     }
 }
 
@@ -356,6 +387,7 @@ impl Config {
         layers.set("server.shutdown_timeout", &mut server.shutdown_timeout, |text| {
             values::duration_up_to(text, SHUTDOWN_TIMEOUT_MAX)
         })?;
+        server.tls = tls(&layers)?;
 
         let storage = &mut config.storage;
         if let Some(machine_bytes) = given.machine_memory_bytes {

@@ -35,12 +35,14 @@ pub mod cli;
 mod client;
 mod compaction;
 pub mod config;
+mod connection;
 mod definitions;
 pub mod git;
 mod http;
 mod priority;
 mod serve;
 mod telemetry;
+mod tls;
 mod transactions;
 mod work;
 

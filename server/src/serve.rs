@@ -1,6 +1,6 @@
 //! `govc serve`: opens the data, serves connections, and stops well.
 //!
-//! Order of starting: signals, socket, data, the ready line. The socket is bound first so that a taken
+//! Order of starting: signals, socket, certificate, data, the ready line. The socket is bound first so that a taken
 //! port is found at once; connections that arrive while the data are opened wait in its backlog.
 //! Order of stopping: no new connections, readiness fails, requests in flight end (within a bound), the
 //! store makes everything durable. A second signal ends the process at once, which loses nothing that
@@ -8,39 +8,23 @@
 
 use std::io::Write as _;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
-use axum::extract::Request;
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tower::Service as _;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::app::App;
 use crate::cli::VERSION;
 use crate::config::Config;
-use crate::telemetry::{self, PeerAddress};
+use crate::connection::Connector;
+use crate::telemetry::{self, Metrics, PeerAddress};
+use crate::tls::{self, Tls};
 
 /// How long to wait when the system has no descriptors or memory for another connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-/// How often an HTTP/2 peer that says nothing is asked whether it is there.
-const PING_INTERVAL: Duration = Duration::from_secs(20);
-
-/// Requests that one HTTP/2 connection may have in flight.
-const STREAMS_MAX: u32 = 256;
-
-/// What an HTTP/2 peer may send ahead, in bytes: enough for a push at full speed.
-const WINDOW_BYTES: u32 = 1 << 20;
 
 /// How often kept packs are asked to make room on a disk that fills up.
 const ROOM_INTERVAL: Duration = Duration::from_secs(5);
@@ -95,8 +79,10 @@ async fn serve(config: Config) -> Result<Option<Stop>, String> {
     let listener = TcpListener::bind(wanted)
         .await
         .map_err(|error| format!("cannot listen on {wanted} (server.listen): {error}"))?;
+    let metrics = Metrics::new();
+    let tls = secure(&config, &metrics)?;
 
-    let opening = tokio::task::spawn_blocking(move || App::open(config));
+    let opening = tokio::task::spawn_blocking(move || App::open_with(config, metrics));
     let app = tokio::select! {
         opened = opening => opened.map_err(|error| format!("opening the data failed: {error}"))?,
         // Recovery may be interrupted at any point, like everything else that is durable.
@@ -106,8 +92,9 @@ async fn serve(config: Config) -> Result<Option<Stop>, String> {
     announce(&listener, &app)?;
 
     tokio::spawn(keep_room(Arc::downgrade(&app)));
-    let connections = GracefulShutdown::new();
-    let stop = accept(listener, &app, &connections, &mut signals).await;
+    // Held by every connection: it changes when they are to end, and is closed when they have.
+    let (connections, _) = watch::channel(());
+    let stop = accept(listener, &app, tls, &connections, &mut signals).await;
     tracing::info!(signal = stop.name, "stopping");
     app.drain();
     let finishing = finish(Arc::clone(&app), connections);
@@ -118,6 +105,15 @@ async fn serve(config: Config) -> Result<Option<Stop>, String> {
             Ok(Some(again))
         }
     }
+}
+
+/// The certificate that connections are secured with, if one is set, and what follows its files.
+fn secure(config: &Config, metrics: &Metrics) -> Result<Option<Arc<Tls>>, String> {
+    let Some(paths) = config.server.tls.clone() else { return Ok(None) };
+    let tls = Arc::new(Tls::open(paths.cert, paths.key, config.server.header_timeout, metrics.tls().clone())?);
+    let hangups = signal(SignalKind::hangup()).map_err(|error| format!("cannot listen for signals: {error}"))?;
+    tokio::spawn(tls::follow(Arc::downgrade(&tls), hangups));
+    Ok(Some(tls))
 }
 
 /// Ends transactions that nobody uses, and makes kept packs give way before a full disk refuses what must be stored.
@@ -136,18 +132,26 @@ fn announce(listener: &TcpListener, app: &App) -> Result<(), String> {
     let address = listener.local_addr().map_err(|error| format!("cannot tell the own address: {error}"))?;
     let backend = app.config.backend_name();
     let data = app.config.data_folder().map_or_else(|| "none".to_owned(), |data| data.display().to_string());
+    let scheme = if app.config.server.tls.is_some() { "https" } else { "http" };
     let mut output = std::io::stdout().lock();
     // Nobody needs to read the line: a closed output is no reason to stop.
-    let _ = writeln!(output, "govc {VERSION} listening on http://{address} (backend {backend}, data {data})")
+    let _ = writeln!(output, "govc {VERSION} listening on {scheme}://{address} (backend {backend}, data {data})")
         .and_then(|()| output.flush());
-    tracing::info!(address = %address, backend, data, "listening");
+    tracing::info!(address = %address, scheme, backend, data, "listening");
     Ok(())
 }
 
 /// Takes connections until a signal arrives, and leaves the listener closed.
-async fn accept(listener: TcpListener, app: &Arc<App>, connections: &GracefulShutdown, signals: &mut Signals) -> Stop {
-    let places = Arc::new(Semaphore::new(app.config.server.connections_max));
-    let connector = Arc::new(Connector::new(app));
+async fn accept(
+    listener: TcpListener,
+    app: &Arc<App>,
+    tls: Option<Arc<Tls>>,
+    connections: &watch::Sender<()>,
+    signals: &mut Signals,
+) -> Stop {
+    let server = &app.config.server;
+    let places = Arc::new(Semaphore::new(server.connections_max));
+    let connector = Arc::new(Connector::new(router(Arc::clone(app)), tls, server.header_timeout));
     loop {
         let (stream, peer, place) = tokio::select! {
             biased;
@@ -155,9 +159,9 @@ async fn accept(listener: TcpListener, app: &Arc<App>, connections: &GracefulShu
             accepted = accept_one(&listener, &places) => accepted,
         };
         let connector = Arc::clone(&connector);
-        let watcher = connections.watcher();
+        let stop = connections.subscribe();
         tokio::spawn(async move {
-            connector.serve(stream, PeerAddress(peer), watcher).await;
+            connector.serve(stream, PeerAddress(peer), stop).await;
             drop(place);
         });
     }
@@ -183,9 +187,10 @@ async fn accept_one(
 }
 
 /// Waits for requests in flight, then closes the store.
-async fn finish(app: Arc<App>, connections: GracefulShutdown) -> Result<(), String> {
+async fn finish(app: Arc<App>, connections: watch::Sender<()>) -> Result<(), String> {
     let patience = app.config.server.shutdown_timeout;
-    if tokio::time::timeout(patience, connections.shutdown()).await.is_err() {
+    connections.send_replace(());
+    if tokio::time::timeout(patience, connections.closed()).await.is_err() {
         tracing::warn!(seconds = patience.as_secs(), "requests were cut off because they did not end in time");
     }
     let closing = tokio::task::spawn_blocking(move || {
@@ -200,67 +205,6 @@ async fn finish(app: Arc<App>, connections: GracefulShutdown) -> Result<(), Stri
         }
         Ok(Err(error)) => Err(format!("closing the store failed: {error}")),
         Err(error) => Err(format!("closing the store failed: {error}")),
-    }
-}
-
-/// Serves HTTP/1.1 and HTTP/2 (by prior knowledge) on accepted connections.
-struct Connector {
-    http: auto::Builder<TokioExecutor>,
-    router: Router,
-    header_timeout: Duration,
-}
-
-impl Connector {
-    fn new(app: &Arc<App>) -> Self {
-        let header_timeout = app.config.server.header_timeout;
-        let mut http = auto::Builder::new(TokioExecutor::new());
-        http.http1().timer(TokioTimer::new()).header_read_timeout(header_timeout).keep_alive(true);
-        http.http2()
-            .timer(TokioTimer::new())
-            .keep_alive_interval(PING_INTERVAL)
-            .keep_alive_timeout(header_timeout)
-            .max_concurrent_streams(STREAMS_MAX)
-            .initial_stream_window_size(WINDOW_BYTES)
-            .initial_connection_window_size(WINDOW_BYTES.saturating_mul(4));
-        Self { http, router: router(Arc::clone(app)), header_timeout }
-    }
-
-    async fn serve(&self, stream: TcpStream, peer: PeerAddress, watcher: Watcher) {
-        // Answers are written whole; waiting for more to send would only delay them.
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(error = %error, "TCP_NODELAY could not be set");
-        }
-        let heard = Arc::new(AtomicBool::new(false));
-        let service = {
-            let heard = Arc::clone(&heard);
-            let router = self.router.clone();
-            service_fn(move |request: hyper::Request<Incoming>| {
-                heard.store(true, Ordering::Relaxed);
-                let mut request: Request = request.map(Body::new);
-                request.extensions_mut().insert(peer);
-                // The router is always ready; its clone is one reference.
-                router.clone().call(crate::http::versions::rewrite(request))
-            })
-        };
-        let connection = watcher.watch(self.http.serve_connection(TokioIo::new(stream), service));
-        tokio::select! {
-            // A client that breaks off or speaks no HTTP is not the server's failure.
-            served = connection => if let Err(error) = served {
-                tracing::debug!(error = %error, remote_addr = %peer.0, "connection ended");
-            },
-            () = silence(&heard, self.header_timeout) => {
-                tracing::debug!(remote_addr = %peer.0, "no request came in time");
-            }
-        }
-    }
-}
-
-/// Ends when no request has come by `timeout`. hyper's own timeout begins only after the connection's
-/// first bytes have told it which HTTP is spoken.
-async fn silence(heard: &AtomicBool, timeout: Duration) {
-    tokio::time::sleep(timeout).await;
-    if heard.load(Ordering::Relaxed) {
-        std::future::pending::<()>().await;
     }
 }
 

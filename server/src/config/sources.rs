@@ -44,6 +44,8 @@ const SETTINGS: &[Setting] = &[
     setting("server.work_queue", "GOVC_WORK_QUEUE", None),
     setting("server.work_timeout", "GOVC_WORK_TIMEOUT", None),
     setting("server.shutdown_timeout", "GOVC_SHUTDOWN_TIMEOUT", None),
+    setting("server.tls_cert", "GOVC_TLS_CERT", Some("tls-cert")),
+    setting("server.tls_key", "GOVC_TLS_KEY", Some("tls-key")),
     setting("storage.backend", "GOVC_BACKEND", Some("backend")),
     setting("storage.data", "GOVC_DATA", Some("data")),
     setting("storage.memory", "GOVC_MEMORY", Some("memory")),

@@ -66,6 +66,8 @@ fn every_setting_is_taken_from_file_and_environment() {
         work_queue = 4
         work_timeout = "7s"
         shutdown_timeout = "8s"
+        tls_cert = "c.pem"
+        tls_key = "k.pem"
         [storage]
         backend = "memory"
         data = "d"
@@ -121,6 +123,7 @@ fn every_setting_is_taken_from_file_and_environment() {
         work_queue_max: 4,
         work_timeout: Duration::from_secs(7),
         shutdown_timeout: Duration::from_secs(8),
+        tls: Some(TlsConfig { cert: PathBuf::from("c.pem"), key: PathBuf::from("k.pem") }),
     };
     let storage = StorageConfig {
         backend: Location::Memory,
@@ -210,6 +213,14 @@ fn beyond_loopback_needs_the_flag() {
     for local in ["127.8.9.1:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
         resolve("", &[], &[("listen", local)]).unwrap();
     }
+}
+
+#[test]
+fn a_certificate_needs_its_key() {
+    check_refused(resolve("[server]\ntls_cert = \"c\"", &[], &[]), &["server.tls_cert", "govc.toml", "server.tls_key"]);
+    check_refused(resolve("", &["GOVC_TLS_KEY=k"], &[]), &["server.tls_key", "GOVC_TLS_KEY", "server.tls_cert"]);
+    let config = resolve("[server]\ntls_cert = \"c\"", &[], &[("tls-key", "k")]).unwrap();
+    assert_eq!(config.server.tls, Some(TlsConfig { cert: "c".into(), key: "k".into() }));
 }
 
 #[test]

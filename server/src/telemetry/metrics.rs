@@ -20,6 +20,7 @@ use govc_search::{IndexerState, SearchStatus};
 
 use super::process::{self, ProcessUsage};
 use super::storage::StorageFigures;
+use super::tls::TlsFigures;
 use crate::app::App;
 use crate::cli::VERSION;
 use crate::compaction::Overview;
@@ -52,6 +53,7 @@ pub struct Metrics {
     durations: Family<RouteLabels, Histogram>,
     in_flight: Gauge,
     panics: Counter,
+    tls: TlsFigures,
 }
 
 impl Metrics {
@@ -71,7 +73,13 @@ impl Metrics {
         let panics = Counter::default();
         registry.register("http_panics", "Requests whose handler panicked", panics.clone());
         registry.register("build", "The program", Info::new([("version", VERSION)]));
-        Self { registry, requests, durations, in_flight, panics }
+        let tls = TlsFigures::registered(&mut registry);
+        Self { registry, requests, durations, in_flight, panics, tls }
+    }
+
+    /// What TLS counts.
+    pub(crate) fn tls(&self) -> &TlsFigures {
+        &self.tls
     }
 
     pub(super) fn request_begins(&self) {

@@ -10,6 +10,7 @@ mod process;
 mod request_id;
 mod sink;
 mod storage;
+mod tls;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use futures_util::FutureExt;
 pub(crate) use exchange::PeerAddress;
 pub use metrics::Metrics;
 pub(crate) use request_id::RequestId;
+pub(crate) use tls::{HandshakeResult, TlsFigures};
 
 use crate::app::App;
 use crate::http::problem::{Code, Problem};

@@ -8,6 +8,7 @@
 //! | `refused`, `hostile` | pushes that break a rule, and packs made to harm |
 //! | `crash` | `kill -9` under load, the orderly end |
 //! | `wire` | clients that take their time |
+//! | `tls`, `http2` | HTTPS and its certificates; HTTP/2 connections |
 //! | `disk` | a full disk |
 //! | `sync` | a disk that fails to sync, or claims to |
 //! | `start` | settings, addresses, locks, health |
@@ -35,6 +36,7 @@ mod disk;
 mod fetch;
 mod grep;
 mod hostile;
+mod http2;
 mod identity;
 mod kept;
 mod push;
@@ -54,4 +56,5 @@ mod search_diffs;
 mod search_words;
 mod start;
 mod sync;
+mod tls;
 mod wire;

@@ -138,7 +138,8 @@ impl Process {
     /// The address from the line on standard output; `None` when that was closed without one.
     fn ready(&mut self) -> Option<SocketAddr> {
         while let Ok(line) = self.lines.lock().expect("not poisoned").recv_timeout(READY_WITHIN) {
-            let Some((_, rest)) = line.split_once("listening on http://") else { continue };
+            let Some((_, rest)) = line.split_once("listening on http") else { continue };
+            let Some((_, rest)) = rest.split_once("://") else { continue };
             let mut address: SocketAddr = rest.split_whitespace().next()?.parse().ok()?;
             // A server on all addresses is spoken to on the loopback one.
             if address.ip().is_unspecified() {
@@ -194,10 +195,7 @@ impl Server {
 
     /// Sends SIGTERM and returns at once.
     pub(crate) fn terminate(&self) {
-        // std cannot send it, and calling libc for it would be the only unsafe code of the tests.
-        let command = format!("kill -TERM {}", self.process.child.id());
-        let status = Command::new("sh").args(["-c", &command]).status().expect("sh runs");
-        assert!(status.success(), "SIGTERM could not be sent");
+        self.signal("TERM");
     }
 
     /// Sends SIGTERM, waits for the end and returns how to start again on the same data.
@@ -211,6 +209,19 @@ impl Server {
         let (status, text) = self.process.waited();
         assert!(status.success(), "the server was to end in order; {text}");
         self.launch.clone()
+    }
+
+    /// What it has printed so far, which lags behind what it does.
+    pub(crate) fn said(&self) -> String {
+        self.process.text.lock().expect("not poisoned").clone()
+    }
+
+    /// Sends a signal, such as `HUP`.
+    pub(crate) fn signal(&self, name: &str) {
+        // std cannot send it, and calling libc for it would be the only unsafe code of the tests.
+        let command = format!("kill -{name} {}", self.process.child.id());
+        let status = Command::new("sh").args(["-c", &command]).status().expect("sh runs");
+        assert!(status.success(), "SIG{name} could not be sent");
     }
 
     /// Whether the process still runs.
