@@ -156,6 +156,14 @@ struct ServeArgs {
     #[arg(long, value_name = "FILE")]
     tls_key: Option<String>,
 
+    /// Serve Git over SSH too, at this address and port [env: GOVC_SSH_LISTEN]
+    #[arg(long, value_name = "ADDR")]
+    ssh_listen: Option<String>,
+
+    /// The keys that may come in over SSH: a file like OpenSSH's authorized_keys [env: GOVC_SSH_AUTHORIZED_KEYS]
+    #[arg(long, value_name = "FILE")]
+    ssh_authorized_keys: Option<String>,
+
     /// Largest body of an API request [default: 128MiB] [env: GOVC_MAX_BODY]
     #[arg(long, value_name = "SIZE")]
     max_body: Option<String>,
@@ -198,6 +206,9 @@ The TOML file (--config, GOVC_CONFIG), with the defaults:
   shutdown_timeout = \"30s\"      # GOVC_SHUTDOWN_TIMEOUT: at most 30s
   tls_cert, tls_key             # GOVC_TLS_CERT, GOVC_TLS_KEY: PEM files; HTTPS instead of HTTP. Changed files are used at once
                                 # on SIGHUP, and within some seconds without it
+  ssh_listen                    # GOVC_SSH_LISTEN: an address for Git over SSH; needs
+  ssh_authorized_keys           # GOVC_SSH_AUTHORIZED_KEYS: a file like OpenSSH's, looked at for each login
+  ssh_host_key                  # GOVC_SSH_HOST_KEY: a private key; default one that is made in the data folder
 
   [storage]
   backend = \"rocksdb\"           # GOVC_BACKEND: also sqlite, memory, or a URL
@@ -295,6 +306,8 @@ impl ServeArgs {
             ("insecure-no-auth", self.insecure_no_auth),
             ("tls-cert", self.tls_cert),
             ("tls-key", self.tls_key),
+            ("ssh-listen", self.ssh_listen),
+            ("ssh-authorized-keys", self.ssh_authorized_keys),
             ("max-body", self.max_body),
             ("max-object", self.max_object),
             ("max-pack", self.max_pack),

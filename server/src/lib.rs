@@ -9,6 +9,8 @@
 //! | `http` | REST under `/api/v1`, health, metrics, problem documents |
 //! | [`git`] | Git's protocol: references, packs, pushes |
 //! | `archive` | the files of a commit as tar and zip |
+//! | `ssh` | Git over SSH: who may come in, channels |
+//! | `tls`, `connection` | HTTPS; HTTP on a connection |
 //! | `work` | bounded threads for long work |
 //! | `telemetry` | log, metrics, the layers around every request |
 //!
@@ -41,6 +43,7 @@ pub mod git;
 mod http;
 mod priority;
 mod serve;
+mod ssh;
 mod telemetry;
 mod tls;
 mod transactions;

@@ -20,6 +20,7 @@ use crate::app::App;
 use crate::cli::VERSION;
 use crate::config::Config;
 use crate::connection::Connector;
+use crate::ssh;
 use crate::telemetry::{self, Metrics, PeerAddress};
 use crate::tls::{self, Tls};
 
@@ -81,6 +82,10 @@ async fn serve(config: Config) -> Result<Option<Stop>, String> {
         .map_err(|error| format!("cannot listen on {wanted} (server.listen): {error}"))?;
     let metrics = Metrics::new();
     let tls = secure(&config, &metrics)?;
+    let ssh = match config.server.ssh.clone() {
+        Some(config) => Some((ssh::Closed::bind(&config).await?, config)),
+        None => None,
+    };
 
     let opening = tokio::task::spawn_blocking(move || App::open_with(config, metrics));
     let app = tokio::select! {
@@ -89,11 +94,22 @@ async fn serve(config: Config) -> Result<Option<Stop>, String> {
         stop = signals.next() => return Ok(Some(stop)),
     };
     let app = app.map_err(|error| error.to_string())?;
-    announce(&listener, &app)?;
+    let ssh = match ssh {
+        Some((door, config)) => {
+            let app = Arc::clone(&app);
+            let opening = tokio::task::spawn_blocking(move || door.open(app, &config));
+            Some(opening.await.map_err(|error| format!("opening SSH failed: {error}"))??)
+        }
+        None => None,
+    };
+    announce(&listener, ssh.as_ref(), &app)?;
 
     tokio::spawn(keep_room(Arc::downgrade(&app)));
     // Held by every connection: it changes when they are to end, and is closed when they have.
     let (connections, _) = watch::channel(());
+    if let Some(door) = ssh {
+        tokio::spawn(door.serve(connections.subscribe()));
+    }
     let stop = accept(listener, &app, tls, &connections, &mut signals).await;
     tracing::info!(signal = stop.name, "stopping");
     app.drain();
@@ -128,14 +144,22 @@ async fn keep_room(app: Weak<App>) {
 }
 
 /// The one line on standard output: whoever started the server may now connect.
-fn announce(listener: &TcpListener, app: &App) -> Result<(), String> {
+fn announce(listener: &TcpListener, ssh: Option<&ssh::Door>, app: &App) -> Result<(), String> {
     let address = listener.local_addr().map_err(|error| format!("cannot tell the own address: {error}"))?;
     let backend = app.config.backend_name();
     let data = app.config.data_folder().map_or_else(|| "none".to_owned(), |data| data.display().to_string());
+    let ssh = match ssh.map(ssh::Door::address) {
+        Some(address) => {
+            let address = address.map_err(|error| format!("cannot tell the own address of SSH: {error}"))?;
+            tracing::info!(address = %address, scheme = "ssh", "listening");
+            format!(" and ssh://{address}")
+        }
+        None => String::new(),
+    };
     let scheme = if app.config.server.tls.is_some() { "https" } else { "http" };
     let mut output = std::io::stdout().lock();
     // Nobody needs to read the line: a closed output is no reason to stop.
-    let _ = writeln!(output, "govc {VERSION} listening on {scheme}://{address} (backend {backend}, data {data})")
+    let _ = writeln!(output, "govc {VERSION} listening on {scheme}://{address}{ssh} (backend {backend}, data {data})")
         .and_then(|()| output.flush());
     tracing::info!(address = %address, scheme, backend, data, "listening");
     Ok(())

@@ -68,6 +68,9 @@ fn every_setting_is_taken_from_file_and_environment() {
         shutdown_timeout = "8s"
         tls_cert = "c.pem"
         tls_key = "k.pem"
+        ssh_listen = "127.0.0.1:2222"
+        ssh_authorized_keys = "people"
+        ssh_host_key = "h"
         [storage]
         backend = "memory"
         data = "d"
@@ -124,6 +127,11 @@ fn every_setting_is_taken_from_file_and_environment() {
         work_timeout: Duration::from_secs(7),
         shutdown_timeout: Duration::from_secs(8),
         tls: Some(TlsConfig { cert: PathBuf::from("c.pem"), key: PathBuf::from("k.pem") }),
+        ssh: Some(SshConfig {
+            listen: "127.0.0.1:2222".parse().unwrap(),
+            authorized_keys: PathBuf::from("people"),
+            host_key: Some(PathBuf::from("h")),
+        }),
     };
     let storage = StorageConfig {
         backend: Location::Memory,
@@ -221,6 +229,19 @@ fn a_certificate_needs_its_key() {
     check_refused(resolve("", &["GOVC_TLS_KEY=k"], &[]), &["server.tls_key", "GOVC_TLS_KEY", "server.tls_cert"]);
     let config = resolve("[server]\ntls_cert = \"c\"", &[], &[("tls-key", "k")]).unwrap();
     assert_eq!(config.server.tls, Some(TlsConfig { cert: "c".into(), key: "k".into() }));
+}
+
+#[test]
+fn ssh_needs_an_address_and_keys() {
+    let flags = [("ssh-listen", "127.0.0.1:0")];
+    check_refused(resolve("", &[], &flags), &["server.ssh_listen", "--ssh-listen", "server.ssh_authorized_keys"]);
+    let keys = ["GOVC_SSH_AUTHORIZED_KEYS=k"];
+    check_refused(resolve("", &keys, &[]), &["server.ssh_authorized_keys", "server.ssh_listen"]);
+    check_refused(resolve("", &["GOVC_SSH_HOST_KEY=k"], &[]), &["server.ssh_host_key", "server.ssh_listen"]);
+    let ssh = resolve("", &keys, &flags).unwrap().server.ssh.unwrap();
+    assert_eq!((ssh.listen.port(), ssh.host_key), (0, None));
+    // Everybody has a key there, so it may be reached from everywhere.
+    resolve("", &keys, &[("ssh-listen", "0.0.0.0:22")]).unwrap();
 }
 
 #[test]

@@ -36,14 +36,19 @@ impl Service {
             _ => None,
         }
     }
+
+    /// Git's name for it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Service::UploadPack => "git-upload-pack",
+            Service::ReceivePack => "git-receive-pack",
+        }
+    }
 }
 
 impl fmt::Display for Service {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Service::UploadPack => "git-upload-pack",
-            Service::ReceivePack => "git-receive-pack",
-        })
+        f.write_str(self.name())
     }
 }
 
@@ -89,7 +94,16 @@ pub(crate) fn capabilities_v2(out: &mut dyn Write) -> std::io::Result<()> {
 /// # Errors
 /// What reading the tags or `out` fails with.
 pub(crate) fn references(snapshot: &Snapshot, service: Service, version: Version, out: &mut dyn Write) -> Result<()> {
-    write_head(service, version, out).map_err(pkt::input_error)?;
+    write_service(service, out).map_err(pkt::input_error)?;
+    list(snapshot, service, version, out)
+}
+
+/// Writes the advertisement of all references as it goes over a connection that serves nothing else.
+///
+/// # Errors
+/// As [`references`].
+pub(crate) fn list(snapshot: &Snapshot, service: Service, version: Version, out: &mut dyn Write) -> Result<()> {
+    write_version(version, out).map_err(pkt::input_error)?;
     let head = snapshot.reference(snapshot.head());
     let mut lines = Lines::new(out, capabilities(service, head.map(|_| snapshot.head().as_bytes())));
     match service {
@@ -119,9 +133,17 @@ pub(crate) fn references(snapshot: &Snapshot, service: Service, version: Version
 /// # Errors
 /// What `out` fails with.
 pub(crate) fn unborn(version: Version, out: &mut dyn Write) -> Result<()> {
-    let service = Service::ReceivePack;
-    write_head(service, version, out).map_err(pkt::input_error)?;
-    Lines::new(out, capabilities(service, None)).finish()
+    write_service(Service::ReceivePack, out).map_err(pkt::input_error)?;
+    list_nothing(version, out)
+}
+
+/// The same as it goes over a connection that serves nothing else.
+///
+/// # Errors
+/// As [`unborn`].
+pub(crate) fn list_nothing(version: Version, out: &mut dyn Write) -> Result<()> {
+    write_version(version, out).map_err(pkt::input_error)?;
+    Lines::new(out, capabilities(Service::ReceivePack, None)).finish()
 }
 
 /// What an annotated tag leads to in the end; `None` for every other object.
@@ -138,9 +160,12 @@ pub(crate) fn peeled(snapshot: &Snapshot, is_branch: bool, oid: &Oid) -> Result<
     }
 }
 
-fn write_head(service: Service, version: Version, out: &mut dyn Write) -> std::io::Result<()> {
+fn write_service(service: Service, out: &mut dyn Write) -> std::io::Result<()> {
     pkt::text(out, format_args!("# service={service}\n"))?;
-    pkt::flush(out)?;
+    pkt::flush(out)
+}
+
+fn write_version(version: Version, out: &mut dyn Write) -> std::io::Result<()> {
     // Pushing has no version 2; a client that asks for it gets version 0, as from git.
     if version == Version::V1 { pkt::text(out, format_args!("version 1\n")) } else { Ok(()) }
 }
@@ -273,7 +298,7 @@ mod tests {
         let mut unborn_out = Vec::new();
         unborn(Version::V0, &mut unborn_out).unwrap();
         let mut expected = Vec::new();
-        write_head(Service::ReceivePack, Version::V0, &mut expected).unwrap();
+        write_service(Service::ReceivePack, &mut expected).unwrap();
         expected.extend_from_slice(&out);
         assert_eq!(unborn_out, expected, "nor does one that is yet to be created");
     }
@@ -281,10 +306,12 @@ mod tests {
     #[test]
     fn the_service_comes_first_and_version_1_says_so() {
         let mut out = Vec::new();
-        write_head(Service::UploadPack, Version::V1, &mut out).unwrap();
+        write_service(Service::UploadPack, &mut out).unwrap();
+        write_version(Version::V1, &mut out).unwrap();
         assert_eq!(read(&out), ["# service=git-upload-pack\n", "Flush", "version 1\n"]);
         let mut out = Vec::new();
-        write_head(Service::ReceivePack, Version::V2, &mut out).unwrap();
+        write_service(Service::ReceivePack, &mut out).unwrap();
+        write_version(Version::V2, &mut out).unwrap();
         assert_eq!(read(&out), ["# service=git-receive-pack\n", "Flush"]);
     }
 }

@@ -26,13 +26,13 @@ use tokio::time::timeout;
 use crate::work::WorkError;
 
 /// How long the server waits for a client, in sum, until it has sent or taken [`PROGRESS_BYTES_MIN`].
-const STALL_MAX: Duration = Duration::from_secs(60);
+pub(crate) const STALL_MAX: Duration = Duration::from_secs(60);
 
 /// What a client moves at least while the server waits [`STALL_MAX`] for it.
 const PROGRESS_BYTES_MIN: u64 = 16 << 10;
 
 /// How much of an unwanted request body is taken and thrown away.
-const DRAIN_BYTES_MAX: u64 = 256 << 20;
+pub(crate) const DRAIN_BYTES_MAX: u64 = 256 << 20;
 
 /// How long a response is silent before a keep-alive, git's `uploadpack.keepalive`.
 const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(5);
@@ -91,18 +91,24 @@ impl Flow {
 }
 
 /// How much longer a client may let the server wait.
-struct Patience {
+pub(crate) struct Patience {
     left: Duration,
     moved_bytes: u64,
 }
 
 impl Patience {
-    fn new() -> Self {
+    /// All of it.
+    pub(crate) fn new() -> Self {
         Self { left: STALL_MAX, moved_bytes: 0 }
     }
 
+    /// How long the client may let the server wait now.
+    pub(crate) fn left(&self) -> Duration {
+        self.left
+    }
+
     /// Counts a wait that ended with `bytes` moved.
-    fn waited(&mut self, wait: Duration, bytes: u64) {
+    pub(crate) fn waited(&mut self, wait: Duration, bytes: u64) {
         self.left = self.left.saturating_sub(wait);
         self.moved_bytes = self.moved_bytes.saturating_add(bytes);
         if self.moved_bytes >= PROGRESS_BYTES_MIN {

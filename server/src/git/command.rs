@@ -57,6 +57,12 @@ pub(crate) fn read_head<R: Read>(reader: &mut Reader<R>) -> Result<Option<Head>>
     Err(Error::invalid("protocol error: too many capabilities"))
 }
 
+/// Whether a request begins with `ls-refs`, the most frequent of all.
+pub(crate) fn lists_references(request: &[u8]) -> bool {
+    let begins: [&[u8]; 2] = [b"0014command=ls-refs\n", b"0013command=ls-refs"];
+    begins.iter().any(|begin| request.starts_with(begin))
+}
+
 fn read_line(line: &[u8], command: &mut Option<Command>) -> Result<()> {
     let shown = |text: &[u8]| String::from_utf8_lossy(text).into_owned();
     if let Some(name) = line.strip_prefix(b"command=") {

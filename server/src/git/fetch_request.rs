@@ -16,7 +16,7 @@ use super::sideband::Bands;
 const OIDS_MAX: usize = 1 << 18;
 
 /// The most haves; git's clients stop long before.
-const HAVES_MAX: usize = 1 << 20;
+pub(crate) const HAVES_MAX: usize = 1 << 20;
 
 /// The most references that `deepen-not` may name.
 const DEEPEN_NOT_MAX: usize = 1 << 10;
@@ -137,6 +137,18 @@ impl FetchRequest {
     /// # Errors
     /// As [`FetchRequest::read_v2`].
     pub(crate) fn read_v0<R: Read>(reader: &mut Reader<R>) -> Result<Self> {
+        let mut request = Self::read_v0_wants(reader)?;
+        if !request.wants.is_empty() {
+            request.read_haves(reader)?;
+        }
+        Ok(request)
+    }
+
+    /// Reads the first part of the same: wants with capabilities, up to the flush.
+    ///
+    /// # Errors
+    /// As [`FetchRequest::read_v2`].
+    pub(crate) fn read_v0_wants<R: Read>(reader: &mut Reader<R>) -> Result<Self> {
         let mut request = Self::default();
         let mut cut = Cut::default();
         loop {
@@ -157,10 +169,22 @@ impl FetchRequest {
             let text = shown(text);
             return Err(Error::invalid(format!("protocol error, expected to get object ID, not '{text}'")));
         }
-        if !request.wants.is_empty() {
-            request.read_haves(reader)?;
-        }
         request.settle(cut)
+    }
+
+    /// Reads the haves of one round, in place of those of the round before.
+    ///
+    /// # Errors
+    /// As [`FetchRequest::read_v2`].
+    pub(crate) fn read_v0_round<R: Read>(&mut self, reader: &mut Reader<R>) -> Result<()> {
+        self.haves.clear();
+        self.end = End::Wants;
+        self.read_haves(reader)
+    }
+
+    /// Whether the client has left after its wants: it only asked for the borders, or does not go on.
+    pub(crate) fn is_over(&self) -> bool {
+        self.end == End::Wants
     }
 
     fn read_haves<R: Read>(&mut self, reader: &mut Reader<R>) -> Result<()> {

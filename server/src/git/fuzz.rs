@@ -81,7 +81,7 @@ pub fn fuzz_pack(data: &[u8]) {
     }
     for bytes in [data, &sealed] {
         let before = store.stats().last_seq;
-        let received = super::pack::receive::receive_pack(None, limits, &repo, &mut &bytes[..], &mut |_| {});
+        let received = super::pack::receive::receive_pack(None, limits, &repo, &mut &bytes[..], None, &mut |_| {});
         drop(received);
         assert_eq!(store.stats().last_seq, before, "receiving publishes nothing");
     }

@@ -1,9 +1,10 @@
-//! Git's own protocol over HTTP, spoken without git.
+//! Git's own protocol over HTTP and SSH, spoken without git.
 //!
 //! | file | owns |
 //! |---|---|
 //! | `route` | paths, headers, statuses |
 //! | `bridge` | connections on one side, working threads on the other |
+//! | `duplex` | conversations on a connection that goes both ways, such as SSH's |
 //! | `pkt`, `sideband` | framing |
 //! | `advertise`, `ls_refs` | which references there are |
 //! | `command`, `fetch_request`, `push_request` | what clients ask for |
@@ -19,6 +20,7 @@ mod advertise;
 mod bridge;
 mod cache;
 mod command;
+pub(crate) mod duplex;
 mod fetch_request;
 mod fuzz;
 mod ls_refs;
@@ -32,6 +34,7 @@ mod shallow;
 mod sideband;
 mod upload_pack;
 
+pub(crate) use advertise::{Service, Version};
 pub(crate) use bridge::discard;
 pub use cache::{PackCache, PackCacheOptions};
 pub use fuzz::{fuzz_pack, fuzz_pkt_line, fuzz_receive_commands, fuzz_upload_request};

@@ -5,6 +5,7 @@
 //! the oldest commit in common, as `upload-pack.c` does (`do_got_oid`, `ok_to_give_up`). Unlike there, the walk goes
 //! on where it stopped when more is known, so that all of a negotiation's walks cost as much as one.
 
+use std::cell::Cell;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::time::Instant;
 
@@ -44,17 +45,22 @@ pub(crate) trait History {
 /// A snapshot that answers until a deadline: how far a fetch walks is up to the client.
 pub(crate) struct Timed<'s> {
     snapshot: &'s Snapshot,
-    deadline: Instant,
+    deadline: Cell<Instant>,
 }
 
 impl<'s> Timed<'s> {
     /// `snapshot`, until `deadline`; then every question fails with `Cancelled`.
     pub(crate) fn new(snapshot: &'s Snapshot, deadline: Instant) -> Self {
-        Self { snapshot, deadline }
+        Self { snapshot, deadline: Cell::new(deadline) }
+    }
+
+    /// Answers until another deadline.
+    pub(crate) fn extend(&self, deadline: Instant) {
+        self.deadline.set(deadline);
     }
 
     fn in_time(&self) -> Result<&'s Snapshot> {
-        if Instant::now() >= self.deadline {
+        if Instant::now() >= self.deadline.get() {
             return Err(Error::new(ErrorKind::Cancelled, "the time for this request is over"));
         }
         Ok(self.snapshot)

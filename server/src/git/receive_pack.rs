@@ -29,7 +29,7 @@ use super::push_request::{Command, PushRequest};
 use super::sideband::{Bands, Sideband};
 use crate::App;
 
-/// Who changes things as long as there are no users.
+/// Who changes things over HTTP as long as there are no users.
 pub(crate) const ACTOR: &str = "anonymous";
 
 /// How often what is pushed is brought to a branch that moves meanwhile.
@@ -44,6 +44,10 @@ pub(crate) struct Target<'a> {
     pub(crate) repo: &'a Repo,
     /// Whether it is a draft, to be enlisted when something is published.
     pub(crate) is_draft: bool,
+    /// Who pushes.
+    pub(crate) actor: &'a str,
+    /// Whether the input goes on after the pack, so that the pack's own end is all that tells it.
+    pub(crate) is_live: bool,
 }
 
 /// Answers one request of `git-receive-pack`.
@@ -155,7 +159,7 @@ fn push(
     let received = if request.only_deletes() {
         None
     } else {
-        match receive::receive(app, repo, pack, &mut progress) {
+        match receive::receive(app, repo, pack, target.is_live.then_some(flow), &mut progress) {
             Ok(received) => {
                 let (objects, plural) = (received.objects(), if received.objects() == 1 { "" } else { "s" });
                 progress(&format!("Checked {objects} object{plural}, done.\n"));
@@ -178,6 +182,7 @@ fn push(
         store: &app.store,
         repo,
         is_draft,
+        actor: target.actor,
         received: received.as_ref(),
         edits,
         on_conflict: request.on_conflict,
@@ -329,6 +334,7 @@ struct Publisher<'a> {
     repo: &'a Repo,
     /// Whether the repository is still to be enlisted.
     is_draft: Cell<bool>,
+    actor: &'a str,
     received: Option<&'a Received>,
     /// In the order in which they are applied.
     edits: Vec<Edit>,
@@ -417,7 +423,7 @@ impl Publisher<'_> {
     fn try_publish(&mut self, edits: &[Edit]) -> Result<(), Refusal> {
         let mut brought = BTreeMap::new();
         let mut changes = false;
-        let mut transaction = self.repo.begin(ACTOR, Cause::Push);
+        let mut transaction = self.repo.begin(self.actor, Cause::Push);
         if edits.iter().any(Edit::is_brought) {
             transaction.expect_races();
         }

@@ -25,24 +25,24 @@ use percent_encoding::percent_decode_str;
 use super::advertise::{self, Service, Version};
 use super::bridge::{self, Failure, Flow, Limited, RequestReader, ResponseWriter};
 use super::receive_pack::{self, ACTOR};
-use super::{pkt, upload_pack};
+use super::{command, pkt, upload_pack};
 use crate::App;
 use crate::http::problem::{Code, Problem, Thing, about};
 
 /// The most that a fetch may send, uncompressed: far more than a million haves.
-const FETCH_BYTES_MAX: u64 = 128 << 20;
+pub(super) const FETCH_BYTES_MAX: u64 = 128 << 20;
 
 /// What a push may send besides its pack, in bytes.
-const COMMANDS_BYTES_MAX: u64 = 64 << 20;
+pub(super) const COMMANDS_BYTES_MAX: u64 = 64 << 20;
 
 /// A body of at most this many bytes is taken in before a thread is asked for.
-const SMALL_BYTES_MAX: usize = 64 << 10;
+pub(super) const SMALL_BYTES_MAX: usize = 64 << 10;
 
 /// How long a client may take to send a small body.
 const SMALL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Up to this many references are listed where the request is served, without a thread of the pool.
-const INLINE_REFERENCES_MAX: usize = 1000;
+pub(super) const INLINE_REFERENCES_MAX: usize = 1000;
 
 const GIT_PROTOCOL: HeaderName = HeaderName::from_static("git-protocol");
 
@@ -161,7 +161,7 @@ async fn serve(app: Arc<App>, service: Service, request: Request) -> Response {
     let work = move |app: &App, out: &mut ResponseWriter| match service {
         Service::UploadPack => upload_pack::serve(app, &repo, version, &mut *input, out, &work_flow),
         Service::ReceivePack => {
-            let target = receive_pack::Target { repo: &repo, is_draft };
+            let target = receive_pack::Target { repo: &repo, is_draft, actor: ACTOR, is_live: false };
             receive_pack::serve(app, target, &mut *input, out, &work_flow)
         }
     };
@@ -246,11 +246,7 @@ async fn take_in(body: Body, headers: &BodyHeaders, flow: &Arc<Flow>) -> std::re
 
 /// Whether a request is version 2's `ls-refs`, the most frequent of all.
 fn lists_references(body: &[u8], headers: &BodyHeaders, service: Service, version: Version) -> bool {
-    let begins: [&[u8]; 2] = [b"0014command=ls-refs\n", b"0013command=ls-refs"];
-    service == Service::UploadPack
-        && version == Version::V2
-        && !headers.gzip
-        && begins.iter().any(|begin| body.starts_with(begin))
+    service == Service::UploadPack && version == Version::V2 && !headers.gzip && command::lists_references(body)
 }
 
 fn version_of(headers: &HeaderMap) -> Version {

@@ -6,6 +6,8 @@
 //! for a request before its pack is, together, bounded by the work pool's deadline.
 //! Source: git's `upload-pack.c`, `Documentation/gitprotocol-pack`, `gitprotocol-v2`.
 
+mod stateful;
+
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io::{Read, Write};
 
@@ -22,6 +24,8 @@ use super::pkt::{self, Reader};
 use super::shallow::{self, Borders, Rule};
 use super::sideband::{Bands, Sideband};
 use crate::App;
+
+pub(crate) use stateful::serve as serve_stateful;
 
 /// A pack that has been negotiated.
 #[derive(Debug, PartialEq, Eq)]
@@ -172,22 +176,32 @@ fn negotiate_v0<H: History>(
         return Ok(None);
     }
     let mut negotiation = Negotiation::new(history, &request.wants);
-    let send = acknowledge_v0(&mut negotiation, request, out)?;
+    let send = acknowledge_v0(&mut negotiation, request, &mut Acknowledged::default(), out)?;
     Ok(send.then(|| plan(request, negotiation.common(), client, borders)))
 }
 
-/// Answers the haves one by one, as `get_common_commits` does; whether the pack follows.
+/// What has been acknowledged in version 0 so far, over all rounds of a conversation.
+#[derive(Default)]
+struct Acknowledged {
+    last_common: Option<Oid>,
+    ready: bool,
+}
+
+/// Answers the haves of one round one by one, as `get_common_commits` does; whether the pack follows.
 fn acknowledge_v0<H: History>(
     negotiation: &mut Negotiation<'_, H>,
     request: &FetchRequest,
+    acknowledged: &mut Acknowledged,
     out: &mut dyn Write,
 ) -> Result<bool> {
     let mut say = |text: std::fmt::Arguments<'_>| pkt::text(out, text).map_err(pkt::input_error);
-    let (mut last_common, mut unknown_seen, mut ready_sent) = (None, false, false);
+    let Acknowledged { last_common, ready } = acknowledged;
+    let (mut common_seen, mut unknown_seen) = (false, false);
     for have in &request.haves {
         match negotiation.have(*have)? {
             Have::Common => {
-                last_common = Some(*have);
+                *last_common = Some(*have);
+                common_seen = true;
                 match request.multi_ack {
                     MultiAck::Detailed => say(format_args!("ACK {have} common\n"))?,
                     MultiAck::Plain => say(format_args!("ACK {have} continue\n"))?,
@@ -199,7 +213,7 @@ fn acknowledge_v0<H: History>(
                 unknown_seen = true;
                 if request.multi_ack != MultiAck::None && negotiation.is_enough()? {
                     if request.multi_ack == MultiAck::Detailed {
-                        ready_sent = true;
+                        *ready = true;
                         say(format_args!("ACK {have} ready\n"))?;
                     } else {
                         say(format_args!("ACK {have} continue\n"))?;
@@ -217,18 +231,19 @@ fn acknowledge_v0<H: History>(
         return Ok(true);
     }
     if request.multi_ack == MultiAck::Detailed
+        && common_seen
         && !unknown_seen
         && let Some(oid) = last_common
         && negotiation.is_enough()?
     {
-        ready_sent = true;
+        *ready = true;
         say(format_args!("ACK {oid} ready\n"))?;
     }
     if last_common.is_none() || request.multi_ack != MultiAck::None {
         say(format_args!("NAK\n"))?;
     }
     match last_common {
-        Some(oid) if request.no_done && ready_sent => {
+        Some(oid) if request.no_done && *ready => {
             say(format_args!("ACK {oid}\n"))?;
             Ok(true)
         }

@@ -19,6 +19,7 @@ use govc_engine::{Health, StoreStats};
 use govc_search::{IndexerState, SearchStatus};
 
 use super::process::{self, ProcessUsage};
+use super::ssh::SshFigures;
 use super::storage::StorageFigures;
 use super::tls::TlsFigures;
 use crate::app::App;
@@ -54,6 +55,7 @@ pub struct Metrics {
     in_flight: Gauge,
     panics: Counter,
     tls: TlsFigures,
+    ssh: SshFigures,
 }
 
 impl Metrics {
@@ -74,12 +76,18 @@ impl Metrics {
         registry.register("http_panics", "Requests whose handler panicked", panics.clone());
         registry.register("build", "The program", Info::new([("version", VERSION)]));
         let tls = TlsFigures::registered(&mut registry);
-        Self { registry, requests, durations, in_flight, panics, tls }
+        let ssh = SshFigures::registered(&mut registry);
+        Self { registry, requests, durations, in_flight, panics, tls, ssh }
     }
 
     /// What TLS counts.
     pub(crate) fn tls(&self) -> &TlsFigures {
         &self.tls
+    }
+
+    /// What SSH counts.
+    pub(crate) fn ssh(&self) -> &SshFigures {
+        &self.ssh
     }
 
     pub(super) fn request_begins(&self) {
@@ -126,7 +134,7 @@ impl Default for Metrics {
     }
 }
 
-fn request_durations() -> Histogram {
+pub(super) fn request_durations() -> Histogram {
     Histogram::new(DURATION_BOUNDS)
 }
 

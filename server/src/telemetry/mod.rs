@@ -9,6 +9,7 @@ pub(crate) mod metrics;
 mod process;
 mod request_id;
 mod sink;
+mod ssh;
 mod storage;
 mod tls;
 
@@ -24,6 +25,7 @@ use futures_util::FutureExt;
 pub(crate) use exchange::PeerAddress;
 pub use metrics::Metrics;
 pub(crate) use request_id::RequestId;
+pub(crate) use ssh::{CallResult, SshExchange, SshFigures};
 pub(crate) use tls::{HandshakeResult, TlsFigures};
 
 use crate::app::App;

@@ -8,6 +8,7 @@
 //! | `refused`, `hostile` | pushes that break a rule, and packs made to harm |
 //! | `crash` | `kill -9` under load, the orderly end |
 //! | `wire` | clients that take their time |
+//! | `ssh` | Git over SSH, with OpenSSH's client |
 //! | `tls`, `http2` | HTTPS and its certificates; HTTP/2 connections |
 //! | `disk` | a full disk |
 //! | `sync` | a disk that fails to sync, or claims to |
@@ -54,6 +55,7 @@ mod rest_versions;
 mod search;
 mod search_diffs;
 mod search_words;
+mod ssh;
 mod start;
 mod sync;
 mod tls;

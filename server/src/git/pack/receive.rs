@@ -24,7 +24,10 @@ use super::{
 };
 use crate::{
     App,
-    git::cache::{KeptBase, KeptEntry, NewPack},
+    git::{
+        bridge::Flow,
+        cache::{KeptBase, KeptEntry, NewPack},
+    },
 };
 
 /// What rides in the journal at most; beyond either, a push goes into blocks.
@@ -45,14 +48,21 @@ pub(crate) struct Received {
     pack: Option<NewPack>,
 }
 
-/// Reads one pack to its end, checks it and stages its objects.
+/// Reads one pack to its end, checks it and stages its objects. Of a body that goes on after the pack, `live` is told when the
+/// pack is there; of any other, the pack is all.
 ///
 /// # Errors
 /// [`govc_engine::ErrorKind::Invalid`] and [`govc_engine::ErrorKind::Corrupt`] for a pack or an object that is not
 /// as it must be, [`govc_engine::ErrorKind::TooLarge`] over a limit, [`govc_engine::ErrorKind::StorageFull`], and
 /// whatever the body fails with. Nothing is left behind then.
-pub(crate) fn receive(app: &App, repo: &Repo, body: &mut dyn Read, progress: &mut dyn FnMut(&str)) -> Result<Received> {
-    let received = receive_pack(app.packs.folder(), app.store.limits(), repo, body, progress);
+pub(crate) fn receive(
+    app: &App,
+    repo: &Repo,
+    body: &mut dyn Read,
+    live: Option<&Flow>,
+    progress: &mut dyn FnMut(&str),
+) -> Result<Received> {
+    let received = receive_pack(app.packs.folder(), app.store.limits(), repo, body, live, progress);
     if let Err(error) = &received
         && *error.kind() == ErrorKind::StorageFull
     {
@@ -67,6 +77,7 @@ pub(crate) fn receive_pack(
     limits: govc_engine::Limits,
     repo: &Repo,
     body: &mut dyn Read,
+    live: Option<&Flow>,
     progress: &mut dyn FnMut(&str),
 ) -> Result<Received> {
     let snapshot = repo.snapshot();
@@ -74,7 +85,7 @@ pub(crate) fn receive_pack(
     let mut sink =
         Sink { lane: ingest.lane(), riding: Vec::new(), riding_bytes: 0, spilled: false, moved: HashMap::new() };
     let mut targets = Targets::default();
-    let (mut found, spool, checksum) = first_pass(body, Spool::new(folder), limits, &mut sink, &mut targets)?;
+    let (mut found, spool, checksum) = first_pass(body, live, Spool::new(folder), limits, &mut sink, &mut targets)?;
     let deltas = found.entries.len() - found.wholes.len();
     let mut kept = kept_entries(&found.entries);
     for whole in &mut found.wholes {
@@ -115,6 +126,7 @@ pub(crate) fn receive_pack(
 /// Reads and checks everything that is no delta.
 fn first_pass(
     body: &mut dyn Read,
+    live: Option<&Flow>,
     spool: Spool,
     limits: govc_engine::Limits,
     sink: &mut Sink<'_>,
@@ -134,7 +146,7 @@ fn first_pass(
         }
         entries.push(entry);
     }
-    let (spool, checksum, expanded) = stream.finish()?;
+    let (spool, checksum, expanded) = stream.finish(live)?;
     Ok((Found { entries, wholes, expanded }, spool, checksum))
 }
 

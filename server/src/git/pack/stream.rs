@@ -8,6 +8,8 @@ use std::io::{self, Read, Write};
 use flate2::{Decompress, FlushDecompress, Status};
 use govc_engine::{Error, ErrorKind, Limits, Oid, Result, object::PackHasher};
 
+use crate::git::bridge::Flow;
+
 use super::{
     entry::{EntryKind, HEADER_BYTES_MAX, read_header},
     spool::Spool,
@@ -142,9 +144,10 @@ impl<'a> PackStream<'a> {
         check_expanded(self.expanded, &self.limits)
     }
 
-    /// Reads the trailer and makes sure that nothing follows; gives the spool without the trailer, the checksum and
+    /// Reads the trailer and makes sure that nothing follows, as far as that can be known: a body that is `live` goes on, and is
+    /// told that the pack is there. Gives the spool without the trailer, the checksum and
     /// what has been counted.
-    pub(super) fn finish(mut self) -> Result<(Spool, Oid, u64)> {
+    pub(super) fn finish(mut self, live: Option<&Flow>) -> Result<(Spool, Oid, u64)> {
         let computed = std::mem::take(&mut self.hasher).finish()?;
         let Some(bytes) = self.need(Oid::LEN)? else { return Err(ends_early()) };
         let stated = Oid::from_bytes(&bytes[..Oid::LEN])?;
@@ -152,8 +155,15 @@ impl<'a> PackStream<'a> {
             return Err(Error::invalid("pack: its checksum does not match its content"));
         }
         self.start += Oid::LEN;
-        if self.need(1)?.is_some() {
+        let is_followed = match live {
+            Some(_) => self.start < self.end,
+            None => self.need(1)?.is_some(),
+        };
+        if is_followed {
             return Err(Error::invalid("pack: there are bytes after its end"));
+        }
+        if let Some(flow) = live {
+            flow.set_received();
         }
         Ok((self.spool, stated, self.expanded))
     }

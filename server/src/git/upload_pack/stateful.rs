@@ -1,0 +1,76 @@
+//! Versions 0 and 1 over a connection that stays: the wants once, then haves and acknowledgments by turns.
+//!
+//! What a stateless request repeats each time is said once here, and what was found in common is remembered from round to
+//! round. Source: git's `upload-pack.c` (`upload_pack`, `get_common_commits`).
+
+use std::io::{Read, Write};
+
+use govc_engine::{Error, ErrorKind, Repo, Result, Snapshot};
+
+use super::super::fetch_request::HAVES_MAX;
+use super::{
+    Acknowledged, Deepen, FetchRequest, Flow, Negotiation, Plan, Reader, Timed, acknowledge_v0, borders,
+    check_reachable, check_wants, client_borders, pkt, plan, resolve, send_pack, tell_borders,
+};
+use crate::App;
+
+/// Holds a whole conversation that follows the advertisement of references.
+///
+/// # Errors
+/// As [`super::serve`].
+pub(crate) fn serve(app: &App, repo: &Repo, input: &mut dyn Read, out: &mut dyn Write, flow: &Flow) -> Result<()> {
+    let snapshot = repo.snapshot();
+    let mut reader = Reader::new(input);
+    match talk(app, &snapshot, &mut reader, out) {
+        Ok(None) => Ok(()),
+        Ok(Some((request, plan))) => send_pack(app, repo, &snapshot, &request, plan, out, flow),
+        Err(error) if *error.kind() == ErrorKind::Cancelled => Err(error),
+        Err(error) => {
+            tracing::debug!(repo = %repo.name(), %error, "fetch refused");
+            pkt::error(out, error.message()).map_err(pkt::input_error)
+        }
+    }
+}
+
+/// `None` when no pack follows: the client wants nothing, or has gone.
+fn talk(
+    app: &App,
+    snapshot: &Snapshot,
+    reader: &mut Reader<&mut dyn Read>,
+    out: &mut dyn Write,
+) -> Result<Option<(FetchRequest, Plan)>> {
+    let mut request = FetchRequest::read_v0_wants(reader)?;
+    if request.wants.is_empty() {
+        return Ok(None);
+    }
+    let history = Timed::new(snapshot, app.work.deadline());
+    check_wants(&history, &request.wants)?;
+    check_reachable(&history, &request.wants, snapshot.references().map(|(_, oid)| *oid).collect())?;
+    let client = client_borders(&history, &request)?;
+    let borders = borders(&history, &request, &client, |refs| resolve(snapshot, refs))?;
+    if request.deepen != Deepen::No {
+        tell_borders(&borders, out).and_then(|()| pkt::flush(out)).map_err(pkt::input_error)?;
+        out.flush().map_err(pkt::input_error)?;
+    }
+    let mut negotiation = Negotiation::new(&history, &request.wants);
+    let mut acknowledged = Acknowledged::default();
+    let mut haves = 0;
+    loop {
+        request.read_v0_round(reader)?;
+        haves += request.haves.len();
+        if haves > HAVES_MAX {
+            return Err(Error::too_large(format!("the request has more than {HAVES_MAX} 'have' lines")));
+        }
+        if request.is_over() {
+            return Ok(None);
+        }
+        // The time in between was the client's; the walk goes on where it stopped, so all rounds cost as much as one.
+        history.extend(app.work.deadline());
+        let is_ready = acknowledge_v0(&mut negotiation, &request, &mut acknowledged, out)?;
+        if is_ready {
+            let plan = plan(&request, negotiation.common(), client, borders);
+            return Ok(Some((request, plan)));
+        }
+        out.flush().map_err(pkt::input_error)?;
+    }
+}

@@ -1,0 +1,360 @@
+//! One client: who it is, its channels, and what it asks for on them.
+//!
+//! A session channel executes one of Git's services; everything else that SSH can do (shell, terminal, forwarding,
+//! subsystems, agents, environment) is refused. Each call has a task of its own, which ends with its channel or connection.
+//!
+//! Back-pressure: what a channel has sent and its call has not read fills a short queue; then the connection is not read
+//! further, all its channels with it, until the call reads on or its patience ends. A call that only answers is never in
+//! that position: clients send large things only where the server sends nothing meanwhile.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use russh::keys::{Algorithm, PublicKey};
+use russh::server::{Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Session, VerifiedPublicKey};
+use russh::{Channel, ChannelId, ChannelOpenFailure, ChannelWriteHalf, Pty};
+use tokio::sync::{mpsc, watch};
+use tokio::task::{AbortHandle, JoinHandle};
+use tokio::time::timeout;
+
+use super::authorized_keys::Person;
+use super::command::{self, Command};
+use super::{Shared, authorized_keys};
+use crate::git::Version;
+use crate::git::duplex::{self, Call, DRAIN_BYTES_MAX, Inlet, Outlet, STALL_MAX, Trouble};
+use crate::telemetry::{CallResult, SshExchange};
+
+/// Channels that a connection may have open.
+const CHANNELS_MAX: usize = 16;
+
+/// Channels that a connection may open in its life: each leaves some bytes behind. Clients connect anew then.
+const CHANNELS_EVER_MAX: usize = 10_000;
+
+/// Keys that a client may offer: somebody's whole agent, and not a search.
+const OFFERS_MAX: usize = 30;
+
+/// The value of `GIT_PROTOCOL` that is looked at.
+const PROTOCOL_LEN_MAX: usize = 1024;
+
+/// How a channel is told apart from output on standard error.
+const STDERR: u32 = 1;
+
+/// What a connection is doing, for whoever decides when it is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Activity {
+    /// Whether the login has succeeded.
+    pub(super) is_known: bool,
+    /// Calls being answered.
+    pub(super) calls: usize,
+}
+
+/// The handler of a connection.
+pub(super) struct Caller {
+    shared: Arc<Shared>,
+    peer: SocketAddr,
+    activity: watch::Sender<Activity>,
+    person: Option<Person>,
+    offers: usize,
+    opened: usize,
+    channels: HashMap<ChannelId, Line>,
+}
+
+/// A session channel.
+struct Line {
+    /// Taken by the one call that the channel makes.
+    out: Option<ChannelWriteHalf<Msg>>,
+    version: Version,
+    /// To the call; `None` before it, and after the end of the input.
+    input: Option<mpsc::Sender<Bytes>>,
+    /// What came when nobody read any more.
+    unread_bytes: u64,
+    call: Option<Running>,
+}
+
+/// A call's task, which ends when its channel does.
+struct Running(AbortHandle);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Line {
+    fn is_over(&self) -> bool {
+        self.call.as_ref().is_some_and(|call| call.0.is_finished())
+    }
+}
+
+/// One more call in the activity, for as long as it lives.
+struct Counted(watch::Sender<Activity>);
+
+impl Counted {
+    fn new(activity: &watch::Sender<Activity>) -> Self {
+        activity.send_modify(|activity| activity.calls += 1);
+        Self(activity.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.send_modify(|activity| activity.calls = activity.calls.saturating_sub(1));
+    }
+}
+
+impl Caller {
+    pub(super) fn new(shared: Arc<Shared>, peer: SocketAddr, activity: watch::Sender<Activity>) -> Self {
+        Self { shared, peer, activity, person: None, offers: 0, opened: 0, channels: HashMap::new() }
+    }
+
+    /// Whose key it is, unless it is to be used in a way that is not safe any more.
+    async fn person(&self, key: &PublicKey, algorithm: &Algorithm) -> Option<Person> {
+        if matches!(algorithm, Algorithm::Rsa { hash: None } | Algorithm::Dsa) {
+            return None;
+        }
+        let (shared, key) = (Arc::clone(&self.shared), key.clone());
+        // Fails only when the runtime stops.
+        tokio::task::spawn_blocking(move || shared.keys.find(&key)).await.ok().flatten()
+    }
+
+    /// Answers on a channel that nothing can be executed on, and closes it.
+    fn refuse(&mut self, channel: ChannelId, text: &str, session: &mut Session) -> Result<(), russh::Error> {
+        session.channel_success(channel)?;
+        session.extended_data(channel, STDERR, Bytes::from(format!("govc: {text}\n")))?;
+        session.exit_status_request(channel, 1)?;
+        session.eof(channel)?;
+        session.close(channel)?;
+        self.channels.remove(&channel);
+        Ok(())
+    }
+
+    /// Starts the call of a channel.
+    fn start(&mut self, id: ChannelId, command: Command) -> bool {
+        let Some(person) = self.person.clone() else { return false };
+        let Some(line) = self.channels.get_mut(&id) else { return false };
+        let Some(out) = line.out.take() else { return false };
+        let (sender, input) = Inlet::new();
+        let exchange = SshExchange::begin(
+            &self.shared.figures,
+            command.service.name(),
+            &command.path,
+            Arc::clone(&person.name),
+            self.peer,
+        );
+        let call = Call {
+            service: command.service,
+            path: command.path,
+            version: line.version,
+            actor: person.name,
+            may_write: person.may_write,
+        };
+        let (shared, counted) = (Arc::clone(&self.shared), Counted::new(&self.activity));
+        let task: JoinHandle<()> = tokio::spawn(async move {
+            let _counted = counted;
+            answer(&shared, &call, input, out, exchange).await;
+        });
+        line.input = Some(sender);
+        line.call = Some(Running(task.abort_handle()));
+        true
+    }
+}
+
+/// Answers a call, says how it ended, and closes its channel.
+async fn answer(shared: &Shared, call: &Call, input: Inlet, out: ChannelWriteHalf<Msg>, exchange: SshExchange) {
+    let out = Output(out);
+    let (result, status) = match duplex::converse(&shared.app, call, input, &out).await {
+        Ok(()) => (CallResult::Ok, 0),
+        Err(trouble) => {
+            tracing::debug!(path = call.path, reason = %trouble, "a call over SSH ended early");
+            let text = format!("govc: {trouble}\n");
+            // A client that is gone does not read it.
+            let _ = timeout(STALL_MAX, out.0.extended_data_bytes(STDERR, text)).await;
+            match trouble {
+                Trouble::Refused(_) => (CallResult::Refused, 1),
+                Trouble::Failed(_) => (CallResult::Failed, 1),
+                Trouble::Gone(_) => (CallResult::Gone, 1),
+            }
+        }
+    };
+    exchange.end(result);
+    let goodbye = async {
+        out.0.exit_status(status).await?;
+        out.0.eof().await?;
+        out.0.close().await
+    };
+    let _ = timeout(STALL_MAX, goodbye).await;
+}
+
+/// A channel's way to the client, which waits for its window.
+struct Output(ChannelWriteHalf<Msg>);
+
+impl Outlet for Output {
+    async fn send(&self, bytes: Bytes) -> io::Result<()> {
+        self.0.data_bytes(bytes).await.map_err(|error| io::Error::other(error.to_string()))
+    }
+}
+
+impl Handler for Caller {
+    type Error = russh::Error;
+
+    async fn auth_publickey_offered(&mut self, _user: &str, offer: PublicKeyOffer<'_>) -> Result<Auth, russh::Error> {
+        self.offers += 1;
+        if self.offers > OFFERS_MAX {
+            tracing::debug!(remote_addr = %self.peer, "too many keys were offered over SSH");
+            return Err(russh::Error::Disconnect);
+        }
+        match self.person(offer.public_key, offer.algorithm).await {
+            Some(_) => Ok(Auth::Accept),
+            None => Ok(Auth::reject()),
+        }
+    }
+
+    async fn auth_publickey(&mut self, user: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, russh::Error> {
+        // Asked again: the file may have changed since the key was offered.
+        let Some(person) = self.person(key.public_key, key.algorithm).await else { return Ok(Auth::reject()) };
+        tracing::info!(
+            remote_addr = %self.peer,
+            user,
+            person = &*person.name,
+            key = authorized_keys::fingerprint(key.public_key),
+            "SSH login"
+        );
+        self.person = Some(person);
+        Ok(Auth::Accept)
+    }
+
+    async fn auth_succeeded(&mut self, _session: &mut Session) -> Result<(), russh::Error> {
+        self.activity.send_modify(|activity| activity.is_known = true);
+        Ok(())
+    }
+
+    async fn channel_open_session(
+        &mut self,
+        channel: Channel<Msg>,
+        reply: ChannelOpenHandle,
+        _session: &mut Session,
+    ) -> Result<(), russh::Error> {
+        self.channels.retain(|_, line| !line.is_over());
+        if self.channels.len() >= CHANNELS_MAX || self.opened >= CHANNELS_EVER_MAX || self.shared.app.is_draining() {
+            reply.reject(ChannelOpenFailure::ResourceShortage).await;
+            return Ok(());
+        }
+        self.opened += 1;
+        let id = channel.id();
+        // What the client sends comes through `data`, so that its end is known to the call.
+        let (_, out) = channel.split();
+        let line = Line { out: Some(out), version: Version::V0, input: None, unread_bytes: 0, call: None };
+        self.channels.insert(id, line);
+        reply.accept().await;
+        Ok(())
+    }
+
+    async fn env_request(
+        &mut self,
+        channel: ChannelId,
+        name: &str,
+        value: &str,
+        session: &mut Session,
+    ) -> Result<(), russh::Error> {
+        match self.channels.get_mut(&channel) {
+            Some(line) if name == "GIT_PROTOCOL" && value.len() <= PROTOCOL_LEN_MAX => {
+                line.version = Version::from_header(value);
+                session.channel_success(channel)
+            }
+            _ => session.channel_failure(channel),
+        }
+    }
+
+    async fn exec_request(
+        &mut self,
+        channel: ChannelId,
+        line: &[u8],
+        session: &mut Session,
+    ) -> Result<(), russh::Error> {
+        match command::parse(line) {
+            Err(reason) => self.refuse(channel, &reason, session),
+            Ok(command) => match self.start(channel, command) {
+                true => session.channel_success(channel),
+                false => session.channel_failure(channel),
+            },
+        }
+    }
+
+    async fn shell_request(&mut self, channel: ChannelId, session: &mut Session) -> Result<(), russh::Error> {
+        let name = self.person.as_ref().map(|person| Arc::clone(&person.name)).unwrap_or_default();
+        let text = format!("{name} is logged in, and there is no shell here: use git clone, fetch and push");
+        self.refuse(channel, &text, session)
+    }
+
+    async fn subsystem_request(
+        &mut self,
+        channel: ChannelId,
+        _name: &str,
+        session: &mut Session,
+    ) -> Result<(), russh::Error> {
+        session.channel_failure(channel)
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "the trait's signature")]
+    async fn pty_request(
+        &mut self,
+        channel: ChannelId,
+        _term: &str,
+        _columns: u32,
+        _rows: u32,
+        _width: u32,
+        _height: u32,
+        _modes: &[(Pty, u32)],
+        session: &mut Session,
+    ) -> Result<(), russh::Error> {
+        session.channel_failure(channel)
+    }
+
+    async fn x11_request(
+        &mut self,
+        channel: ChannelId,
+        _single_connection: bool,
+        _protocol: &str,
+        _cookie: &str,
+        _screen: u32,
+        session: &mut Session,
+    ) -> Result<(), russh::Error> {
+        session.channel_failure(channel)
+    }
+
+    async fn data(&mut self, channel: ChannelId, data: &[u8], session: &mut Session) -> Result<(), russh::Error> {
+        let Some(line) = self.channels.get_mut(&channel) else { return Ok(()) };
+        let is_stuck = match &line.input {
+            Some(input) => match timeout(STALL_MAX, input.send(Bytes::copy_from_slice(data))).await {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(_closed)) => {
+                    line.input = None;
+                    false
+                }
+                Err(_elapsed) => true,
+            },
+            None => false,
+        };
+        line.unread_bytes = line.unread_bytes.saturating_add(data.len() as u64);
+        if is_stuck || line.unread_bytes > DRAIN_BYTES_MAX {
+            self.channels.remove(&channel);
+            session.close(channel)?;
+        }
+        Ok(())
+    }
+
+    async fn channel_eof(&mut self, channel: ChannelId, _session: &mut Session) -> Result<(), russh::Error> {
+        if let Some(line) = self.channels.get_mut(&channel) {
+            line.input = None;
+        }
+        Ok(())
+    }
+
+    async fn channel_close(&mut self, channel: ChannelId, _session: &mut Session) -> Result<(), russh::Error> {
+        self.channels.remove(&channel);
+        Ok(())
+    }
+}

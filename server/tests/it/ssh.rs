@@ -1,0 +1,545 @@
+//! Git over SSH as people use it: the real git through OpenSSH's client, with keys, host keys, and connections that break.
+
+use std::{
+    io::{Read, Write},
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    git::{Git, assert_same},
+    history,
+    http::Http,
+    server::{Launch, Place, Server},
+};
+
+/// Only a guard against waiting for ever.
+const SOON: Duration = Duration::from_secs(120);
+
+/// Keys, and the file of those that may come in.
+struct Keys {
+    folder: PathBuf,
+    authorized: PathBuf,
+}
+
+impl Keys {
+    fn new(place: &Place) -> Self {
+        let folder = place.path("keys");
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let authorized = folder.join("authorized_keys");
+        std::fs::write(&authorized, "# nobody yet\n").expect("a file");
+        Self { folder, authorized }
+    }
+
+    /// A new key with a comment; its file, beside which the public one is.
+    fn make(&self, name: &str, kind: &str) -> PathBuf {
+        let path = self.folder.join(name);
+        let output = Command::new("ssh-keygen")
+            .args(["-q", "-t", kind, "-N", "", "-C", name, "-f", text(&path)])
+            .output()
+            .expect("OpenSSH's client is installed (scripts/prerequisites --tests)");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        path
+    }
+
+    /// Adds a key's line, with options in front.
+    fn allow(&self, key: &Path, options: &str) {
+        let public = std::fs::read_to_string(key.with_extension("pub")).expect("a public key");
+        let mut all = std::fs::read_to_string(&self.authorized).expect("a file");
+        all.push_str(&format!("{options} {}\n", public.trim()));
+        std::fs::write(&self.authorized, all).expect("a file");
+    }
+
+    /// A key that may come in.
+    fn allowed(&self, name: &str) -> PathBuf {
+        let key = self.make(name, "ed25519");
+        self.allow(&key, "");
+        key
+    }
+
+    fn launch(&self, place: &Place) -> Launch {
+        let keys = text(&self.authorized);
+        place.launch().with(&["--ssh-listen", "127.0.0.1:0", "--ssh-authorized-keys", keys])
+    }
+
+    /// What a client is told about its key and the server's, which is learnt at the first time and then insisted on.
+    fn options(&self, key: &Path) -> Vec<String> {
+        let known = self.folder.join("known_hosts");
+        let options = ["-F", "/dev/null", "-i", text(key), "-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none"];
+        let mut options: Vec<String> = options.map(str::to_owned).to_vec();
+        for option in ["BatchMode=yes", "StrictHostKeyChecking=accept-new", "LogLevel=ERROR"] {
+            options.extend(["-o".to_owned(), option.to_owned()]);
+        }
+        options.extend(["-o".to_owned(), format!("UserKnownHostsFile={}", known.display())]);
+        options
+    }
+
+    /// A git that uses this key.
+    fn git(&self, place: &Place, key: &Path) -> Git {
+        let command = format!("ssh {}", self.options(key).join(" "));
+        Git::new(&place.path("home")).with("core.sshCommand", &command).with("ssh.variant", "ssh")
+    }
+
+    /// OpenSSH's client on its own.
+    fn ssh(&self, key: &Path, server: &Server, arguments: &[&str]) -> Command {
+        let address = ssh_address(server);
+        let mut command = Command::new("ssh");
+        command.args(self.options(key)).args(["-p", &address.port().to_string(), "anybody@127.0.0.1"]);
+        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("a path in UTF-8")
+}
+
+fn ssh_address(server: &Server) -> SocketAddr {
+    let said = server.said();
+    let (_, rest) = said.split_once(" and ssh://").expect("the server says where SSH is");
+    rest.split_whitespace().next().expect("an address").parse().expect("an address")
+}
+
+fn url(server: &Server, repo: &str) -> String {
+    format!("ssh://git@{}/{repo}.git", ssh_address(server))
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&[&output.stdout[..], &output.stderr].concat()).into_owned()
+}
+
+/// A figure at `/metrics`, zero when it is not there.
+fn figure(http: &Http, name: &str) -> u64 {
+    let metrics = http.get("/metrics").text();
+    let line = metrics.lines().find_map(|line| line.strip_prefix(name));
+    line.map_or(0, |value| value.trim().parse().expect("a number"))
+}
+
+#[track_caller]
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !is_so() {
+        assert!(began.elapsed() < SOON, "{what} never came");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A repository with a file that is larger than all windows and queues.
+fn large(git: &Git, dir: &Path) {
+    git.init(dir);
+    let mut seed = 1u64;
+    let mut noise = Vec::new();
+    while noise.len() < 6 << 20 {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        noise.extend_from_slice(&seed.to_be_bytes());
+    }
+    git.commit(dir, "noise", &noise, "something large");
+}
+
+#[test]
+fn a_history_goes_there_and_back_over_every_version() {
+    let place = Place::new();
+    let keys = Keys::new(&place);
+    let key = keys.allowed("ada");
+    let server = keys.launch(&place).with(&["--create-on-push"]).start();
+    let git = keys.git(&place, &key);
+    let source = history::generated(&place, &git);
+    let address = ssh_address(&server);
+    for version in ["0", "1", "2"] {
+        let git = git.with("protocol.version", version);
+        let name = format!("ada/v{version}");
+        git.ok(&source, &["push", "-q", "--mirror", &url(&server, &name)]);
+        let copy = place.path(&format!("copy-{version}"));
+        git.clone_repo(&url(&server, &name), &copy, &["--mirror"]);
+        assert_same(&git, &source, &copy);
+        // Shallow, and then whole; the last form is scp's, with a port from elsewhere.
+        let shallow = place.path(&format!("shallow-{version}"));
+        git.clone_repo(&url(&server, &name), &shallow, &["-n", "--depth", "2", "--no-single-branch"]);
+        assert!(shallow.join(".git/shallow").exists());
+        git.ok(&shallow, &["fetch", "-q", "--deepen", "1"]);
+        git.ok(&shallow, &["fetch", "-q", "--unshallow"]);
+        git.ok(&shallow, &["rev-list", "--objects", "--all", "--quiet"]);
+        assert_eq!(git.ok(&shallow, &["rev-parse", "origin/main"]), git.ok(&source, &["rev-parse", "main"]));
+    }
+    let scp = git.with("core.sshCommand", &format!("ssh {} -p {}", keys.options(&key).join(" "), address.port()));
+    for path in ["git@127.0.0.1:/ada/v2.git", "git@127.0.0.1:ada/v2"] {
+        let listed = scp.ok(&source, &["ls-remote", path, "refs/heads/main"]);
+        assert!(listed.starts_with(&git.ok(&source, &["rev-parse", "main"])), "{listed}");
+    }
+    let http = server.http();
+    assert!(figure(&http, "govc_ssh_requests_total{service=\"git-receive-pack\",result=\"ok\"} ") >= 3);
+    assert!(figure(&http, "govc_ssh_logins_total{result=\"accepted\"} ") >= 12);
+}
+
+#[test]
+fn large_things_pass_in_both_directions() {
+    let place = Place::new();
+    let keys = Keys::new(&place);
+    let key = keys.allowed("ada");
+    let server = keys.launch(&place).with(&["--create-on-push"]).start();
+    let git = keys.git(&place, &key);
+    let source = place.path("source");
+    large(&git, &source);
+    git.ok(&source, &["push", "-q", &url(&server, "large"), "main"]);
+    for version in ["0", "2"] {
+        let copy = place.path(&format!("copy-{version}"));
+        git.with("protocol.version", version).clone_repo(&url(&server, "large"), &copy, &[]);
+        assert_eq!(std::fs::read(copy.join("noise")).ok(), std::fs::read(source.join("noise")).ok());
+    }
+    // Refused in mid-pack: the client sends to its end, and reads why.
+    let server = server.stop().env("GOVC_MAX_PACK", "1MiB").env("GOVC_MAX_OBJECT", "1MiB").start();
+    let said = git.fails(&source, &["push", &url(&server, "other"), "main"]);
+    assert!(said.contains("limit"), "{said}");
+    assert_eq!(server.http().get("/api/v1/repos/other").status, 404);
+}
+
+#[test]
+fn what_both_sides_did_is_found_by_negotiation() {
+    let place = Place::new();
+    let keys = Keys::new(&place);
+    let key = keys.allowed("ada");
+    let server = keys.launch(&place).with(&["--create-on-push"]).start();
+    let git = keys.git(&place, &key);
+    let source = place.path("source");
+    git.init(&source);
+    for n in 0..5 {
+        git.commit(&source, "file", format!("{n}\n").as_bytes(), "together");
+    }
+    let remote = url(&server, "repo");
+    git.ok(&source, &["push", "-q", &remote, "main"]);
+    for version in ["0", "2"] {
+        let git = git.with("protocol.version", version);
+        let copy = place.path(&format!("copy-{version}"));
+        git.clone_repo(&remote, &copy, &[]);
+        // More commits of its own than a client names in one round.
+        for n in 0..90 {
+            git.commit(&copy, "own", format!("{n}\n").as_bytes(), "alone");
+        }
+        git.commit(&source, "file", format!("for {version}\n").as_bytes(), "meanwhile");
+        git.ok(&source, &["push", "-q", &remote, "main"]);
+        git.ok(&copy, &["fetch", "-q"]);
+        assert_eq!(git.ok(&copy, &["rev-parse", "origin/main"]), git.ok(&source, &["rev-parse", "main"]));
+        git.ok(&copy, &["fsck", "--no-dangling", "--no-progress"]);
+        let objects = git.ok(&copy, &["count-objects", "-v"]);
+        let packs = objects.lines().find_map(|line| line.strip_prefix("in-pack: ")).expect("a number");
+        // 15 or 18 of the clone, and the few of the fetch (which git may keep loose), not all again.
+        assert!(packs.parse::<u32>().expect("a number") <= 21, "{objects}");
+    }
+}
+
+#[test]
+fn pushes_are_refused_and_reported_as_over_http() {
+    let place = Place::new();
+    let keys = Keys::new(&place);
+    let key = keys.allowed("ada");
+    let server = keys.launch(&place).with(&["--create-on-push"]).start();
+    let git = keys.git(&place, &key);
+    let source = place.path("source");
+    git.init(&source);
+    let first = git.commit(&source, "a", b"1\n", "first");
+    let second = git.commit(&source, "a", b"2\n", "second");
+    let remote = url(&server, "repo");
+    git.ok(&source, &["push", "-q", &remote, "main", &format!("{first}:refs/heads/old"), "main:refs/heads/gone"]);
+    assert!(git.fails(&source, &["push", &remote, &format!("{first}:refs/heads/main")]).contains("rejected"));
+    let said = git.fails(&source, &["push", "--atomic", &remote, ":refs/heads/main", "main:refs/heads/more"]);
+    assert!(said.contains("deletion of the current branch prohibited"), "{said}");
+    git.ok(&source, &["push", "-q", &remote, ":refs/heads/gone"]);
+    // Two writers of one branch, brought together by a push option.
+    let other = place.path("other");
+    git.clone_repo(&remote, &other, &[]);
+    git.commit(&other, "b", b"1\n", "of another");
+    git.ok(&other, &["push", "-q", "origin", "main"]);
+    git.commit(&source, "c", b"1\n", "of one");
+    git.run(&source, &["push", "-q", "--force", "-o", "govc.on-conflict=rebase", &remote, "main"]);
+    let listed = git.ok(&source, &["ls-remote", &remote]);
+    assert!(listed.contains("refs/heads/old") && !listed.contains("gone") && !listed.contains("more"), "{listed}");
+    git.ok(&other, &["pull", "-q"]);
+    assert_eq!(git.ok(&other, &["log", "--format=%s", "-3"]), "of one\nof another\nsecond");
+    assert_ne!(git.ok(&other, &["rev-parse", "HEAD~1"]), second);
+    let versions = server.http().get("/api/v1/repos/repo/versions").text();
+    assert!(versions.contains("\"actor\":\"ada\"") && !versions.contains("anonymous"), "{versions}");
+}
+
+#[test]
+fn only_listed_keys_come_in() {
+    let place = Place::new();
+    let keys = Keys::new(&place);
+    let server = keys.launch(&place).with(&["--create-on-push"]).start();
+    let home = place.path("source");
+    let maker = Git::new(&place.path("home"));
+    maker.init(&home);
+    maker.commit(&home, "a", b"1\n", "first");
+    let remote = url(&server, "repo");
+
+    let ada = keys.make("ada", "ed25519");
+    let said = keys.git(&place, &ada).fails(&home, &["push", &remote, "main"]);
+    assert!(said.contains("Permission denied (publickey)"), "{said}");
+    keys.allow(&ada, "name=\"Ada Lovelace\"");
+    keys.git(&place, &ada).ok(&home, &["push", "-q", &remote, "main"]);
+    let versions = server.http().get("/api/v1/repos/repo/versions").text();
+    assert!(versions.contains("\"actor\":\"Ada Lovelace\""), "{versions}");
+    for (kind, name) in [("rsa", "bob"), ("ecdsa", "eve")] {
+        let key = keys.make(name, kind);
+        keys.allow(&key, "restrict,read-only");
+        let git = keys.git(&place, &key);
+        git.ok(&home, &["ls-remote", &remote]);
+        let said = git.fails(&home, &["push", &remote, "main:refs/heads/other"]);
+        assert!(said.contains("may read, and not push"), "{said}");
+    }
+    // An option that would be a restriction, and is not known: the line does not count.
+    let limited = keys.make("limited", "ed25519");
+    keys.allow(&limited, "from=\"192.0.2.1\"");
+    let said = keys.git(&place, &limited).fails(&home, &["ls-remote", &remote]);
+    assert!(said.contains("Permission denied (publickey)"), "{said}");
+    until("the warning", || server.said().contains("the option 'from' is not known here"));
+
+    std::fs::write(&keys.authorized, "").expect("a file");
+    let said = keys.git(&place, &ada).fails(&home, &["ls-remote", &remote]);
+    assert!(said.contains("Permission denied (publickey)"), "{said}");
+    until("the refusals", || figure(&server.http(), "govc_ssh_logins_total{result=\"refused\"} ") >= 3);
+}
+
+#[test]
+fn there_is_git_and_nothing_else() {
+    let place = Place::new();
+    let keys = Keys::new(&place);
+    let key = keys.allowed("ada");
+    let server = keys.launch(&place).start();
+    server.create("repo");
+    let git = keys.git(&place, &key);
+    std::fs::create_dir_all(place.path("home")).expect("a folder");
+    let said_by_git = git.fails(&place.path("home"), &["clone", &url(&server, "missing"), "copy"]);
+    assert!(said_by_git.contains("repository 'missing' does not exist"), "{said_by_git}");
+    for (command, words) in [
+        (&["ls"][..], "'ls' is not served"),
+        (&["git-upload-archive", "'repo'"], "not served"),
+        (&["git-upload-pack"], "needs the path"),
+        (&["git-upload-pack", "'repo'; reboot"], "one path"),
+        (&["git-upload-pack", "'../../etc'"], "there is no such repository"),
+        (&["git-receive-pack", "'missing'"], "repository 'missing' does not exist"),
+        (&[], "there is no shell here"),
+    ] {
+        let output = keys.ssh(&key, &server, command).stdin(Stdio::null()).output().expect("ssh runs");
+        assert_eq!(output.status.code(), Some(1), "{command:?}");
+        assert!(said(&output).contains(words), "{command:?}: {}", said(&output));
+    }
+    let to = format!("127.0.0.1:{}", server.address().port());
+    for other in [&["-s", "sftp"][..], &["-W", &to]] {
+        let output = keys.ssh(&key, &server, other).stdin(Stdio::null()).output().expect("ssh runs");
+        assert!(!output.status.success() && said(&output).contains("failed"), "{}", said(&output));
+    }
+    // A client that asks nothing takes its leave in order.
+    let mut listed = keys.ssh(&key, &server, &["git-upload-pack", "'/repo'"]).spawn().expect("ssh runs");
+    listed.stdin.take().expect("a pipe").write_all(b"0000").expect("the server reads");
+    let output = listed.wait_with_output().expect("an end");
+    assert!(output.status.success() && said(&output).contains("capabilities^{}"), "{}", said(&output));
+}
+
+/// A started client, ended however the test ends.
+struct Started(Child);
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Started {
+    fn write(&mut self, bytes: &[u8]) {
+        let input = self.0.stdin.as_mut().expect("a pipe");
+        input.write_all(bytes).and_then(|()| input.flush()).expect("the client reads");
+    }
+
+    /// Reads as much of the output as the first line of an advertisement takes.
+    fn read_line(&mut self) -> Vec<u8> {
+        let output = self.0.stdout.as_mut().expect("a pipe");
+        let mut prefix = [0; 4];
+        output.read_exact(&mut prefix).expect("a line");
+        let len = usize::from_str_radix(std::str::from_utf8(&prefix).expect("digits"), 16).expect("digits");
+        let mut line = vec![0; len.saturating_sub(4)];
+        output.read_exact(&mut line).expect("a line");
+        line
+    }
+}
+
+#[test]
+fn clients_that_go_away_leave_nothing() {
+    let place = Place::new();
+    let keys = Keys::new(&place);
+    let key = keys.allowed("ada");
+    let server = keys.launch(&place).with(&["--create-on-push"]).start();
+    let git = keys.git(&place, &key);
+    let source = place.path("source");
+    large(&git, &source);
+    git.ok(&source, &["push", "-q", &url(&server, "repo"), "main"]);
+    let tip = git.ok(&source, &["rev-parse", "main"]);
+    let http = server.http();
+    let in_flight = || figure(&http, "govc_ssh_requests_in_flight ") + figure(&http, "govc_work_running ");
+
+    // In the middle of a pack that it gets, after a part of one that it sends, and before it has asked anything.
+    let ask = |line: String| format!("{:04x}{line}", line.len() + 4);
+    let fetch = ask(format!("want {tip} side-band-64k\n")) + "0000" + &ask("done\n".to_owned());
+    let push =
+        ask(format!("{} {tip} refs/heads/half\0report-status\n", "0".repeat(40))) + "0000PACK\0\0\0\x02\0\0\0\x05";
+    for (service, request) in
+        [("git-upload-pack", fetch.as_str()), ("git-receive-pack", push.as_str()), ("git-upload-pack", "")]
+    {
+        let mut client = Started(keys.ssh(&key, &server, &[service, "'repo'"]).spawn().expect("ssh runs"));
+        assert!(client.read_line().starts_with(tip.as_bytes()));
+        client.write(request.as_bytes());
+        if request.is_empty() {
+            until("the call", || figure(&http, "govc_ssh_requests_in_flight ") == 1);
+        } else {
+            until("the call's thread", || figure(&http, "govc_work_running ") >= 1);
+        }
+        drop(client);
+        until("the end of the call", || in_flight() == 0);
+    }
+    assert!(figure(&http, "govc_ssh_requests_total{service=\"git-upload-pack\",result=\"gone\"} ") >= 1);
+    let listed = git.ok(&source, &["ls-remote", &url(&server, "repo")]);
+    assert!(!listed.contains("half"), "{listed}");
+    git.clone_repo(&url(&server, "repo"), &place.path("copy"), &[]);
+    until("the end of the connections", || figure(&http, "govc_ssh_connections ") == 0);
+}
+
+#[test]
+fn many_at_once_are_all_served() {
+    let place = Place::new();
+    let keys = Keys::new(&place);
+    let key = keys.allowed("ada");
+    let server = keys.launch(&place).with(&["--create-on-push"]).env("GOVC_WORK_THREADS", "4").start();
+    let git = keys.git(&place, &key);
+    let source = place.path("source");
+    git.init(&source);
+    git.commit(&source, "a", b"1\n", "first");
+    let remote = url(&server, "repo");
+    git.ok(&source, &["push", "-q", &remote, "main"]);
+    thread::scope(|scope| {
+        for n in 0..8 {
+            let (git, place, remote) = (&git, &place, &remote);
+            scope.spawn(move || {
+                let copy = place.path(&format!("copy-{n}"));
+                git.clone_repo(remote, &copy, &[]);
+                git.commit(&copy, "own", format!("{n}\n").as_bytes(), "own");
+                git.ok(&copy, &["push", "-q", "origin", &format!("HEAD:refs/heads/b{n}")]);
+            });
+        }
+    });
+    assert_eq!(git.ok(&source, &["ls-remote", "--heads", &remote]).lines().count(), 9);
+
+    // The same through one connection.
+    let control = place.path("control");
+    let shared = format!("ssh {} -o ControlPath={}", keys.options(&key).join(" "), control.display());
+    let port = ssh_address(&server).port().to_string();
+    let mut master = Command::new("ssh");
+    master.args(keys.options(&key)).args(["-N", "-M", "-S", text(&control), "-p", &port, "git@127.0.0.1"]);
+    master.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let _master = Started(master.spawn().expect("ssh runs"));
+    until("the connection", || control.exists());
+    let before = figure(&server.http(), "govc_ssh_logins_total{result=\"accepted\"} ");
+    let git = git.with("core.sshCommand", &shared);
+    thread::scope(|scope| {
+        for n in 0..6 {
+            let (git, place, remote) = (&git, &place, &remote);
+            scope.spawn(move || {
+                let copy = place.path(&format!("shared-{n}"));
+                git.clone_repo(remote, &copy, &[]);
+                git.commit(&copy, "own", format!("shared {n}\n").as_bytes(), "own");
+                git.ok(&copy, &["push", "-q", "origin", &format!("HEAD:refs/heads/s{n}")]);
+            });
+        }
+    });
+    assert_eq!(git.ok(&source, &["ls-remote", "--heads", &remote]).lines().count(), 15);
+    assert_eq!(
+        figure(&server.http(), "govc_ssh_logins_total{result=\"accepted\"} "),
+        before,
+        "one connection is enough"
+    );
+}
+
+#[test]
+fn the_host_key_stays() {
+    let place = Place::new();
+    let keys = Keys::new(&place);
+    let key = keys.allowed("ada");
+    let server = keys.launch(&place).start();
+    server.create("repo");
+    let git = keys.git(&place, &key);
+    let home = place.path("home");
+    std::fs::create_dir_all(&home).expect("a folder");
+    git.ok(&home, &["ls-remote", &url(&server, "repo")]);
+    let kept = place.path("data/ssh_host_ed25519_key");
+    assert_eq!(std::fs::metadata(&kept).expect("a key").permissions().mode() & 0o777, 0o600);
+    let known = |server: &Server| {
+        let address = ssh_address(server);
+        let scan = Command::new("ssh-keyscan").args(["-p", &address.port().to_string(), "127.0.0.1"]).output();
+        let text = String::from_utf8_lossy(&scan.expect("ssh-keyscan runs").stdout).into_owned();
+        let line = text.lines().find(|line| line.contains("ssh-ed25519")).expect("a key");
+        line.split_once("ssh-ed25519 ").expect("a key").1.to_owned()
+    };
+    let first = known(&server);
+    let server = server.kill().start();
+    assert_eq!(known(&server), first);
+    let other = keys.make("host", "rsa");
+    let launch = server.stop().env("GOVC_SSH_HOST_KEY", text(&other));
+    let server = launch.clone().start();
+    let said = keys.ssh(&key, &server, &["git-upload-pack", "'repo'"]).stdin(Stdio::null()).output().expect("ssh runs");
+    assert!(String::from_utf8_lossy(&said.stdout).contains("capabilities^{}"), "{said:?}");
+    drop(server);
+    let said = launch.env("GOVC_SSH_HOST_KEY", "/no/such/key").refused();
+    assert!(said.contains("server.ssh_host_key") && said.contains("/no/such/key"), "{said}");
+    let said =
+        place.launch().with(&["--ssh-listen", "127.0.0.1:0", "--ssh-authorized-keys", "/no/such/file"]).refused();
+    assert!(said.contains("server.ssh_authorized_keys") && said.contains("/no/such/file"), "{said}");
+}
+
+#[test]
+fn stopping_ends_idle_connections_and_waits_for_calls() {
+    let place = Place::new();
+    let keys = Keys::new(&place);
+    let key = keys.allowed("ada");
+    let server = keys.launch(&place).start();
+    server.create("repo");
+    let http = server.http();
+    // Its shell is answered at once, and its input stays open: only the connection is left.
+    let mut command = Command::new("ssh");
+    command.args(keys.options(&key)).args(["-N", "-p", &ssh_address(&server).port().to_string(), "git@127.0.0.1"]);
+    let mut idle = Started(command.stdin(Stdio::piped()).spawn().expect("ssh runs"));
+    let mut busy = Started(keys.ssh(&key, &server, &["git-receive-pack", "'repo'"]).spawn().expect("ssh runs"));
+    assert!(busy.read_line().starts_with(b"0000000000000000000000000000000000000000 capabilities^{}"));
+    until("the idle one", || figure(&http, "govc_ssh_logins_total{result=\"accepted\"} ") == 2);
+    server.terminate();
+    assert!(!idle.0.wait().expect("an end").success(), "the server ended the connection");
+    busy.write(b"0000");
+    assert!(busy.0.wait().expect("an end").success(), "the call came to its end");
+    server.stopped();
+}
+
+#[test]
+fn silent_clients_are_closed() {
+    let place = Place::new();
+    let keys = Keys::new(&place);
+    let key = keys.allowed("ada");
+    let server = keys.launch(&place).env("GOVC_HEADER_TIMEOUT", "400ms").start();
+    for hello in [&b""[..], b"SSH-2.0-nobody\r\n"] {
+        let mut stream = std::net::TcpStream::connect(ssh_address(&server)).expect("the server accepts connections");
+        stream.set_read_timeout(Some(SOON)).expect("a time-out");
+        stream.write_all(hello).expect("the server reads");
+        let mut rest = Vec::new();
+        match stream.read_to_end(&mut rest) {
+            Ok(_) => assert!(rest.starts_with(b"SSH-2.0-govc_"), "{rest:?}"),
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset),
+        }
+    }
+    // One that has logged in, and asks for nothing.
+    let mut command = Command::new("ssh");
+    command.args(keys.options(&key)).args(["-N", "-p", &ssh_address(&server).port().to_string(), "git@127.0.0.1"]);
+    let mut idle = Started(command.stdin(Stdio::piped()).spawn().expect("ssh runs"));
+    assert!(!idle.0.wait().expect("an end").success(), "the server ended the connection");
+    until("the end of all", || figure(&server.http(), "govc_ssh_connections ") == 0);
+}
