@@ -10,6 +10,7 @@ mod machine;
 mod sources;
 #[cfg(test)]
 mod tests;
+mod transport;
 mod values;
 
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ use govc_backends::Location;
 use tracing::level_filters::LevelFilter;
 
 use sources::Layers;
+pub use transport::{SshConfig, TlsConfig};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -89,26 +91,6 @@ pub struct ServerConfig {
     pub tls: Option<TlsConfig>,
     /// Git over SSH, if it is served.
     pub ssh: Option<SshConfig>,
-}
-
-/// Settings `server.ssh_listen` and what belongs to it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SshConfig {
-    /// The address to listen on; port 0 takes a free one.
-    pub listen: SocketAddr,
-    /// The file of the keys that may come in.
-    pub authorized_keys: PathBuf,
-    /// The file of the server's own key; without, one is made and kept in the data folder.
-    pub host_key: Option<PathBuf>,
-}
-
-/// Settings `server.tls_cert` and `server.tls_key`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TlsConfig {
-    /// The file of the certificate and what leads from it to an authority, in PEM.
-    pub cert: PathBuf,
-    /// The file of its private key, in PEM.
-    pub key: PathBuf,
 }
 
 /// Section `[storage]`.
@@ -313,49 +295,6 @@ impl Default for Config {
     }
 }
 
-/// Both files of TLS, or none.
-fn tls(layers: &Layers) -> Result<Option<TlsConfig>, ConfigError> {
-    let (mut cert, mut key) = (None, None);
-    layers.set("server.tls_cert", &mut cert, |text| values::path(text).map(Some))?;
-    layers.set("server.tls_key", &mut key, |text| values::path(text).map(Some))?;
-    let lonely = |given: &'static str, missing: &str| {
-        let origin = layers.origin(given);
-        Err(ConfigError::new(format!(
-            "{given} ({origin}) needs {missing}: TLS takes a certificate and its private key"
-        )))
-    };
-    match (cert, key) {
-        (Some(cert), Some(key)) => Ok(Some(TlsConfig { cert, key })),
-        (Some(_), None) => lonely("server.tls_cert", "server.tls_key"),
-        (None, Some(_)) => lonely("server.tls_key", "server.tls_cert"),
-        (None, None) => Ok(None),
-    }
-}
-
-/// All of SSH, or nothing: an address without keys would let nobody in, keys without an address would be forgotten.
-fn ssh(layers: &Layers) -> Result<Option<SshConfig>, ConfigError> {
-    let (mut listen, mut authorized_keys, mut host_key) = (None, None, None);
-    layers.set("server.ssh_listen", &mut listen, |text| values::address(text).map(Some))?;
-    layers.set("server.ssh_authorized_keys", &mut authorized_keys, |text| values::path(text).map(Some))?;
-    layers.set("server.ssh_host_key", &mut host_key, |text| values::path(text).map(Some))?;
-    let lonely = |given: &'static str, missing: &str| {
-        let origin = layers.origin(given);
-        Err(ConfigError::new(format!("{given} ({origin}) needs {missing}")))
-    };
-    match (listen, authorized_keys) {
-        (Some(listen), Some(authorized_keys)) => Ok(Some(SshConfig { listen, authorized_keys, host_key })),
-        (Some(_), None) => lonely(
-            "server.ssh_listen",
-            "server.ssh_authorized_keys: over SSH people log in with keys that a file lists",
-        ),
-        (None, Some(_)) => lonely("server.ssh_authorized_keys", "server.ssh_listen: an address such as 127.0.0.1:2222"),
-        (None, None) if host_key.is_some() => {
-            lonely("server.ssh_host_key", "server.ssh_listen: an address such as 127.0.0.1:2222")
-        }
-        (None, None) => Ok(None),
-    }
-}
-
 /// In-flight requests finish within this time or are cut off; an orchestrator's patience ends about then.
 const SHUTDOWN_TIMEOUT_MAX: Duration = Duration::from_secs(30);
 
@@ -425,8 +364,8 @@ impl Config {
         layers.set("server.shutdown_timeout", &mut server.shutdown_timeout, |text| {
             values::duration_up_to(text, SHUTDOWN_TIMEOUT_MAX)
         })?;
-        server.tls = tls(&layers)?;
-        server.ssh = ssh(&layers)?;
+        server.tls = transport::tls(&layers)?;
+        server.ssh = transport::ssh(&layers)?;
 
         let storage = &mut config.storage;
         if let Some(machine_bytes) = given.machine_memory_bytes {

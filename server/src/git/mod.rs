@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `route` | paths, headers, statuses |
 //! | `bridge` | connections on one side, working threads on the other |
-//! | `duplex` | conversations on a connection that goes both ways, such as SSH's |
+//! | `duplex`, `inlet` | conversations on a connection that goes both ways, such as SSH's |
 //! | `pkt`, `sideband` | framing |
 //! | `advertise`, `ls_refs` | which references there are |
 //! | `command`, `fetch_request`, `push_request` | what clients ask for |
@@ -23,6 +23,7 @@ mod command;
 pub(crate) mod duplex;
 mod fetch_request;
 mod fuzz;
+mod inlet;
 mod ls_refs;
 mod negotiate;
 pub(crate) mod pack;
