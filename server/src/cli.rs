@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::admin::{BackupArgs, BenchArgs, CompactArgs, CopyArgs, FsckArgs, RestoreArgs, StatsArgs};
+use crate::admin::{BackupArgs, BenchArgs, CompactArgs, CopyArgs, ExportArgs, FsckArgs, RestoreArgs, StatsArgs};
 use crate::client::{ReindexArgs, SearchArgs};
 use crate::config::Config;
 use crate::definitions;
@@ -87,6 +87,14 @@ enum Command {
                             may have the store open: ask a running one with POST /api/v1/repos/{id}/compact."
     )]
     Compact(CompactArgs),
+    /// Write a repository as a bare Git repository or a bundle
+    #[command(
+        long_about = "Write one moment of a repository to a folder, as a bare Git repository (one pack and its index, packed-refs, \
+                            HEAD), or to a file that ends in .bundle, as a Git bundle (version 2). A server may have the store \
+                            open and write it meanwhile. What is written is there complete and durable, or not at all; nothing \
+                            is overwritten. Realities are not exported."
+    )]
+    Export(ExportArgs),
     /// Search the repositories of a running server
     #[command(
         long_about = "Search the repositories of a running server.\n\nA query is words, \"phrases\" and /regexes/, joined by \
@@ -281,6 +289,7 @@ pub fn run() -> ExitCode {
         Command::Fsck(args) => args.run(),
         Command::Stats(args) => args.run(),
         Command::Compact(args) => args.run(),
+        Command::Export(args) => args.run(),
         Command::Search(args) => args.run(),
         Command::Reindex(args) => args.run(),
         Command::Definitions => definitions::serve(),

@@ -11,6 +11,7 @@
 //! | `archive` | the files of a commit as tar and zip |
 //! | `ssh` | Git over SSH: who may come in, channels |
 //! | `tls`, `connection` | HTTPS; HTTP on a connection |
+//! | `export` | repositories written as files that git reads |
 //! | `work` | bounded threads for long work |
 //! | `telemetry` | log, metrics, the layers around every request |
 //!
@@ -39,6 +40,7 @@ mod compaction;
 pub mod config;
 mod connection;
 mod definitions;
+mod export;
 pub mod git;
 mod http;
 mod priority;

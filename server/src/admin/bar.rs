@@ -20,6 +20,22 @@ impl Bar {
     pub(super) fn new(stop: Stop) -> Self {
         Self { bar: Mutex::new(ProgressBar::hidden()), stop }
     }
+
+    /// A stretch of work of so many things begins; [`Bar::reach`] tells how far it is.
+    pub(super) fn begin_count(&self, what: &str, total: u64) {
+        let bar = ProgressBar::new(total);
+        bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(RATE_HZ));
+        if let Ok(style) = ProgressStyle::with_template("{msg:14} {wide_bar} {human_pos} of {human_len}, {eta} left") {
+            bar.set_style(style);
+        }
+        bar.set_message(what.to_owned());
+        *self.bar.lock() = bar;
+    }
+
+    /// So many things are done by now.
+    pub(super) fn reach(&self, done: u64) {
+        self.bar.lock().set_position(done);
+    }
 }
 
 impl Progress for Bar {

@@ -175,7 +175,7 @@ pub(super) fn bar() -> Result<Bar, Failure> {
     Stop::listen().map(Bar::new).map_err(|error| Failure::new(format!("cannot listen for signals: {error}")))
 }
 
-fn open_to_read(location: &Location) -> Result<Arc<dyn Backend>, Failure> {
+pub(super) fn open_to_read(location: &Location) -> Result<Arc<dyn Backend>, Failure> {
     location.open_to_read().map_err(|error| Failure::new(format!("cannot read {location}: {error}")))
 }
 

@@ -1,4 +1,4 @@
-//! What is done with a whole store from the command line: copy, back up, restore, check, measure, compact.
+//! What is done with a store from the command line: copy, back up, restore, check, measure, compact, export.
 //!
 //! A store that is only read is read as of one moment, so a server may have it open and write it meanwhile. One that is
 //! written must be nobody else's; its backend says so.
@@ -15,9 +15,11 @@ mod bar;
 mod bench;
 mod command;
 mod compact;
+mod export;
 mod size;
 mod stop;
 
 pub(crate) use bench::BenchArgs;
 pub(crate) use command::{BackupArgs, CopyArgs, FsckArgs, RestoreArgs, StatsArgs};
 pub(crate) use compact::CompactArgs;
+pub(crate) use export::ExportArgs;

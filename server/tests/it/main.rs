@@ -15,6 +15,7 @@
 //! | `start` | settings, addresses, locks, health |
 //! | `admin` | copies, backups, checks of whole stores from the command line |
 //! | `archives` | the files of a commit as tar and zip |
+//! | `export` | repositories as files that git reads |
 //! | `rest_*`, `grep`, `search*` | the API, and `govc search` |
 //!
 //! `GOVC_TEST_HISTORY=/path/to/bare.git[:/another.git]` runs `identity` and `histories_stay_identical` on real histories instead of
@@ -34,6 +35,7 @@ mod archives;
 mod busy;
 mod crash;
 mod disk;
+mod export;
 mod fetch;
 mod grep;
 mod hostile;

@@ -155,6 +155,47 @@ pub(crate) fn send(
     Ok(PackSent { objects: total as u64, bytes })
 }
 
+/// Writes a pack of all that `tips` reach, without a server's kept packs and deadlines: stored deltas are deflated where
+/// their bases are written too, the rest goes whole. Gives every object's id and where its entry begins. `step` hears how
+/// many of how many objects are written, and may end it.
+///
+/// # Errors
+/// [`ErrorKind::NotFound`] for objects that are missing, [`ErrorKind::Cancelled`] with the cause when `out` fails; whatever
+/// `step` and the storage fail with.
+pub(crate) fn write_offline(
+    snapshot: &Snapshot,
+    tips: &[Oid],
+    step: &mut dyn FnMut(usize, usize) -> Result<()>,
+    out: &mut dyn Write,
+) -> Result<Vec<(Oid, u64)>> {
+    let reach = snapshot.reach(&ReachOptions { wants: tips, ..ReachOptions::default() })?;
+    let sent = reach.objects.iter().map(|(oid, _)| *oid).collect();
+    let plan = Plan::new(snapshot, reach, sent, None, true)?;
+    let total = plan.order.len();
+    let mut writer = PackWriter {
+        out,
+        hasher: PackHasher::default(),
+        offset: 0,
+        offsets: HashMap::with_capacity(total),
+        compress: Compress::new(Compression::new(LEVEL), true),
+        buffer: Vec::with_capacity(COPY_BYTES),
+        copy: Vec::new(),
+        keep: None,
+        thin: false,
+        ofs_delta: true,
+        deadline: Instant::now(),
+    };
+    writer.header(total)?;
+    for (done, item) in plan.order.iter().enumerate() {
+        step(done, total)?;
+        writer.item(snapshot, &plan, item)?;
+    }
+    step(total, total)?;
+    let offsets = std::mem::take(&mut writer.offsets);
+    writer.finish()?;
+    Ok(offsets.into_iter().map(|(oid, sent)| (oid, sent.offset)).collect())
+}
+
 fn gone(error: io::Error) -> Error {
     Error::new(ErrorKind::Cancelled, format!("the client is gone: {error}")).with_source(error)
 }
