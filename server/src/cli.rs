@@ -7,7 +7,9 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::admin::{BackupArgs, BenchArgs, CompactArgs, CopyArgs, ExportArgs, FsckArgs, RestoreArgs, StatsArgs};
+use crate::admin::{
+    BackupArgs, BenchArgs, CompactArgs, CopyArgs, ExportArgs, FsckArgs, ImportArgs, RestoreArgs, StatsArgs,
+};
 use crate::client::{ReindexArgs, SearchArgs};
 use crate::config::Config;
 use crate::definitions;
@@ -87,6 +89,18 @@ enum Command {
                             may have the store open: ask a running one with POST /api/v1/repos/{id}/compact."
     )]
     Compact(CompactArgs),
+    /// Bring in a repository from a Git server, a folder or a bundle
+    #[command(
+        long_about = "Bring in a repository from a Git server over http:// or https://, from the folder of a repository, or from a \
+                            bundle file, into a store that no server has open. No git is needed, and no settings of one are \
+                            read.\n\nEverything is checked as in a push and published at once: what is refused or interrupted \
+                            changes nothing. The same command again brings what came since; with --mirror all references \
+                            become what they are at the source. The history of a repository that is new comes from a server in \
+                            slices, which are kept in the data folder until all are there: after an interruption the same \
+                            command asks only for what is missing.\n\nThe exit code is 0 when the repository is as the source \
+                            has it, 1 when it is not, 2 for bad arguments, 130 after an interruption."
+    )]
+    Import(ImportArgs),
     /// Write a repository as a bare Git repository or a bundle
     #[command(
         long_about = "Write one moment of a repository to a folder, as a bare Git repository (one pack and its index, packed-refs, \
@@ -289,6 +303,7 @@ pub fn run() -> ExitCode {
         Command::Fsck(args) => args.run(),
         Command::Stats(args) => args.run(),
         Command::Compact(args) => args.run(),
+        Command::Import(args) => args.run(),
         Command::Export(args) => args.run(),
         Command::Search(args) => args.run(),
         Command::Reindex(args) => args.run(),

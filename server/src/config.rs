@@ -321,6 +321,35 @@ fn buffered_default(memory_bytes: u64, body_bytes_max: u64) -> u64 {
     (memory_bytes / 8).max(body_bytes_max.saturating_mul(2))
 }
 
+/// Reads a size, as settings give them.
+///
+/// # Errors
+/// What was expected instead, in words.
+pub(crate) fn size(text: &str) -> Result<u64, String> {
+    values::size(text)
+}
+
+/// Reads a duration, as settings give them.
+///
+/// # Errors
+/// What was expected instead, in words.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    values::duration(text)
+}
+
+/// What an environment variable holds that a person named on the command line. It is not to be printed.
+///
+/// # Errors
+/// When it holds nothing, or what is no text.
+pub(crate) fn secret(variable: &str) -> Result<String, String> {
+    match std::env::var(variable) {
+        Ok(secret) if !secret.trim().is_empty() => Ok(secret.trim().to_owned()),
+        Ok(_) => Err(format!("the environment variable {variable} is empty")),
+        Err(std::env::VarError::NotPresent) => Err(format!("there is no environment variable {variable}")),
+        Err(std::env::VarError::NotUnicode(_)) => Err(format!("the environment variable {variable} is no text")),
+    }
+}
+
 impl Config {
     /// Reads the environment and the file that it or the flags name, and resolves them.
     ///

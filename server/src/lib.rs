@@ -12,6 +12,7 @@
 //! | `ssh` | Git over SSH: who may come in, channels |
 //! | `tls`, `connection` | HTTPS; HTTP on a connection |
 //! | `export` | repositories written as files that git reads |
+//! | `import` | repositories brought in from folders, bundles and Git servers |
 //! | `work` | bounded threads for long work |
 //! | `telemetry` | log, metrics, the layers around every request |
 //!
@@ -43,6 +44,7 @@ mod definitions;
 mod export;
 pub mod git;
 mod http;
+mod import;
 mod priority;
 mod serve;
 mod ssh;
@@ -52,6 +54,7 @@ mod transactions;
 mod work;
 
 pub use app::{App, OpenError};
+pub use import::fuzz_import;
 pub use serve::router;
 pub use telemetry::Metrics;
 pub use work::{WorkError, WorkOptions, WorkPool, WorkStats};

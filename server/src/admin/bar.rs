@@ -32,6 +32,16 @@ impl Bar {
         *self.bar.lock() = bar;
     }
 
+    /// What is being done by now.
+    pub(super) fn name(&self, what: &str) {
+        self.bar.lock().set_message(what.to_owned());
+    }
+
+    /// Prints something above the bar.
+    pub(super) fn suspend(&self, print: impl FnOnce()) {
+        self.bar.lock().suspend(print);
+    }
+
     /// So many things are done by now.
     pub(super) fn reach(&self, done: u64) {
         self.bar.lock().set_position(done);

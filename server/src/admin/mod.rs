@@ -1,4 +1,5 @@
-//! What is done with a store from the command line: copy, back up, restore, check, measure, compact, export.
+//! What is done with a store from the command line: copy, back up, restore, check, measure, compact, import,
+//! export.
 //!
 //! A store that is only read is read as of one moment, so a server may have it open and write it meanwhile. One that is
 //! written must be nobody else's; its backend says so.
@@ -16,6 +17,8 @@ mod bench;
 mod command;
 mod compact;
 mod export;
+mod import;
+mod meter;
 mod size;
 mod stop;
 
@@ -23,3 +26,4 @@ pub(crate) use bench::BenchArgs;
 pub(crate) use command::{BackupArgs, CopyArgs, FsckArgs, RestoreArgs, StatsArgs};
 pub(crate) use compact::CompactArgs;
 pub(crate) use export::ExportArgs;
+pub(crate) use import::ImportArgs;

@@ -344,7 +344,7 @@ impl Times {
         let number = |value: i16| u16::try_from(value).unwrap_or_default();
         let small = |value: i8| number(i16::from(value));
         let date = (number(moment.year()) - 1980) << 9 | small(moment.month()) << 5 | small(moment.day());
-        let time = small(moment.hour()) << 11 | small(moment.minute()) << 5 | small(moment.second()) / 2;
+        let time = small(moment.hour()) << 11 | small(moment.minute()) << 5 | (small(moment.second()) / 2);
         Self { date, time, unix: i32::try_from(seconds).ok() }
     }
 

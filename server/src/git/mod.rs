@@ -27,7 +27,7 @@ mod inlet;
 mod ls_refs;
 mod negotiate;
 pub(crate) mod pack;
-mod pkt;
+pub(crate) mod pkt;
 mod push_request;
 mod receive_pack;
 mod route;

@@ -15,7 +15,7 @@
 //! | `start` | settings, addresses, locks, health |
 //! | `admin` | copies, backups, checks of whole stores from the command line |
 //! | `archives` | the files of a commit as tar and zip |
-//! | `export` | repositories as files that git reads |
+//! | `export`, `import*` | repositories as files that git reads, and from folders, bundles and servers |
 //! | `rest_*`, `grep`, `search*` | the API, and `govc search` |
 //!
 //! `GOVC_TEST_HISTORY=/path/to/bare.git[:/another.git]` runs `identity` and `histories_stay_identical` on real histories instead of
@@ -26,6 +26,7 @@
 mod git;
 mod history;
 mod http;
+mod http_backend;
 mod oddities;
 mod pack;
 mod server;
@@ -41,6 +42,8 @@ mod grep;
 mod hostile;
 mod http2;
 mod identity;
+mod import;
+mod import_server;
 mod kept;
 mod push;
 mod refused;

@@ -4,7 +4,7 @@ use govc_engine::{Error, Kind, Oid, Result};
 
 /// What an entry holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum EntryKind {
+pub(crate) enum EntryKind {
     /// An object.
     Whole(Kind),
     /// A delta against the entry that begins this many bytes before.
@@ -72,7 +72,7 @@ pub(super) fn read_header(bytes: &[u8]) -> Result<Option<(EntryKind, u64, usize)
 }
 
 /// Appends a header.
-pub(super) fn write_header(out: &mut Vec<u8>, kind: EntryKind, size: u64) {
+pub(crate) fn write_header(out: &mut Vec<u8>, kind: EntryKind, size: u64) {
     let number = match kind {
         EntryKind::Whole(kind) => kind as u8,
         EntryKind::OfsDelta(_) => 6,

@@ -9,9 +9,9 @@
 //! | `receive` | both passes, the checks, and what a push does with the result |
 //! | `write` | packs for fetches |
 
-mod entry;
+pub(crate) mod entry;
 pub(crate) mod receive;
 mod resolve;
-pub(super) mod spool;
+pub(crate) mod spool;
 mod stream;
 pub(crate) mod write;

@@ -41,7 +41,10 @@ impl Folder {
     }
 
     /// Checks that `bytes` more fit above the reserve.
-    fn check_room(&self, bytes: u64) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::StorageFull`] if they do not.
+    pub(crate) fn check_room(&self, bytes: u64) -> io::Result<()> {
         match self.missing_bytes(bytes)? {
             0 => Ok(()),
             missing => {

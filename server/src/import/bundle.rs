@@ -1,0 +1,129 @@
+//! A bundle file: references, what must be there already, and a pack. Versions 2 and 3.
+//!
+//! Source: git's `Documentation/gitformat-bundle.adoc`.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use govc_engine::{Error, Oid, Result, Snapshot};
+
+use super::source::{Head, References, Scope};
+use super::watch::read_error;
+
+/// The longest line of the header: a name, an id, and a comment.
+const LINE_LEN_MAX: u64 = 64 << 10;
+/// Lines of the header.
+const LINES_MAX: usize = 4 << 20;
+
+/// A bundle whose header has been read; the pack comes next.
+pub(crate) struct Bundle {
+    path: PathBuf,
+    input: Box<dyn BufRead>,
+    /// What the receiver must have.
+    needs: Vec<Oid>,
+    references: Vec<(Vec<u8>, Oid)>,
+}
+
+impl Bundle {
+    /// Reads the header.
+    ///
+    /// # Errors
+    /// [`govc_engine::ErrorKind::Invalid`] for what is no bundle, or one that leaves objects out or has SHA-256 ids.
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        let file = File::open(path).map_err(|error| read_error(error, &path.display().to_string()))?;
+        Self::read(path, Box::new(BufReader::with_capacity(1 << 20, file)))
+    }
+
+    /// The same from what the file at `path` holds.
+    pub(super) fn read(path: &Path, input: Box<dyn BufRead>) -> Result<Self> {
+        let mut bundle = Self { path: path.to_owned(), input, needs: Vec::new(), references: Vec::new() };
+        let version = bundle.line()?;
+        let is_v3 = match &version[..] {
+            b"# v2 git bundle" => false,
+            b"# v3 git bundle" => true,
+            _ => return Err(bundle.wrong("it is no repository's folder and no bundle of version 2 or 3")),
+        };
+        for _ in 0..LINES_MAX {
+            let line = bundle.line()?;
+            if line.is_empty() {
+                return Ok(bundle);
+            }
+            if let Some(capability) = line.strip_prefix(b"@").filter(|_| is_v3) {
+                bundle.capability(capability)?;
+            } else if let Some(line) = line.strip_prefix(b"-") {
+                let (oid, _) = bundle.id(line)?;
+                bundle.needs.push(oid);
+            } else {
+                let (oid, name) = bundle.id(&line)?;
+                bundle.references.push((name, oid));
+            }
+        }
+        Err(Error::too_large(format!("the header of {} does not end", path.display())))
+    }
+
+    fn wrong(&self, why: &str) -> Error {
+        Error::invalid(format!("cannot import {}: {why}", self.path.display()))
+    }
+
+    fn line(&mut self) -> Result<Vec<u8>> {
+        let mut line = Vec::new();
+        let read = (&mut self.input).take(LINE_LEN_MAX).read_until(b'\n', &mut line);
+        read.map_err(|error| read_error(error, &self.path.display().to_string()))?;
+        match line.pop() {
+            Some(b'\n') => Ok(line),
+            _ => Err(self.wrong("it is no repository's folder, and no bundle or a damaged one")),
+        }
+    }
+
+    fn capability(&self, capability: &[u8]) -> Result<()> {
+        match capability {
+            b"object-format=sha1" => Ok(()),
+            _ if capability.starts_with(b"object-format=") => Err(self.wrong("its ids are not SHA-1")),
+            _ if capability.starts_with(b"filter=") => Err(self.wrong("it is a partial bundle: objects are left out")),
+            _ => {
+                let shown: String = String::from_utf8_lossy(capability).chars().take(100).collect();
+                Err(self.wrong(&format!("it asks for what is not known here: {}", shown.escape_debug())))
+            }
+        }
+    }
+
+    /// An id and what follows it.
+    fn id(&self, line: &[u8]) -> Result<(Oid, Vec<u8>)> {
+        let mut parts = line.splitn(2, |byte| *byte == b' ');
+        let hex = parts.next().unwrap_or_default();
+        let oid = Oid::from_hex(hex).map_err(|_| self.wrong("a line of its header has no id"))?;
+        Ok((oid, parts.next().unwrap_or_default().to_vec()))
+    }
+
+    pub(super) fn references(&mut self, scope: Scope, limit: usize) -> Result<References> {
+        let mut references = References::default();
+        for (name, oid) in &self.references {
+            if name == b"HEAD" {
+                // Which branch it names, a bundle does not say.
+                references.head = Head::Detached(*oid);
+            }
+            references.take(name, *oid, scope, limit)?;
+        }
+        if references.all.is_empty() && !self.references.is_empty() {
+            return Err(self.wrong("it has neither branches nor tags (--mirror takes all references under refs/)"));
+        }
+        Ok(references)
+    }
+
+    /// The pack, if the repository has what the bundle stands on.
+    pub(super) fn pack(&mut self, snapshot: &Snapshot) -> Result<impl Read + '_> {
+        let mut lacks = Vec::new();
+        for need in &self.needs {
+            if snapshot.kind_to_build_on(need)?.is_none() {
+                lacks.push(need.to_string());
+            }
+        }
+        if !lacks.is_empty() {
+            let (count, few) = (lacks.len(), lacks.get(..3).unwrap_or(&lacks).join(", "));
+            let repo = snapshot.repo().name();
+            return Err(self.wrong(&format!("it stands on commits that {repo} does not have, {count} of them: {few}")));
+        }
+        Ok(&mut self.input)
+    }
+}

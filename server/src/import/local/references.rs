@@ -1,0 +1,150 @@
+//! `HEAD` and references as git's files hold them: loose ones, which win, and packed ones. Symbolic references stand for
+//! what they lead to, for here each reference is an object.
+//!
+//! Source: git's `Documentation/gitrepository-layout.adoc`, `refs/files-backend.c`, `refs/packed-backend.c`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader, Read as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use govc_engine::{Error, Oid, Result};
+
+use super::read_small;
+use crate::import::source::{Head, References, Scope};
+
+/// How far a symbolic reference may lead, as in git.
+const SYMREF_DEPTH_MAX: usize = 5;
+/// The longest line of packed references.
+const LINE_LEN_MAX: u64 = 64 << 10;
+/// How deep folders of references may go: a name has 1024 bytes.
+const FOLDER_DEPTH_MAX: usize = 512;
+
+/// What a reference's file says.
+enum Value {
+    Object(Oid),
+    /// The name of another reference.
+    Reference(Vec<u8>),
+}
+
+pub(super) fn read(path: &Path, git_dir: &Path, common: &Path, scope: Scope, limit: usize) -> Result<References> {
+    let mut values = BTreeMap::new();
+    // Loose ones first: what is packed meanwhile is found then.
+    loose(path, &common.join("refs"), b"refs", 0, &mut values)?;
+    packed(path, &common.join("packed-refs"), &mut values)?;
+    let mut references = References::default();
+    for (name, value) in &values {
+        match resolve(path, name, value, &values)? {
+            Some(oid) => references.take(name, oid, scope, limit)?,
+            None => references.leave_out(name, "it leads to a reference that does not exist"),
+        }
+    }
+    match value(path, &git_dir.join("HEAD"), b"HEAD")? {
+        Some(Value::Object(oid)) => references.head = Head::Detached(oid),
+        Some(Value::Reference(name)) => references.set_head(&name),
+        None => {}
+    }
+    Ok(references)
+}
+
+fn damaged(path: &Path, name: &[u8], why: &str) -> Error {
+    let name = String::from_utf8_lossy(name).escape_debug().to_string();
+    Error::invalid(format!("cannot import {}: the reference {name} {why}", path.display()))
+}
+
+/// Reads the references below a folder.
+fn loose(path: &Path, folder: &Path, prefix: &[u8], depth: usize, values: &mut BTreeMap<Vec<u8>, Value>) -> Result<()> {
+    let failed = |error| Error::invalid(format!("cannot read {}: {error}", folder.display()));
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        // Gone since, as an empty folder may.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed(error)),
+    };
+    for entry in entries {
+        let entry = entry.map_err(failed)?;
+        let name = [prefix, b"/", entry.file_name().as_bytes()].concat();
+        let kind = entry.file_type().map_err(failed)?;
+        if kind.is_dir() {
+            if depth >= FOLDER_DEPTH_MAX {
+                return Err(damaged(path, &name, "is in too deep a folder"));
+            }
+            loose(path, &entry.path(), &name, depth + 1, values)?;
+        } else if !name.ends_with(b".lock")
+            && let Some(value) = value(path, &entry.path(), &name)?
+        {
+            values.insert(name, value);
+        }
+    }
+    Ok(())
+}
+
+/// What a reference's file says; `None` if it is gone.
+fn value(path: &Path, file: &Path, name: &[u8]) -> Result<Option<Value>> {
+    // How symbolic references were written once.
+    if let Ok(target) = fs::read_link(file)
+        && target.as_os_str().as_bytes().starts_with(b"refs/")
+    {
+        return Ok(Some(Value::Reference(target.as_os_str().as_bytes().to_vec())));
+    }
+    let Some(text) = read_small(file)? else { return Ok(None) };
+    if let Some(target) = text.strip_prefix(b"ref:") {
+        return Ok(Some(Value::Reference(target.trim_ascii().to_vec())));
+    }
+    let hex = text.split(u8::is_ascii_whitespace).next().unwrap_or_default();
+    id(path, name, hex).map(Value::Object).map(Some)
+}
+
+fn id(path: &Path, name: &[u8], hex: &[u8]) -> Result<Oid> {
+    Oid::from_hex(hex).map_err(|_| match hex.len() == 64 && hex.iter().all(u8::is_ascii_hexdigit) {
+        true => damaged(path, name, "has a SHA-256 id; repositories have SHA-1 ids here"),
+        false => damaged(path, name, "has no id"),
+    })
+}
+
+/// Reads the packed references that are not among the loose ones.
+fn packed(path: &Path, file: &Path, values: &mut BTreeMap<Vec<u8>, Value>) -> Result<()> {
+    let failed = |error| Error::invalid(format!("cannot read {}: {error}", file.display()));
+    let input = match fs::File::open(file) {
+        Ok(input) => input,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut input = BufReader::new(input);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        if (&mut input).take(LINE_LEN_MAX).read_until(b'\n', &mut line).map_err(failed)? == 0 {
+            return Ok(());
+        }
+        let Some(text) = line.strip_suffix(b"\n") else {
+            return Err(damaged(path, b"packed-refs", "ends within a line"));
+        };
+        // A header, or what the tag before stands for.
+        if text.starts_with(b"#") || text.starts_with(b"^") {
+            continue;
+        }
+        let mut parts = text.splitn(2, |byte| *byte == b' ');
+        let (Some(hex), Some(name)) = (parts.next(), parts.next()) else {
+            return Err(damaged(path, text, "stands in packed-refs without an id"));
+        };
+        let oid = id(path, name, hex)?;
+        values.entry(name.to_vec()).or_insert(Value::Object(oid));
+    }
+}
+
+/// The object that a reference leads to; `None` if it leads to one that does not exist.
+fn resolve(path: &Path, name: &[u8], value: &Value, values: &BTreeMap<Vec<u8>, Value>) -> Result<Option<Oid>> {
+    let mut at = value;
+    for _ in 0..=SYMREF_DEPTH_MAX {
+        match at {
+            Value::Object(oid) => return Ok(Some(*oid)),
+            Value::Reference(target) => match values.get(target) {
+                Some(next) => at = next,
+                None => return Ok(None),
+            },
+        }
+    }
+    Err(damaged(path, name, "leads to others in a circle, or through too many"))
+}

@@ -1,0 +1,430 @@
+//! What is asked, and the lines of what comes. Pure but for reading.
+
+use std::fmt::Display;
+use std::io::Read;
+
+use govc_engine::{Error, Oid, Result};
+
+use super::{Ask, not_git};
+use crate::git::pkt::{self, Line, Reader};
+use crate::import::source::{Head, References, Scope, shallow_source};
+use crate::import::watch::read_error;
+
+/// Lines of an advertisement that are no references.
+const CAPABILITIES_MAX: usize = 1000;
+/// Borders of a history that one answer may name.
+const BORDERS_MAX: usize = 4 << 20;
+
+/// What a server can.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Abilities {
+    pub(super) is_v2: bool,
+    /// Whether it sends histories to a depth.
+    pub(super) can_deepen: bool,
+    /// Whether it tells which branch `HEAD` names that does not exist.
+    tells_unborn: bool,
+    is_thin: bool,
+    /// Of version 0: the branch that `HEAD` names.
+    pub(super) head: Option<Vec<u8>>,
+}
+
+/// References as they are offered, unchecked.
+pub(super) type Offered = Vec<(Vec<u8>, Oid)>;
+
+/// The lines of an answer.
+pub(super) struct Lines {
+    reader: Reader<Box<dyn Read>>,
+    url: String,
+}
+
+impl Lines {
+    pub(super) fn new(input: Box<dyn Read>, url: &str) -> Self {
+        Self { reader: Reader::new(input), url: url.to_owned() }
+    }
+
+    pub(super) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The next line; an error that the server tells is one.
+    pub(super) fn next(&mut self) -> Result<Line<'_>> {
+        let Self { reader, url } = self;
+        match reader.read() {
+            Ok(Line::Eof) => Err(not_git(url, "its answer ends early")),
+            Ok(Line::Data(data)) if data.starts_with(b"ERR ") => Err(told(url, data.get(4..).unwrap_or_default())),
+            Ok(line) => Ok(line),
+            Err(error) => Err(broken(url, error)),
+        }
+    }
+
+    pub(super) fn unexpected(&self) -> Error {
+        not_git(&self.url, "a line of its answer is not what was asked for")
+    }
+}
+
+/// An error in the server's own words.
+pub(super) fn told(url: &str, text: &[u8]) -> Error {
+    Error::invalid(format!("{url} says: {}", pkt::one_line(String::from_utf8_lossy(text).trim())))
+}
+
+/// What a line's failure means: the pkt-lines of requests say it otherwise.
+fn broken(url: &str, error: Error) -> Error {
+    use std::error::Error as _;
+    let cause = error.source().and_then(|source| source.downcast_ref::<std::io::Error>());
+    match cause {
+        Some(cause) => read_error(std::io::Error::other(inner(cause, &error)), url),
+        None => not_git(url, "its answer is not made of lines, or breaks off"),
+    }
+}
+
+fn inner(cause: &std::io::Error, error: &Error) -> Error {
+    cause.get_ref().and_then(|inner| inner.downcast_ref::<Error>()).unwrap_or(error).clone()
+}
+
+/// Reads what a server says when it is met: what it can, and in version 0 its references.
+pub(super) fn read_advertisement(lines: &mut Lines) -> Result<(Abilities, Option<Offered>)> {
+    let url = lines.url.clone();
+    let mut first = lines.next()?;
+    if first.text() == Some(b"# service=git-upload-pack") {
+        if lines.next()? != Line::Flush {
+            return Err(lines.unexpected());
+        }
+        first = lines.next()?;
+    }
+    match first.text() {
+        Some(b"version 2") => Ok((read_capabilities(lines)?, None)),
+        Some(b"version 1") => {
+            let line = lines.next()?.text().map(<[u8]>::to_vec);
+            read_offered(lines, line, &url)
+        }
+        line => {
+            let line = line.map(<[u8]>::to_vec);
+            read_offered(lines, line, &url)
+        }
+    }
+}
+
+/// Of version 2, to the flush.
+fn read_capabilities(lines: &mut Lines) -> Result<Abilities> {
+    let mut abilities = Abilities { is_v2: true, is_thin: true, ..Abilities::default() };
+    let url = lines.url.clone();
+    let mut can_fetch = false;
+    for _ in 0..CAPABILITIES_MAX {
+        let line = lines.next()?;
+        let text = match line {
+            Line::Flush if can_fetch => return Ok(abilities),
+            Line::Flush => return Err(lines.unexpected()),
+            _ => line.text().unwrap_or_default(),
+        };
+        let mut parts = text.splitn(2, |byte| *byte == b'=');
+        let (name, value) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        let has = |word: &[u8]| value.split(|byte| *byte == b' ').any(|found| found == word);
+        match name {
+            b"fetch" => (can_fetch, abilities.can_deepen) = (true, has(b"shallow")),
+            b"ls-refs" => abilities.tells_unborn = has(b"unborn"),
+            b"object-format" if value != b"sha1" => return Err(other_format(&url, value)),
+            _ => {}
+        }
+    }
+    Err(lines.unexpected())
+}
+
+fn other_format(url: &str, format: &[u8]) -> Error {
+    let format = pkt::one_line(&String::from_utf8_lossy(format));
+    Error::invalid(format!("{url} has {format} ids; repositories have SHA-1 ids here"))
+}
+
+/// The references of version 0, whose first line also says what the server can.
+fn read_offered(lines: &mut Lines, first: Option<Vec<u8>>, url: &str) -> Result<(Abilities, Option<Offered>)> {
+    let mut abilities = Abilities::default();
+    let mut offered = Vec::new();
+    // A flush at once: nothing is there, said by an old server.
+    let Some(first) = first else { return Ok((abilities, Some(offered))) };
+    let mut halves = first.splitn(2, |byte| *byte == 0);
+    let line = halves.next().unwrap_or_default();
+    let mut has_sideband = false;
+    for capability in halves.next().unwrap_or_default().split(|byte| *byte == b' ') {
+        match capability {
+            b"side-band-64k" => has_sideband = true,
+            b"shallow" => abilities.can_deepen = true,
+            b"thin-pack" => abilities.is_thin = true,
+            _ => {
+                if let Some(branch) = capability.strip_prefix(b"symref=HEAD:") {
+                    abilities.head = Some(branch.to_vec());
+                }
+                if let Some(format) = capability.strip_prefix(b"object-format=").filter(|format| *format != b"sha1") {
+                    return Err(other_format(url, format));
+                }
+            }
+        }
+    }
+    if !has_sideband {
+        return Err(not_git(url, "it knows no side-band-64k"));
+    }
+    let mut line = line.to_vec();
+    loop {
+        match id_and_name(&line) {
+            Some((oid, name)) if name != b"capabilities^{}" && !name.ends_with(b"^{}") => {
+                offered.push((name.to_vec(), oid))
+            }
+            Some(_) => {}
+            None if line.starts_with(b"shallow ") => return Err(shallow_source(url)),
+            None => return Err(lines.unexpected()),
+        }
+        let next = lines.next()?;
+        match next {
+            Line::Flush => return Ok((abilities, Some(offered))),
+            _ => line = next.text().unwrap_or_default().to_vec(),
+        }
+    }
+}
+
+fn id_and_name(line: &[u8]) -> Option<(Oid, &[u8])> {
+    let (hex, rest) = line.split_at_checked(2 * Oid::LEN)?;
+    Some((Oid::from_hex(hex).ok()?, rest.strip_prefix(b" ")?))
+}
+
+/// Takes one reference that a server offers, or `HEAD`.
+pub(super) fn take(
+    references: &mut References,
+    name: &[u8],
+    oid: Oid,
+    symref: Option<&[u8]>,
+    scope: Scope,
+    limit: usize,
+) -> Result<()> {
+    if name == b"HEAD" {
+        match symref {
+            Some(branch) => references.set_head(branch),
+            None if references.head == Head::Unknown => references.head = Head::Detached(oid),
+            None => {}
+        }
+    }
+    references.take(name, oid, scope, limit)
+}
+
+/// The request for the references of a scope.
+pub(super) fn ls_refs(abilities: &Abilities, scope: Scope) -> Vec<u8> {
+    let mut request = Request::command("ls-refs");
+    request.line("symrefs");
+    if abilities.tells_unborn {
+        request.line("unborn");
+    }
+    // Others may come all the same.
+    let prefixes: &[&str] = match scope {
+        Scope::Mirror => &["HEAD", "refs/"],
+        Scope::BranchesAndTags => &["HEAD", "refs/heads/", "refs/tags/"],
+    };
+    for prefix in prefixes {
+        request.line(format_args!("ref-prefix {prefix}"));
+    }
+    request.flush();
+    request.0
+}
+
+/// Reads the answer to [`ls_refs`].
+pub(super) fn read_ls_refs(lines: &mut Lines, references: &mut References, scope: Scope, limit: usize) -> Result<()> {
+    // What is not meant counts, too.
+    let lines_max = limit.saturating_mul(2).saturating_add(CAPABILITIES_MAX);
+    for _ in 0..lines_max {
+        let line = lines.next()?;
+        let text = match line {
+            Line::Flush => return Ok(()),
+            _ => line.text().unwrap_or_default(),
+        };
+        let symref = text.split(|byte| *byte == b' ').find_map(|word| word.strip_prefix(b"symref-target:"));
+        if text.starts_with(b"unborn ") {
+            references.set_head(symref.unwrap_or_default());
+            continue;
+        }
+        let Some((oid, rest)) = id_and_name(text) else { return Err(lines.unexpected()) };
+        let name = rest.split(|byte| *byte == b' ').next().unwrap_or_default();
+        take(references, name, oid, symref, scope, limit)?;
+    }
+    Err(Error::too_large(format!("{} offers too many references", lines.url)))
+}
+
+/// The request for a pack.
+///
+/// # Errors
+/// [`govc_engine::ErrorKind::Invalid`] for what the server cannot.
+pub(super) fn fetch(abilities: &Abilities, ask: &Ask<'_>, url: &str) -> Result<Vec<u8>> {
+    if ask.depth.is_some() && !abilities.can_deepen {
+        return Err(not_git(url, "it cannot send a part of a history any more"));
+    }
+    let is_thin = ask.is_thin && abilities.is_thin;
+    let mut request = if abilities.is_v2 { Request::command("fetch") } else { Request::default() };
+    if abilities.is_v2 {
+        for word in ["ofs-delta", "no-progress"] {
+            request.line(word);
+        }
+        if is_thin {
+            request.line("thin-pack");
+        }
+    }
+    for (at, want) in ask.wants.iter().enumerate() {
+        match at {
+            0 if !abilities.is_v2 => {
+                let thin = if is_thin { " thin-pack" } else { "" };
+                let shallow = if ask.depth.is_some() { " shallow" } else { "" };
+                request.line(format_args!(
+                    "want {want} side-band-64k ofs-delta no-progress{thin}{shallow} agent={AGENT}\n"
+                ));
+            }
+            _ => request.line(format_args!("want {want}\n")),
+        }
+    }
+    for oid in &ask.shallow {
+        request.line(format_args!("shallow {oid}"));
+    }
+    if let Some(depth) = ask.depth {
+        request.line(format_args!("deepen {depth}"));
+    }
+    if !abilities.is_v2 {
+        request.flush();
+    }
+    for have in ask.haves {
+        request.line(format_args!("have {have}\n"));
+    }
+    request.line("done\n");
+    if abilities.is_v2 {
+        request.flush();
+    }
+    Ok(request.0)
+}
+
+/// Reads borders to the end of their section.
+pub(super) fn read_borders(lines: &mut Lines, shallow: &mut Vec<Oid>, unshallow: &mut Vec<Oid>) -> Result<()> {
+    for _ in 0..BORDERS_MAX {
+        let line = lines.next()?;
+        let text = match line {
+            Line::Flush | Line::Delimiter => return Ok(()),
+            _ => line.text().unwrap_or_default(),
+        };
+        let oid = |word: &[u8]| text.strip_prefix(word).and_then(|hex| Oid::from_hex(hex).ok());
+        match (oid(b"shallow "), oid(b"unshallow ")) {
+            (Some(oid), _) => shallow.push(oid),
+            (None, Some(oid)) => unshallow.push(oid),
+            (None, None) => return Err(lines.unexpected()),
+        }
+    }
+    Err(Error::too_large(format!("{} names too many borders of its history", lines.url)))
+}
+
+const AGENT: &str = concat!("govc/", env!("CARGO_PKG_VERSION"));
+
+/// A request in the making.
+#[derive(Default)]
+struct Request(Vec<u8>);
+
+impl Request {
+    /// One of version 2, up to its arguments.
+    fn command(name: &str) -> Self {
+        let mut request = Self::default();
+        request.line(format_args!("command={name}"));
+        request.line(format_args!("agent={AGENT}"));
+        request.line("object-format=sha1");
+        // A vector takes everything.
+        let _ = pkt::delimiter(&mut request.0);
+        request
+    }
+
+    fn line(&mut self, text: impl Display) {
+        let _ = pkt::data(&mut self.0, text.to_string().as_bytes());
+    }
+
+    fn flush(&mut self) {
+        let _ = pkt::flush(&mut self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+    const B: &str = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
+
+    /// An answer of these lines; an empty one is a flush.
+    fn lines(texts: &[&str]) -> Lines {
+        let mut bytes = Vec::new();
+        for text in texts {
+            match *text {
+                "" => pkt::flush(&mut bytes).expect("room"),
+                text => pkt::data(&mut bytes, text.as_bytes()).expect("room"),
+            }
+        }
+        Lines::new(Box::new(std::io::Cursor::new(bytes)), "http://x/y")
+    }
+
+    #[test]
+    fn both_versions_of_a_server_are_met() {
+        let service = "# service=git-upload-pack\n";
+        let mut v2 =
+            lines(&[service, "", "version 2\n", "agent=x\n", "ls-refs=unborn\n", "fetch=shallow filter\n", ""]);
+        let (abilities, offered) = read_advertisement(&mut v2).expect("an advertisement");
+        assert!(abilities.is_v2 && abilities.can_deepen && abilities.tells_unborn && offered.is_none());
+
+        let first = format!("{A} HEAD\0side-band-64k shallow symref=HEAD:refs/heads/main\n");
+        let texts = [
+            &first,
+            &format!("{A} refs/heads/main\n"),
+            &format!("{B} refs/tags/v1\n"),
+            &format!("{A} refs/tags/v1^{{}}\n"),
+        ];
+        let mut v0 = lines(&[service, "", texts[0], texts[1], texts[2], texts[3], ""]);
+        let (abilities, offered) = read_advertisement(&mut v0).expect("an advertisement");
+        assert!(!abilities.is_v2 && abilities.can_deepen && !abilities.is_thin);
+        let names: Vec<_> = offered.expect("references").into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, [&b"HEAD"[..], b"refs/heads/main", b"refs/tags/v1"]);
+        assert_eq!(abilities.head.as_deref(), Some(&b"refs/heads/main"[..]));
+
+        let nothing = format!("{} capabilities^{{}}\0side-band-64k\n", Oid::null());
+        for texts in [&[service, "", &nothing, ""][..], &[service, "", ""]] {
+            let (_, offered) = read_advertisement(&mut lines(texts)).expect("an advertisement");
+            assert_eq!(offered, Some(Vec::new()));
+        }
+    }
+
+    #[test]
+    fn other_formats_shallow_sources_and_nonsense_are_refused() {
+        let shallow = format!("shallow {A}\n");
+        let first = format!("{A} HEAD\0side-band-64k\n");
+        let sha256 = format!("{A} HEAD\0side-band-64k object-format=sha256\n");
+        let narrow = format!("{A} HEAD\0ofs-delta\n");
+        for (texts, word) in [
+            (&["version 2\n", "object-format=sha256\n", "fetch\n", ""][..], "sha256"),
+            (&[&sha256, ""], "sha256"),
+            (&[&first, &shallow, ""], "shallow clone"),
+            (&[&narrow, ""], "side-band"),
+            (&["version 2\n", "ls-refs\n", ""], "does not answer as a Git server"),
+            (&["<!doctype html>\n", ""], "does not answer as a Git server"),
+            (&["version 2\n", "fetch\n"], "ends early"),
+            (&["ERR go\x1b away\n"], "says: go  away"),
+            (&[], "ends early"),
+        ] {
+            let error = read_advertisement(&mut lines(texts)).expect_err(word);
+            assert!(error.message().contains(word), "{error}");
+        }
+    }
+
+    #[test]
+    fn offered_references_are_bounded_and_unborn_heads_are_known() {
+        let read = |texts: &[&str], limit| {
+            let mut references = References::default();
+            read_ls_refs(&mut lines(texts), &mut references, Scope::BranchesAndTags, limit).map(|()| references)
+        };
+        let (main, note) = (format!("{A} refs/heads/main\n"), format!("{A} refs/notes/x\n"));
+        let head = format!("{A} HEAD symref-target:refs/heads/trunk\n");
+        let references = read(&[&head, &main, &note, ""], 10).expect("references");
+        assert_eq!(references.all.len(), 1);
+        assert_eq!(references.head, Head::Branch(govc_engine::RefName::branch("trunk").expect("a name")));
+        let unborn = read(&["unborn HEAD symref-target:refs/heads/dev\n", ""], 10).expect("references");
+        assert_eq!(unborn.head, Head::Branch(govc_engine::RefName::branch("dev").expect("a name")));
+        let other = format!("{A} refs/heads/other\n");
+        assert!(read(&[&main, &other, ""], 1).is_err());
+        let endless = vec![&note[..]; 3000];
+        assert!(read(&endless, 10).expect_err("endless").message().contains("too many"));
+        assert!(read(&["refs/heads/main\n", ""], 10).is_err());
+    }
+}

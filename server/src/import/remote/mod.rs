@@ -1,0 +1,188 @@
+//! A Git server over HTTP, asked as `git fetch` asks: protocol version 2, or 0 and 1 where the server has no other.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `address` | URLs, credentials, which redirects are followed |
+//! | `transport` | requests and answers over HTTP |
+//! | `message` | what is asked, and the lines of what comes |
+//! | `sideband` | the pack within an answer |
+//!
+//! There is one request for each pack: what is here is told at once, and no rounds are negotiated. Nothing that the server
+//! sends is believed before it is checked, and nothing of it is unbounded.
+//! Source: git's `Documentation/gitprotocol-http`, `gitprotocol-v2`, `gitprotocol-pack`.
+
+mod address;
+mod message;
+mod sideband;
+mod transport;
+
+use std::io::Read;
+use std::time::Duration;
+
+use govc_engine::{Error, Oid, Result};
+
+use self::message::{Abilities, Lines, Offered};
+use self::sideband::Pack;
+use self::transport::Http;
+use super::source::{References, Scope, shallow_source};
+use crate::git::pkt::Line;
+
+/// How a server is asked.
+#[derive(Default)]
+pub(crate) struct RemoteOptions {
+    /// Sent as the password.
+    pub(crate) token: Option<String>,
+    /// Whether another host may answer instead.
+    pub(crate) follow_redirects: bool,
+    /// Certificates to trust instead of the usual ones, PEM.
+    pub(crate) ca_pem: Option<Vec<u8>>,
+    /// How long a server may say nothing.
+    pub(crate) silence_max: Duration,
+}
+
+/// A repository of a server.
+pub(crate) struct Remote {
+    http: Http,
+    silence_max: Duration,
+    abilities: Option<Abilities>,
+    /// What a server of version 0 offered when it was asked first.
+    offered: Option<Offered>,
+}
+
+/// What is asked for.
+pub(super) struct Ask<'a> {
+    pub(super) wants: &'a [Oid],
+    /// What is here with all that it reaches, up to `shallow`.
+    pub(super) haves: &'a [Oid],
+    /// Commits that are here without their parents.
+    pub(super) shallow: Vec<Oid>,
+    /// How many commits deep, from the wants on.
+    pub(super) depth: Option<u32>,
+    /// Whether deltas may stand on what is here.
+    pub(super) is_thin: bool,
+}
+
+/// What is answered.
+pub(super) struct Answer {
+    /// Commits that come without their parents.
+    pub(super) shallow: Vec<Oid>,
+    /// Commits that are whole from now on.
+    pub(super) unshallow: Vec<Oid>,
+    pub(super) pack: Box<dyn Read>,
+}
+
+impl Remote {
+    /// Takes a URL, which may hold a user's name and password.
+    ///
+    /// # Errors
+    /// [`govc_engine::ErrorKind::Invalid`] for what is none; nothing has been asked yet.
+    pub(super) fn new(url: &str, options: RemoteOptions) -> Result<Self> {
+        let silence_max = options.silence_max;
+        Ok(Self { http: Http::new(url, options)?, silence_max, abilities: None, offered: None })
+    }
+
+    /// The URL without any secret.
+    pub(super) fn url(&self) -> &str {
+        self.http.url()
+    }
+
+    /// Whether the server can send histories in slices. Known once it has been asked for its references.
+    pub(super) fn can_deepen(&self) -> bool {
+        self.abilities.as_ref().is_none_or(|abilities| abilities.can_deepen)
+    }
+
+    /// What the server offers now.
+    ///
+    /// # Errors
+    /// [`govc_engine::ErrorKind::Unavailable`] when it cannot be reached, [`govc_engine::ErrorKind::NotFound`] when it has
+    /// no such repository or shows none, [`govc_engine::ErrorKind::Invalid`] for what is no answer of a Git server.
+    pub(super) fn references(&mut self, scope: Scope, limit: usize) -> Result<References> {
+        let abilities = self.meet()?;
+        let mut references = References::default();
+        if let Some(offered) = self.offered.take() {
+            if let Some(head) = &abilities.head {
+                references.set_head(head);
+            }
+            for (name, oid) in offered {
+                message::take(&mut references, &name, oid, None, scope, limit)?;
+            }
+            return Ok(references);
+        }
+        let url = self.http.url().to_owned();
+        let body = message::ls_refs(&abilities, scope);
+        let mut lines = Lines::new(self.http.post(&body, true)?, &url);
+        message::read_ls_refs(&mut lines, &mut references, scope, limit)?;
+        Ok(references)
+    }
+
+    /// Finds out which version the server speaks and what it can.
+    fn meet(&mut self) -> Result<Abilities> {
+        let input = self.http.advertisement()?;
+        let url = self.http.url().to_owned();
+        let (abilities, offered) = message::read_advertisement(&mut Lines::new(input, &url))?;
+        self.offered = offered;
+        self.abilities = Some(abilities.clone());
+        Ok(abilities)
+    }
+
+    /// Asks for a pack.
+    ///
+    /// # Errors
+    /// As [`Remote::references`]; the pack's own failures come when it is read.
+    pub(super) fn fetch(&mut self, ask: &Ask<'_>) -> Result<Answer> {
+        let abilities = match &self.abilities {
+            Some(abilities) => abilities.clone(),
+            None => self.meet()?,
+        };
+        let url = self.http.url().to_owned();
+        let body = message::fetch(&abilities, ask, &url)?;
+        let mut lines = Lines::new(self.http.post(&body, abilities.is_v2)?, &url);
+        let (mut shallow, mut unshallow, mut first) = (Vec::new(), Vec::new(), None);
+        if abilities.is_v2 {
+            loop {
+                let line = lines.next()?;
+                match line.text() {
+                    Some(b"shallow-info") => message::read_borders(&mut lines, &mut shallow, &mut unshallow)?,
+                    Some(b"packfile") => break,
+                    // Nothing else was asked for.
+                    _ => return Err(lines.unexpected()),
+                }
+            }
+        } else {
+            if ask.depth.is_some() {
+                message::read_borders(&mut lines, &mut shallow, &mut unshallow)?;
+            }
+            // Lines that say what is in common, at least one; the pack follows without a border.
+            let mut is_told = false;
+            loop {
+                match lines.next()? {
+                    Line::Data(data) if data.starts_with(b"NAK") || data.starts_with(b"ACK ") => is_told = true,
+                    Line::Data(data) if is_told => {
+                        first = Some(data.to_vec());
+                        break;
+                    }
+                    _ => return Err(lines.unexpected()),
+                }
+            }
+        }
+        if ask.depth.is_none() && !shallow.is_empty() {
+            return Err(shallow_source(&url));
+        }
+        Ok(Answer { shallow, unshallow, pack: Box::new(Pack::new(lines, first, self.silence_max)) })
+    }
+}
+
+/// Something that a Git server would not say.
+fn not_git(url: &str, why: &str) -> Error {
+    Error::invalid(format!("{url} does not answer as a Git server: {why}"))
+}
+
+/// Takes any bytes as each part of a server's answer.
+pub(super) fn fuzz(data: &[u8]) {
+    let lines = || Lines::new(Box::new(std::io::Cursor::new(data.to_vec())), "http://x/y");
+    // What is refused is refused with an error; only a panic, or no end, is a finding.
+    let _ = message::read_advertisement(&mut lines());
+    let _ = message::read_ls_refs(&mut lines(), &mut References::default(), Scope::Mirror, 1000);
+    let _ = message::read_borders(&mut lines(), &mut Vec::new(), &mut Vec::new());
+    let _ = std::io::copy(&mut Pack::new(lines(), None, Duration::from_secs(1)), &mut std::io::sink());
+}
