@@ -7,7 +7,7 @@ use std::{
     time::Instant,
 };
 
-use super::{TREE_DEPTH_MAX, check_deadline, check_depth, walk::Queued};
+use super::{TREE_DEPTH_MAX, check_deadline, check_depth, filter::Filter, walk::Queued};
 use crate::{
     Error, ErrorKind, Result,
     object::{EntryMode, Kind, Oid, links, tree_entries},
@@ -25,6 +25,8 @@ pub struct ReachOptions<'a> {
     pub shallow: &'a [Oid],
     /// Commits that the receiver has, but not their parents.
     pub client_shallow: &'a [Oid],
+    /// What the receiver takes of all that; everything without one. What it wants by itself it takes.
+    pub filter: Option<&'a Filter>,
     /// When to give up.
     pub deadline: Option<Instant>,
 }
@@ -40,7 +42,8 @@ pub struct Reach {
     pub similar: HashMap<Oid, Similar>,
 }
 
-/// Objects of the same kind at the path of an object to send: bases for deltas.
+/// Objects of the same kind at the path of an object to send: bases for deltas. With a filter that does not take all
+/// objects of the kind, the receiver may have neither.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Similar {
     /// In a tree at the border: the receiver has it.
@@ -70,6 +73,10 @@ impl Snapshot {
         }
         let haves = walk.have_commits()?;
         let commits = walk.commits(&tips, &haves)?;
+        if let Some(filter) = options.filter {
+            walk.filtered(filter, &tips, roots, &commits)?;
+            return Ok(walk.reach);
+        }
         for tree in walk.reach.edge_trees.clone() {
             walk.mark_tree(tree, 0)?;
         }
@@ -93,12 +100,12 @@ impl Snapshot {
     }
 }
 
-struct ReachWalk<'a> {
-    snapshot: &'a Snapshot,
-    options: &'a ReachOptions<'a>,
+pub(super) struct ReachWalk<'a> {
+    pub(super) snapshot: &'a Snapshot,
+    pub(super) options: &'a ReachOptions<'a>,
     /// Trees, blobs and tags that are sent or that the receiver has.
-    seen: HashSet<Oid>,
-    reach: Reach,
+    pub(super) seen: HashSet<Oid>,
+    pub(super) reach: Reach,
 }
 
 impl ReachWalk<'_> {
@@ -239,7 +246,7 @@ impl ReachWalk<'_> {
     }
 
     /// Marks everything in a tree as the receiver's.
-    fn mark_tree(&mut self, tree: Oid, depth: usize) -> Result<()> {
+    pub(super) fn mark_tree(&mut self, tree: Oid, depth: usize) -> Result<()> {
         if !self.seen.insert(tree) || depth > TREE_DEPTH_MAX {
             return Ok(());
         }
@@ -279,7 +286,7 @@ impl ReachWalk<'_> {
         Ok(())
     }
 
-    fn add(&mut self, oid: Oid, kind: Kind, similar: Similar) {
+    pub(super) fn add(&mut self, oid: Oid, kind: Kind, similar: Similar) {
         self.reach.objects.push((oid, kind));
         if similar != Similar::default() {
             self.reach.similar.insert(oid, similar);
@@ -287,7 +294,11 @@ impl ReachWalk<'_> {
     }
 
     /// For the new entries of a tree, by name, what the trees like it have under the same name.
-    fn similar_entries<'d>(&self, data: &'d [u8], trees: Similar) -> Result<HashMap<Cow<'d, [u8]>, Similar>> {
+    pub(super) fn similar_entries<'d>(
+        &self,
+        data: &'d [u8],
+        trees: Similar,
+    ) -> Result<HashMap<Cow<'d, [u8]>, Similar>> {
         let mut found: HashMap<Cow<'d, [u8]>, Similar> = HashMap::new();
         if trees == Similar::default() {
             return Ok(found);

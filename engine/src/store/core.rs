@@ -244,20 +244,39 @@ impl Core {
 
     /// An object's kind and size.
     pub(crate) fn header(&self, pool: &Pool, oid: &Oid, scope: Scope) -> Result<Option<(Kind, u64)>> {
-        let mut scope_here = scope;
-        for (layer, until) in pool.layers() {
-            if let Some(object) = self.table.get(layer.id, oid, scope_here, until) {
-                return Ok(Some((object.kind, object.data.len() as u64)));
-            }
-            scope_here = Scope::Live;
-        }
-        if let Some(header) = pool.in_flight(oid, scope).and_then(|staged| staged.header(oid)) {
+        if let Some(header) = self.header_in_memory(pool, oid, scope) {
             return Ok(Some(header));
         }
         match self.row(pool, oid)? {
             Some((_, row)) => Ok(Some((row.kind, row.size))),
             None => Ok((*oid == Oid::empty_tree()).then_some((Kind::Tree, 0))),
         }
+    }
+
+    /// Kinds and sizes of objects, in the order of `oids`.
+    pub(crate) fn headers(&self, pool: &Pool, oids: &[Oid], scope: Scope) -> Result<Vec<Option<(Kind, u64)>>> {
+        let mut found: Vec<_> = oids.iter().map(|oid| self.header_in_memory(pool, oid, scope)).collect();
+        let missing: Vec<usize> = (0..oids.len()).filter(|at| found[*at].is_none()).collect();
+        let ids: Vec<Oid> = missing.iter().map(|at| oids[*at]).collect();
+        for (at, row) in missing.into_iter().zip(self.rows(pool, &ids)?) {
+            found[at] = match row {
+                Some((_, row)) => Some((row.kind, row.size)),
+                None => (oids[at] == Oid::empty_tree()).then_some((Kind::Tree, 0)),
+            };
+        }
+        Ok(found)
+    }
+
+    /// The kind and size of an object that is in the table or on its way to the pool.
+    fn header_in_memory(&self, pool: &Pool, oid: &Oid, scope: Scope) -> Option<(Kind, u64)> {
+        let mut scope_here = scope;
+        for (layer, until) in pool.layers() {
+            if let Some(object) = self.table.get(layer.id, oid, scope_here, until) {
+                return Some((object.kind, object.data.len() as u64));
+            }
+            scope_here = Scope::Live;
+        }
+        pool.in_flight(oid, scope).and_then(|staged| staged.header(oid))
     }
 
     /// An object's row, and the pool that has it.

@@ -159,6 +159,14 @@ impl Snapshot {
         self.repo.core.header(&self.repo.state.pool, oid, self.scope)
     }
 
+    /// The same of several objects, in the order of `oids`: faster than one by one.
+    ///
+    /// # Errors
+    /// As [`Snapshot::try_object`].
+    pub fn headers(&self, oids: &[Oid]) -> Result<Vec<Option<(Kind, u64)>>> {
+        self.repo.core.headers(&self.repo.state.pool, oids, self.scope)
+    }
+
     /// The kind of an object that is in the repository to stay, so that new objects may point at it: not of one whose
     /// transaction may still fail to publish.
     ///
