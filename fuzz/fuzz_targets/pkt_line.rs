@@ -5,4 +5,6 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
     govc_server::git::fuzz_pkt_line(data);
+    govc_server::git::fuzz_upload_request(data);
+    govc_server::git::fuzz_receive_commands(data);
 });

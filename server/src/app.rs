@@ -15,7 +15,7 @@ use govc_search::{Definer, Search, SearchOptions, account_sql_memory};
 use crate::compaction::{Budgets, CompactionOptions, Compactions};
 use crate::config::Config;
 use crate::definitions::Parsers;
-use crate::git::{PackCache, PackCacheOptions};
+use crate::git::{PackCache, PackCacheOptions, Reachable};
 use crate::http::body::Bodies;
 use crate::priority;
 use crate::telemetry::Metrics;
@@ -41,6 +41,8 @@ pub struct App {
     pub work: WorkPool,
     /// Packs kept for verbatim serving.
     pub packs: PackCache,
+    /// What has been found of objects that clients asked for by id.
+    pub(crate) reachable: Reachable,
     /// How bodies of API requests and answers come and go.
     pub(crate) bodies: Bodies,
     /// What callers have staged and not committed.
@@ -138,6 +140,7 @@ impl App {
             metrics,
             work,
             packs,
+            reachable: Reachable::default(),
             bodies,
             transactions,
             search,

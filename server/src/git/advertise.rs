@@ -13,7 +13,8 @@ use super::pkt;
 pub(crate) const AGENT: &str = concat!("govc/", env!("CARGO_PKG_VERSION"));
 
 const FETCH_CAPABILITIES: &str = "multi_ack thin-pack side-band side-band-64k ofs-delta shallow deepen-since \
-     deepen-not deepen-relative no-progress include-tag multi_ack_detailed no-done";
+     deepen-not deepen-relative no-progress include-tag multi_ack_detailed allow-tip-sha1-in-want \
+     allow-reachable-sha1-in-want no-done filter";
 
 const PUSH_CAPABILITIES: &str =
     "report-status report-status-v2 delete-refs side-band-64k quiet atomic ofs-delta push-options";
@@ -84,8 +85,10 @@ pub(crate) fn capabilities_v2(out: &mut dyn Write) -> std::io::Result<()> {
     pkt::text(out, format_args!("version 2\n"))?;
     pkt::text(out, format_args!("agent={AGENT}\n"))?;
     pkt::text(out, format_args!("ls-refs=unborn\n"))?;
-    pkt::text(out, format_args!("fetch=shallow wait-for-done\n"))?;
+    pkt::text(out, format_args!("fetch=shallow wait-for-done filter ref-in-want sideband-all\n"))?;
+    pkt::text(out, format_args!("server-option\n"))?;
     pkt::text(out, format_args!("object-format=sha1\n"))?;
+    pkt::text(out, format_args!("object-info\n"))?;
     pkt::flush(out)
 }
 
@@ -259,8 +262,10 @@ mod tests {
             "version 2\n",
             &agent,
             "ls-refs=unborn\n",
-            "fetch=shallow wait-for-done\n",
+            "fetch=shallow wait-for-done filter ref-in-want sideband-all\n",
+            "server-option\n",
             "object-format=sha1\n",
+            "object-info\n",
             "Flush",
         ];
         assert_eq!(read(&out), expected);
@@ -282,7 +287,7 @@ mod tests {
         let words: Vec<_> = capabilities.trim_end().split(' ').collect();
         assert!(words.contains(&"symref=HEAD:refs/heads/main"), "{words:?}");
         assert!(words.contains(&"side-band-64k") && words.contains(&"no-done"), "{words:?}");
-        assert!(!words.contains(&"filter") && !words.contains(&""), "{words:?}");
+        assert!(words.contains(&"filter") && !words.contains(&""), "{words:?}");
         assert_eq!(lines[1], format!("{head} refs/heads/main\n"));
     }
 

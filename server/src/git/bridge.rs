@@ -23,6 +23,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use crate::telemetry::ServerOptions;
 use crate::work::WorkError;
 
 /// How long the server waits for a client, in sum, until it has sent or taken [`PROGRESS_BYTES_MIN`].
@@ -54,9 +55,21 @@ pub(crate) struct Flow {
     packets: AtomicBool,
     /// Set once by the pump when the body has arrived whole. Orders nothing.
     received: AtomicBool,
+    /// What the client says beside its request, for the log.
+    server_options: ServerOptions,
 }
 
 impl Flow {
+    /// The state of an exchange whose server options are noted there.
+    pub(crate) fn noting(server_options: ServerOptions) -> Self {
+        Self { server_options, ..Self::default() }
+    }
+
+    /// Notes the client's `--server-option`s.
+    pub(crate) fn set_server_options(&self, options: &[String]) {
+        self.server_options.set(options);
+    }
+
     /// Says that every write to `out` from now on is a whole side-band packet. What was written before is sent first:
     /// a keep-alive must not overtake it.
     ///

@@ -7,7 +7,7 @@ use std::io::Read;
 
 use govc_engine::{Error, Result};
 
-use super::pkt::{Line, Reader};
+use super::pkt::{self, Line, Reader};
 
 /// What a version 2 request asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,13 +16,17 @@ pub(crate) enum Command {
     LsRefs,
     /// Negotiate and send a pack.
     Fetch,
+    /// Say how large objects are.
+    ObjectInfo,
 }
 
-/// A command, and whether arguments follow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A command, what was said with it, and whether arguments follow.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Head {
     /// The command.
     pub(crate) command: Command,
+    /// The client's `--server-option`s, in order. They mean nothing here.
+    pub(crate) server_options: Vec<String>,
     /// Whether a delimiter came, so that lines of arguments follow up to a flush.
     pub(crate) arguments: bool,
 }
@@ -36,11 +40,16 @@ const LINES_MAX: usize = 64;
 /// `Invalid` for anything but known capabilities and exactly one known command.
 pub(crate) fn read_head<R: Read>(reader: &mut Reader<R>) -> Result<Option<Head>> {
     let mut command = None;
+    let mut server_options = Vec::new();
     for seen in 0..LINES_MAX {
         let line = reader.read()?;
         let arguments = match line {
             Line::Data(_) => {
-                read_line(line.text().unwrap_or_default(), &mut command)?;
+                let text = line.text().unwrap_or_default();
+                match text.strip_prefix(b"server-option=") {
+                    Some(option) => server_options.push(pkt::one_line(&String::from_utf8_lossy(option))),
+                    None => read_line(text, &mut command)?,
+                }
                 continue;
             }
             Line::Delimiter => true,
@@ -52,7 +61,7 @@ pub(crate) fn read_head<R: Read>(reader: &mut Reader<R>) -> Result<Option<Head>>
             }
         };
         let command = command.ok_or_else(|| Error::invalid("no command requested"))?;
-        return Ok(Some(Head { command, arguments }));
+        return Ok(Some(Head { command, server_options, arguments }));
     }
     Err(Error::invalid("protocol error: too many capabilities"))
 }
@@ -69,6 +78,7 @@ fn read_line(line: &[u8], command: &mut Option<Command>) -> Result<()> {
         let named = match name {
             b"ls-refs" => Command::LsRefs,
             b"fetch" => Command::Fetch,
+            b"object-info" => Command::ObjectInfo,
             _ => return Err(Error::invalid(format!("invalid command '{}'", shown(name)))),
         };
         if command.replace(named).is_some() {
@@ -94,7 +104,6 @@ fn read_line(line: &[u8], command: &mut Option<Command>) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::git::pkt;
 
     fn head(lines: &[&str], end: &[u8]) -> Result<Option<Head>> {
         let mut request = Vec::new();
@@ -108,11 +117,12 @@ mod tests {
     #[test]
     fn commands_are_read_with_and_without_arguments() {
         let lines = ["command=fetch", "agent=git/2.39.5", "object-format=sha1\n"];
-        assert_eq!(head(&lines, b"0001").unwrap(), Some(Head { command: Command::Fetch, arguments: true }));
-        assert_eq!(
-            head(&["command=ls-refs\n"], b"0000").unwrap(),
-            Some(Head { command: Command::LsRefs, arguments: false })
-        );
+        let plain = |command, arguments| Some(Head { command, server_options: Vec::new(), arguments });
+        assert_eq!(head(&lines, b"0001").unwrap(), plain(Command::Fetch, true));
+        assert_eq!(head(&["command=ls-refs\n"], b"0000").unwrap(), plain(Command::LsRefs, false));
+        assert_eq!(head(&["command=object-info\n"], b"0001").unwrap(), plain(Command::ObjectInfo, true));
+        let options = head(&["server-option=a=b\n", "command=fetch", "server-option=\u{1b}c"], b"0000").unwrap();
+        assert_eq!(options.unwrap().server_options, ["a=b", " c"]);
         assert_eq!(head(&[], b"0000").unwrap(), None);
         assert_eq!(head(&[], b"").unwrap(), None);
     }
@@ -123,7 +133,7 @@ mod tests {
             (&["command=push"], "invalid command 'push'"),
             (&["agent=x"], "no command requested"),
             (&["command=fetch", "command=ls-refs"], "after another command"),
-            (&["command=fetch", "server-option=x"], "unknown capability 'server-option=x'"),
+            (&["command=fetch", "bundle-uri=x"], "unknown capability 'bundle-uri=x'"),
             (&["command=fetch", "object-format=sha256"], "client sha256"),
             (&["command=fetch\0"], "invalid command"),
         ];

@@ -9,11 +9,15 @@ use std::io::Read;
 
 use govc_engine::{Error, Oid, Result};
 
+use super::filter::FilterSpec;
 use super::pkt::{Line, Reader};
 use super::sideband::Bands;
 
-/// The most wants, and the most borders of a shallow clone, that a request may name.
-const OIDS_MAX: usize = 1 << 18;
+/// The most borders of a shallow clone that a request may name.
+const BORDERS_MAX: usize = 1 << 18;
+
+/// The most wants, by id and by name: a copy of everything names each reference.
+const WANTS_MAX: usize = 1 << 20;
 
 /// The most haves; git's clients stop long before.
 pub(crate) const HAVES_MAX: usize = 1 << 20;
@@ -72,6 +76,8 @@ pub(crate) enum Deepen {
 pub(crate) struct FetchRequest {
     /// The wanted objects, each once, in order.
     pub(crate) wants: Vec<Oid>,
+    /// Version 2: the wanted references, by their full names, each once.
+    pub(crate) want_refs: Vec<Vec<u8>>,
     /// What the client says that it has, in order.
     pub(crate) haves: Vec<Oid>,
     /// How the haves ended; in version 2 never `Wants`.
@@ -86,6 +92,10 @@ pub(crate) struct FetchRequest {
     pub(crate) no_done: bool,
     /// Version 2: the pack is never sent before `done`.
     pub(crate) wait_for_done: bool,
+    /// Version 2: all of the response goes over side-bands.
+    pub(crate) sideband_all: bool,
+    /// What the client takes of all that is wanted.
+    pub(crate) filter: Option<FilterSpec>,
     /// Deltas may have bases that the client has.
     pub(crate) thin: bool,
     /// Deltas may name their base by offset.
@@ -113,7 +123,7 @@ impl FetchRequest {
                 Line::Data(_) => line.text().unwrap_or_default(),
                 _ => return Err(Error::invalid("expected flush after fetch arguments")),
             };
-            if request.oid_line(text)? || cut.line(text)? {
+            if request.oid_line(text)? || cut.line(text)? || request.filter_line(text)? {
                 continue;
             }
             match text {
@@ -123,8 +133,8 @@ impl FetchRequest {
                 b"include-tag" => request.include_tag = true,
                 b"wait-for-done" => request.wait_for_done = true,
                 b"deepen-relative" => cut.relative = true,
+                b"sideband-all" => request.sideband_all = true,
                 b"done" => request.end = End::Done,
-                _ if text.starts_with(b"filter ") => return Err(Error::invalid("filters are not supported")),
                 _ => return Err(Error::invalid(format!("unexpected line: '{}'", shown(text)))),
             }
         }
@@ -150,7 +160,7 @@ impl FetchRequest {
     /// As [`FetchRequest::read_v2`].
     pub(crate) fn read_v0_wants<R: Read>(reader: &mut Reader<R>) -> Result<Self> {
         let mut request = Self::default();
-        let mut cut = Cut::default();
+        let (mut cut, mut filters) = (Cut::default(), false);
         loop {
             let line = reader.read()?;
             let Some(text) = line.text() else { break };
@@ -158,12 +168,19 @@ impl FetchRequest {
                 // Capabilities may follow any want; git's clients put them on the first.
                 let end = text.len().min("want ".len() + Oid::LEN * 2);
                 let (want, features) = text.split_at(end);
+                filters |= features.split(|b| *b == b' ').any(|feature| feature == b"filter");
                 request.features(features, &mut cut);
                 if request.oid_line(want)? {
                     continue;
                 }
             }
             if (text.starts_with(b"shallow ") && request.oid_line(text)?) || cut.line(text)? {
+                continue;
+            }
+            if text.starts_with(b"filter ") && !filters {
+                return Err(Error::invalid("git upload-pack: filtering capability not negotiated"));
+            }
+            if request.filter_line(text)? {
                 continue;
             }
             let text = shown(text);
@@ -210,11 +227,17 @@ impl FetchRequest {
     /// Takes a line of one id; false if it is another line.
     fn oid_line(&mut self, line: &[u8]) -> Result<bool> {
         let (list, hex, max) = if let Some(hex) = line.strip_prefix(b"want ") {
-            (&mut self.wants, hex, OIDS_MAX)
+            (&mut self.wants, hex, WANTS_MAX)
         } else if let Some(hex) = line.strip_prefix(b"have ") {
             (&mut self.haves, hex, HAVES_MAX)
         } else if let Some(hex) = line.strip_prefix(b"shallow ") {
-            (&mut self.shallow, hex, OIDS_MAX)
+            (&mut self.shallow, hex, BORDERS_MAX)
+        } else if let Some(name) = line.strip_prefix(b"want-ref ") {
+            if self.want_refs.len() >= WANTS_MAX {
+                return Err(Error::too_large(format!("the request has more than {WANTS_MAX} 'want-ref' lines")));
+            }
+            self.want_refs.push(name.to_vec());
+            return Ok(true);
         } else {
             return Ok(false);
         };
@@ -225,6 +248,16 @@ impl FetchRequest {
             return Err(Error::too_large(format!("the request has more than {max} '{word}' lines")));
         }
         list.push(oid);
+        Ok(true)
+    }
+
+    /// Takes a line about what the client leaves out; false if it is another line.
+    fn filter_line(&mut self, line: &[u8]) -> Result<bool> {
+        let Some(spec) = line.strip_prefix(b"filter ") else { return Ok(false) };
+        if self.filter.is_some() {
+            return Err(Error::invalid("multiple filter-specs cannot be combined"));
+        }
+        self.filter = Some(FilterSpec::parse(spec)?);
         Ok(true)
     }
 
@@ -252,6 +285,8 @@ impl FetchRequest {
             let mut seen = std::collections::HashSet::with_capacity(list.len());
             list.retain(|oid| seen.insert(*oid));
         }
+        let mut seen = std::collections::HashSet::with_capacity(self.want_refs.len());
+        self.want_refs.retain(|name| seen.insert(name.clone()));
         self.deepen = cut.settle()?;
         Ok(self)
     }
@@ -437,8 +472,10 @@ mod tests {
             "deepen 1x",
             "deepen-since x",
             "shallow 12",
-            "filter blob:none",
-            "sideband-all",
+            "filter",
+            "filter blob:some",
+            "sideband-none",
+            "packfile-uris https",
         ] {
             assert!(v2(&[line.to_owned(), String::new()]).is_err(), "{line}");
         }
@@ -450,9 +487,37 @@ mod tests {
 
     #[test]
     fn endless_requests_are_refused() {
-        let lines = vec![format!("shallow {A}"); OIDS_MAX + 1];
-        let error = v2(&lines).unwrap_err();
-        assert_eq!(*error.kind(), govc_engine::ErrorKind::TooLarge);
-        assert!(error.to_string().contains("'shallow'"), "{error}");
+        for (word, line, max) in [
+            ("shallow", format!("shallow {A}"), BORDERS_MAX),
+            ("want", format!("want {A}"), WANTS_MAX),
+            ("want-ref", "want-ref refs/heads/a".to_owned(), WANTS_MAX),
+        ] {
+            let error = v2(&vec![line; max + 1]).unwrap_err();
+            assert_eq!(*error.kind(), govc_engine::ErrorKind::TooLarge);
+            assert!(error.to_string().contains(&format!("'{word}'")), "{error}");
+        }
+    }
+
+    #[test]
+    fn filters_and_wanted_references_are_read() {
+        let lines = [
+            "want-ref refs/heads/a\n",
+            "want-ref HEAD",
+            "want-ref refs/heads/a",
+            "filter tree:1\n",
+            "sideband-all",
+            "",
+        ];
+        let parsed = v2(&lines.map(str::to_owned)).unwrap();
+        assert_eq!(parsed.want_refs, [&b"refs/heads/a"[..], b"HEAD"]);
+        assert_eq!(parsed.filter, Some(FilterSpec::parse(b"tree:1").unwrap()));
+        assert!(parsed.sideband_all && parsed.wants.is_empty());
+        let twice = ["filter tree:1", "filter tree:1", ""].map(str::to_owned);
+        assert!(v2(&twice).unwrap_err().to_string().contains("multiple filter-specs"));
+
+        let wants = |features: &str| [format!("want {A}{features}"), "filter blob:none".to_owned(), String::new()];
+        let parsed = v0(&wants(" side-band-64k filter agent=x")).unwrap();
+        assert_eq!(parsed.filter, Some(FilterSpec::parse(b"blob:none").unwrap()));
+        assert!(v0(&wants(" side-band-64k")).unwrap_err().to_string().contains("not negotiated"));
     }
 }

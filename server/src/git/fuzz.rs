@@ -1,10 +1,15 @@
 //! Entries for fuzzing: each takes any bytes as what a client sends, and must return, in bounded memory.
 
+use govc_engine::PathRule as _;
+
 use super::command::{self, Command};
 use super::fetch_request::FetchRequest;
+use super::filter::FilterSpec;
 use super::ls_refs::LsRefs;
+use super::object_info::ObjectInfo;
 use super::pkt::{self, Line, Reader};
 use super::push_request::PushRequest;
+use super::sparse::Patterns;
 
 /// Reads `data` as pkt-lines, and checks that what was read is written back the same.
 pub fn fuzz_pkt_line(data: &[u8]) {
@@ -38,6 +43,23 @@ pub fn fuzz_upload_request(data: &[u8]) {
         match head.command {
             Command::LsRefs => drop(LsRefs::read(&mut reader)),
             Command::Fetch => drop(FetchRequest::read_v2(&mut reader)),
+            Command::ObjectInfo => drop(ObjectInfo::read(&mut reader)),
+        }
+    }
+}
+
+/// Reads `data` as a filter's specification, and as a list of sparse patterns with a path, one after the other at the last
+/// NUL.
+pub fn fuzz_filter(data: &[u8]) {
+    drop(FilterSpec::parse(data));
+    let at = data.iter().rposition(|b| *b == 0).unwrap_or(data.len());
+    let (text, path) = data.split_at(at);
+    // Paths come from trees, whose names are neither empty nor hold a slash.
+    let path: Vec<&[u8]> = path.split(|b| matches!(b, 0 | b'/')).filter(|name| !name.is_empty()).collect();
+    let path = path.join(&b'/');
+    if let Ok(patterns) = Patterns::parse(text) {
+        for is_tree in [false, true] {
+            let _ = patterns.takes(&path, is_tree);
         }
     }
 }

@@ -8,13 +8,16 @@
 //! | `pkt`, `sideband` | framing |
 //! | `advertise`, `ls_refs` | which references there are |
 //! | `command`, `fetch_request`, `push_request` | what clients ask for |
+//! | `filter`, `sparse` | what partial clones leave out |
+//! | `reachable` | what may be asked for by its id |
 //! | `negotiate`, `shallow` | what a client lacks |
+//! | `object_info` | sizes without objects |
 //! | `upload_pack`, `receive_pack` | fetching and pushing |
 //! | `pack`, `cache` | packs, and those kept for serving again |
 //! | `fuzz` | entries for fuzzing |
 //!
-//! Deliberately absent: the dumb protocol, partial clones (`filter`), push certificates and push options, hooks,
-//! `git archive --remote`, server options, bundle URIs. None is advertised, and asking for one is a clear error.
+//! Deliberately absent: the dumb protocol, push certificates and push options, hooks,
+//! `git archive --remote`, bundle URIs. None is advertised, and asking for one is a clear error.
 
 mod advertise;
 mod bridge;
@@ -22,21 +25,26 @@ mod cache;
 mod command;
 pub(crate) mod duplex;
 mod fetch_request;
+mod filter;
 mod fuzz;
 mod inlet;
 mod ls_refs;
 mod negotiate;
+mod object_info;
 pub(crate) mod pack;
 pub(crate) mod pkt;
 mod push_request;
+mod reachable;
 mod receive_pack;
 mod route;
 mod shallow;
 mod sideband;
+mod sparse;
 mod upload_pack;
 
 pub(crate) use advertise::{Service, Version};
 pub(crate) use bridge::discard;
 pub use cache::{PackCache, PackCacheOptions};
-pub use fuzz::{fuzz_pack, fuzz_pkt_line, fuzz_receive_commands, fuzz_upload_request};
+pub use fuzz::{fuzz_filter, fuzz_pack, fuzz_pkt_line, fuzz_receive_commands, fuzz_upload_request};
+pub(crate) use reachable::Reachable;
 pub(crate) use route::router;

@@ -28,6 +28,7 @@ use super::receive_pack::{self, ACTOR};
 use super::{command, pkt, upload_pack};
 use crate::App;
 use crate::http::problem::{Code, Problem, Thing, about};
+use crate::telemetry::ServerOptions;
 
 /// The most that a fetch may send, uncompressed: far more than a million haves.
 pub(super) const FETCH_BYTES_MAX: u64 = 128 << 20;
@@ -142,7 +143,8 @@ async fn serve(app: Arc<App>, service: Service, request: Request) -> Response {
         }
     };
     let version = version_of(request.headers());
-    let flow = Arc::new(Flow::default());
+    let server_options = request.extensions().get::<ServerOptions>().cloned().unwrap_or_default();
+    let flow = Arc::new(Flow::noting(server_options));
     let body = match take_in(request.into_body(), &headers, &flow).await {
         Ok(body) => body,
         Err(refusal) => return *refusal,

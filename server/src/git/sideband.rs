@@ -33,6 +33,8 @@ impl Bands {
     }
 }
 
+/// Four digits of length.
+const PREFIX_LEN: usize = 4;
 /// Four digits of length and the band's number.
 const HEADER_LEN: usize = 5;
 const DATA: u8 = 1;
@@ -165,6 +167,62 @@ impl Frames<'_> {
     }
 }
 
+/// A response of which every line goes over band 1, as `sideband-all` asks. Takes what [`pkt`] writes, and passes on
+/// whole lines.
+pub(crate) struct Banded<'a> {
+    out: &'a mut dyn Write,
+    /// What has come of a line.
+    line: Vec<u8>,
+}
+
+impl<'a> Banded<'a> {
+    /// A writer of lines to `out`.
+    pub(crate) fn new(out: &'a mut dyn Write) -> Self {
+        Self { out, line: Vec::new() }
+    }
+
+    /// Writes the error that ends the conversation, over its band.
+    ///
+    /// # Errors
+    /// What `out` fails with.
+    pub(crate) fn error(self, text: &str) -> io::Result<()> {
+        let mut packet = vec![0; HEADER_LEN];
+        packet.extend_from_slice(pkt::one_line(text).as_bytes());
+        packet.push(b'\n');
+        send(self.out, &mut packet, ERROR)
+    }
+
+    /// How many bytes the line has, its length included, once that has come.
+    fn len(&self) -> Option<usize> {
+        let digits = std::str::from_utf8(self.line.get(..PREFIX_LEN)?).ok()?;
+        usize::from_str_radix(digits, 16).ok().map(|len| len.max(PREFIX_LEN))
+    }
+}
+
+impl Write for Banded<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.line.extend_from_slice(bytes);
+        while let Some(len) = self.len().filter(|len| *len <= self.line.len()) {
+            let content = self.line.get(PREFIX_LEN..len).unwrap_or_default();
+            match content {
+                // A flush or a delimiter belongs to no band.
+                [] => self.out.write_all(self.line.get(..len).unwrap_or_default())?,
+                _ => {
+                    let mut packet = vec![0; HEADER_LEN];
+                    packet.extend_from_slice(content);
+                    send(self.out, &mut packet, DATA)?;
+                }
+            }
+            self.line.drain(..len);
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
 /// Fills in the header of `packet` and writes it at once.
 fn send(out: &mut dyn Write, packet: &mut [u8], band: u8) -> io::Result<()> {
     let len = packet.len();
@@ -208,6 +266,18 @@ mod tests {
                 other => panic!("unexpected {other:?}"),
             }
         }
+    }
+
+    #[test]
+    fn lines_go_over_a_band_and_what_ends_them_does_not() {
+        let mut out = Vec::new();
+        let mut banded = Banded::new(&mut out);
+        pkt::text(&mut banded, format_args!("acknowledgments\n")).unwrap();
+        pkt::delimiter(&mut banded).unwrap();
+        pkt::data(&mut banded, b"x").unwrap();
+        pkt::flush(&mut banded).unwrap();
+        banded.error("no\nmore").unwrap();
+        assert_eq!(out, b"0015\x01acknowledgments\n00010006\x01x0000000d\x03no more\n");
     }
 
     #[test]

@@ -8,10 +8,11 @@
 
 mod stateful;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::HashSet;
 use std::io::{Read, Write};
+use std::time::Instant;
 
-use govc_engine::{Error, ErrorKind, Kind, Oid, RefName, Repo, Result, Snapshot};
+use govc_engine::{Error, ErrorKind, Filter, Oid, RefName, Repo, Result, Snapshot};
 
 use super::advertise::Version;
 use super::bridge::{self, Flow};
@@ -19,10 +20,11 @@ use super::command::{self, Command};
 use super::fetch_request::{Deepen, End, FetchRequest, MultiAck};
 use super::ls_refs::LsRefs;
 use super::negotiate::{Have, History, Negotiation, Timed};
+use super::object_info::ObjectInfo;
 use super::pack::write::{self, PackRequest};
 use super::pkt::{self, Reader};
 use super::shallow::{self, Borders, Rule};
-use super::sideband::{Bands, Sideband};
+use super::sideband::{Banded, Bands, Sideband};
 use crate::App;
 
 pub(crate) use stateful::serve as serve_stateful;
@@ -34,6 +36,20 @@ struct Plan {
     haves: Vec<Oid>,
     shallow: Vec<Oid>,
     client_shallow: Vec<Oid>,
+}
+
+/// A pack to be sent.
+struct Ready {
+    request: FetchRequest,
+    plan: Plan,
+    filter: Option<Filter>,
+}
+
+/// What a request is answered from, and until when.
+struct Source<'a> {
+    app: &'a App,
+    snapshot: &'a Snapshot,
+    deadline: Instant,
 }
 
 /// Answers one request of `git-upload-pack`.
@@ -52,12 +68,12 @@ pub(crate) fn serve(
     let snapshot = repo.snapshot();
     let mut reader = Reader::new(input);
     let negotiated = match version {
-        Version::V2 => talk_v2(app, &snapshot, &mut reader, out),
+        Version::V2 => talk_v2(app, &snapshot, &mut reader, out, flow),
         Version::V0 | Version::V1 => talk_v0(app, &snapshot, &mut reader, out),
     };
     match negotiated {
         Ok(None) => Ok(()),
-        Ok(Some((request, plan))) => send_pack(app, repo, &snapshot, &request, plan, out, flow),
+        Ok(Some(ready)) => send_pack(app, repo, &snapshot, ready, out, flow),
         Err(error) if *error.kind() == ErrorKind::Cancelled => Err(error),
         Err(error) => {
             tracing::debug!(repo = %repo.name(), %error, "fetch refused");
@@ -71,23 +87,50 @@ fn talk_v2(
     snapshot: &Snapshot,
     reader: &mut Reader<&mut dyn Read>,
     out: &mut dyn Write,
-) -> Result<Option<(FetchRequest, Plan)>> {
+    flow: &Flow,
+) -> Result<Option<Ready>> {
     let Some(head) = command::read_head(reader)? else { return Ok(None) };
+    flow.set_server_options(&head.server_options);
     match head.command {
         Command::LsRefs => {
             let arguments = if head.arguments { LsRefs::read(reader)? } else { LsRefs::default() };
             arguments.answer(snapshot, out)?;
             Ok(None)
         }
+        Command::ObjectInfo => {
+            let arguments = if head.arguments { ObjectInfo::read(reader)? } else { ObjectInfo::default() };
+            let missing = Source::new(app, snapshot).missing(&arguments.oids)?;
+            arguments.answer(snapshot, &missing, out)?;
+            Ok(None)
+        }
         Command::Fetch if !head.arguments => Ok(None),
         Command::Fetch => {
             let request = FetchRequest::read_v2(reader)?;
-            // From here on: until the request is whole, it is the client that takes its time.
-            let history = Timed::new(snapshot, app.work.deadline());
-            let plan = negotiate_v2(&history, &request, |refs| resolve(snapshot, refs), out)?;
-            Ok(plan.map(|plan| (request, plan)))
+            let source = Source::new(app, snapshot);
+            if !request.sideband_all {
+                return fetch_v2(&source, request, out);
+            }
+            match fetch_v2(&source, request, &mut Banded::new(out)) {
+                Err(error) if *error.kind() != ErrorKind::Cancelled => {
+                    tracing::debug!(repo = %snapshot.repo().name(), %error, "fetch refused");
+                    Banded::new(out).error(error.message()).map_err(pkt::input_error)?;
+                    Ok(None)
+                }
+                ready => ready,
+            }
         }
     }
+}
+
+fn fetch_v2(source: &Source<'_>, mut request: FetchRequest, out: &mut dyn Write) -> Result<Option<Ready>> {
+    source.check_wants(&request.wants)?;
+    let wanted_refs = source.wanted_refs(&request.want_refs)?;
+    let mut wants: HashSet<Oid> = request.wants.iter().copied().collect();
+    request.wants.extend(wanted_refs.iter().map(|(_, oid)| *oid).filter(|oid| wants.insert(*oid)));
+    let filter = source.filter(&request)?;
+    let (history, resolve) = (source.history(), |name: &[u8]| resolve(source.snapshot, name));
+    let plan = negotiate_v2(&history, &request, &wanted_refs, resolve, out)?;
+    Ok(plan.map(|plan| Ready { request, plan, filter }))
 }
 
 fn talk_v0(
@@ -95,22 +138,75 @@ fn talk_v0(
     snapshot: &Snapshot,
     reader: &mut Reader<&mut dyn Read>,
     out: &mut dyn Write,
-) -> Result<Option<(FetchRequest, Plan)>> {
+) -> Result<Option<Ready>> {
     let request = FetchRequest::read_v0(reader)?;
-    let tips = || snapshot.references().map(|(_, oid)| *oid).collect();
-    let history = Timed::new(snapshot, app.work.deadline());
-    let plan = negotiate_v0(&history, &request, tips, |refs| resolve(snapshot, refs), out)?;
-    Ok(plan.map(|plan| (request, plan)))
+    let source = Source::new(app, snapshot);
+    source.check_wants(&request.wants)?;
+    let filter = source.filter(&request)?;
+    let plan = negotiate_v0(&source.history(), &request, |refs| resolve(snapshot, refs), out)?;
+    Ok(plan.map(|plan| Ready { request, plan, filter }))
+}
+
+impl<'a> Source<'a> {
+    /// From now on: until a request is whole, it is the client that takes its time.
+    fn new(app: &'a App, snapshot: &'a Snapshot) -> Self {
+        Self { app, snapshot, deadline: app.work.deadline() }
+    }
+
+    fn history(&self) -> Timed<'a> {
+        Timed::new(self.snapshot, self.deadline)
+    }
+
+    /// Those that the client may not have.
+    fn missing(&self, oids: &[Oid]) -> Result<HashSet<Oid>> {
+        if oids.is_empty() {
+            return Ok(HashSet::new());
+        }
+        self.app.reachable.missing(self.snapshot, &self.app.packs, oids, self.deadline)
+    }
+
+    /// Refuses what nothing leads to that the client may see. A tip may have moved since it did, which is why a search is
+    /// worth its time.
+    fn check_wants(&self, wants: &[Oid]) -> Result<()> {
+        let missing = self.missing(wants)?;
+        wants.iter().find(|want| missing.contains(*want)).map_or(Ok(()), |want| Err(not_our_ref(*want)))
+    }
+
+    /// What the references are that a client wants by their names.
+    fn wanted_refs<'n>(&self, names: &'n [Vec<u8>]) -> Result<Vec<(&'n [u8], Oid)>> {
+        let find = |name: &'n Vec<u8>| match reference(self.snapshot, name) {
+            Some(oid) => Ok((&name[..], oid)),
+            None => Err(Error::not_found(format!("unknown ref {}", String::from_utf8_lossy(name)))),
+        };
+        names.iter().map(find).collect()
+    }
+
+    fn filter(&self, request: &FetchRequest) -> Result<Option<Filter>> {
+        let may_read = |oid| Ok(self.missing(&[oid])?.is_empty());
+        request.filter.as_ref().map(|spec| spec.resolve(self.snapshot, may_read)).transpose()
+    }
+}
+
+/// A reference by its full name, a reality's too, as [`LsRefs`] shows them.
+fn reference(snapshot: &Snapshot, name: &[u8]) -> Option<Oid> {
+    if name == b"HEAD" {
+        return snapshot.reference(snapshot.head());
+    }
+    let name = RefName::new(name).ok()?;
+    if name.is_reality() {
+        return snapshot.reality(&name).ok().map(|reality| reality.head);
+    }
+    snapshot.reference(&name)
 }
 
 /// Writes the sections before the pack; `None` when no pack follows.
 fn negotiate_v2<H: History>(
     history: &H,
     request: &FetchRequest,
+    wanted_refs: &[(&[u8], Oid)],
     resolve: impl Fn(&[u8]) -> Result<Oid>,
     out: &mut dyn Write,
 ) -> Result<Option<Plan>> {
-    check_wants(history, &request.wants)?;
     let mut negotiation = Negotiation::new(history, &request.wants);
     for have in &request.haves {
         negotiation.have(*have)?;
@@ -133,6 +229,9 @@ fn negotiate_v2<H: History>(
             .and_then(|()| pkt::delimiter(out));
         told.map_err(pkt::input_error)?;
     }
+    if !wanted_refs.is_empty() {
+        tell_refs(wanted_refs, out).map_err(pkt::input_error)?;
+    }
     pkt::text(out, format_args!("packfile\n")).map_err(pkt::input_error)?;
     Ok(Some(plan(request, negotiation.common(), client, borders)))
 }
@@ -153,19 +252,24 @@ fn acknowledge_v2(common: &[Oid], ready: bool, out: &mut dyn Write) -> std::io::
     }
 }
 
+fn tell_refs(wanted_refs: &[(&[u8], Oid)], out: &mut dyn Write) -> std::io::Result<()> {
+    pkt::text(out, format_args!("wanted-refs\n"))?;
+    for (name, oid) in wanted_refs {
+        pkt::data(out, &[format!("{oid} ").as_bytes(), name, b"\n"].concat())?;
+    }
+    pkt::delimiter(out)
+}
+
 /// Writes borders and acknowledgments; `None` when no pack follows.
 fn negotiate_v0<H: History>(
     history: &H,
     request: &FetchRequest,
-    tips: impl Fn() -> HashSet<Oid>,
     resolve: impl Fn(&[u8]) -> Result<Oid>,
     out: &mut dyn Write,
 ) -> Result<Option<Plan>> {
     if request.wants.is_empty() {
         return Ok(None);
     }
-    check_wants(history, &request.wants)?;
-    check_reachable(history, &request.wants, tips())?;
     let client = client_borders(history, request)?;
     let borders = borders(history, request, &client, resolve)?;
     if request.deepen != Deepen::No {
@@ -251,48 +355,8 @@ fn acknowledge_v0<H: History>(
     }
 }
 
-fn check_wants<H: History>(history: &H, wants: &[Oid]) -> Result<()> {
-    for want in wants {
-        if !history.contains(want)? {
-            return Err(not_our_ref(*want));
-        }
-    }
-    Ok(())
-}
-
 fn not_our_ref(want: Oid) -> Error {
     Error::not_found(format!("upload-pack: not our ref {want}"))
-}
-
-/// Refuses what is neither a tip nor a commit that one leads to. A tip may have moved since the client saw it, which
-/// is why the walk is worth its time; it does not begin as long as all wants are tips.
-fn check_reachable<H: History>(history: &H, wants: &[Oid], tips: HashSet<Oid>) -> Result<()> {
-    let mut sought: HashMap<Oid, Oid> = HashMap::new();
-    for want in wants.iter().filter(|want| !tips.contains(*want)) {
-        match history.peel(*want)? {
-            (commit, Kind::Commit) => sought.insert(commit, *want),
-            _ => return Err(not_our_ref(*want)),
-        };
-    }
-    let mut seen: HashSet<Oid> = HashSet::new();
-    let mut queue: VecDeque<Oid> = VecDeque::new();
-    if !sought.is_empty() {
-        for tip in tips {
-            queue.push_back(history.peel(tip)?.0);
-        }
-    }
-    while !sought.is_empty()
-        && let Some(oid) = queue.pop_front()
-    {
-        if !seen.insert(oid) {
-            continue;
-        }
-        sought.remove(&oid);
-        if let Some(links) = history.links(&oid)? {
-            queue.extend(links.parents);
-        }
-    }
-    sought.into_values().next().map_or(Ok(()), |want| Err(not_our_ref(want)))
 }
 
 /// The client's borders that the repository knows; of others nothing can be said.
@@ -368,11 +432,11 @@ fn send_pack(
     app: &App,
     repo: &Repo,
     snapshot: &Snapshot,
-    request: &FetchRequest,
-    plan: Plan,
+    ready: Ready,
     out: &mut dyn Write,
     flow: &Flow,
 ) -> Result<()> {
+    let Ready { request, plan, filter } = ready;
     if request.bands != Bands::None {
         flow.begin_packets(out).map_err(pkt::input_error)?;
     }
@@ -384,6 +448,7 @@ fn send_pack(
             haves: plan.haves,
             shallow: plan.shallow,
             client_shallow: plan.client_shallow,
+            filter,
             thin: request.thin,
             ofs_delta: request.ofs_delta,
             include_tag: request.include_tag,
@@ -439,10 +504,6 @@ mod tests {
         FetchRequest { wants: oids(wants), haves: oids(haves), end, ..FetchRequest::default() }
     }
 
-    fn tips() -> HashSet<Oid> {
-        HashSet::from([oid(4), oid(200)])
-    }
-
     fn no_refs(_: &[u8]) -> Result<Oid> {
         Err(Error::not_found("no references here"))
     }
@@ -450,7 +511,7 @@ mod tests {
     #[track_caller]
     fn check_v2(request: &FetchRequest, lines: &[&str], pack: bool) {
         let mut out = Vec::new();
-        let plan = negotiate_v2(&history(), request, no_refs, &mut out).unwrap();
+        let plan = negotiate_v2(&history(), request, &[], no_refs, &mut out).unwrap();
         assert_eq!(read(&out), lines);
         assert_eq!(plan.is_some(), pack);
     }
@@ -458,7 +519,7 @@ mod tests {
     #[track_caller]
     fn check_v0(request: &FetchRequest, lines: &[&str], pack: bool) {
         let mut out = Vec::new();
-        let plan = negotiate_v0(&history(), request, tips, no_refs, &mut out).unwrap();
+        let plan = negotiate_v0(&history(), request, no_refs, &mut out).unwrap();
         assert_eq!(read(&out), lines);
         assert_eq!(plan.is_some(), pack);
     }
@@ -499,7 +560,7 @@ mod tests {
         request.shallow = oids(&[4]);
         request.deepen = Deepen::Depth { commits: 2, relative: false };
         let mut out = Vec::new();
-        let plan = negotiate_v2(&history(), &request, no_refs, &mut out).unwrap().expect("a pack");
+        let plan = negotiate_v2(&history(), &request, &[], no_refs, &mut out).unwrap().expect("a pack");
         assert_eq!(read(&out), ["shallow-info", "shallow 3", "unshallow 4", "Delimiter", "packfile"]);
         let expected =
             Plan { wants: oids(&[4, 3]), haves: oids(&[4, 4]), shallow: oids(&[4, 3]), client_shallow: oids(&[4]) };
@@ -552,23 +613,19 @@ mod tests {
     }
 
     #[test]
-    fn an_object_that_nothing_reaches_is_not_served() {
-        for end in [End::Done, End::Flush] {
-            let request = request(&[4, 99], &[], end);
-            let error = negotiate_v2(&history(), &request, no_refs, &mut Vec::new()).unwrap_err();
-            assert_eq!(error.message(), format!("upload-pack: not our ref {}", oid(99)));
-            assert!(negotiate_v0(&history(), &request, tips, no_refs, &mut Vec::new()).is_err());
-        }
-    }
-
-    #[test]
-    fn version_0_serves_what_its_tips_lead_to() {
-        let history = Drawn::new(&[(1, &[]), (2, &[1]), (3, &[2]), (4, &[3]), (9, &[3])]);
-        let check = |wants: &[u8]| check_reachable(&history, &oids(wants), tips());
-        check(&[4, 200]).unwrap();
-        check(&[1, 4]).unwrap();
-        for wants in [&[9][..], &[4, 9], &[201]] {
-            assert!(check(wants).is_err(), "{wants:?}");
-        }
+    fn wanted_references_stand_between_the_borders_and_the_pack() {
+        let mut request = request(&[4], &[2], End::Flush);
+        request.deepen = Deepen::Depth { commits: 2, relative: false };
+        let refs = [(&b"refs/heads/a"[..], oid(4)), (&b"HEAD"[..], oid(4))];
+        let mut out = Vec::new();
+        assert!(negotiate_v2(&history(), &request, &refs, no_refs, &mut out).unwrap().is_some());
+        let before = ["acknowledgments", "ACK 2", "ready", "Delimiter", "shallow-info", "shallow 3", "Delimiter"];
+        let after = ["wanted-refs", "4 refs/heads/a", "4 HEAD", "Delimiter", "packfile"];
+        assert_eq!(read(&out), [&before[..], &after].concat());
+        // Not with a round of acknowledgments alone.
+        request.wait_for_done = true;
+        let mut out = Vec::new();
+        assert!(negotiate_v2(&history(), &request, &refs, no_refs, &mut out).unwrap().is_none());
+        assert_eq!(read(&out), ["acknowledgments", "ACK 2", "Flush"]);
     }
 }

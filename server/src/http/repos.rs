@@ -238,6 +238,7 @@ pub(super) async fn remove(
             conditional::require_match(&headers, &RepoInfo::of(&repo).etag()?)?;
             server.store.delete(&name).map_err(about(Thing::Repo))?;
             server.packs.retain(|other| other != repo.id());
+            server.reachable.retain(|other| other != repo.id());
             Ok::<_, Problem>(())
         })
         .await??;

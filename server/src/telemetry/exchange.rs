@@ -8,7 +8,7 @@
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -27,6 +27,22 @@ const STATUS_CLIENT_GONE: u16 = 499;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PeerAddress(pub(crate) SocketAddr);
 
+/// What a git client says with `--server-option`, for the log's line about its request.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ServerOptions(Arc<OnceLock<String>>);
+
+impl ServerOptions {
+    /// Most characters of them in the log.
+    const CHARS_MAX: usize = 1000;
+
+    /// Notes them, once.
+    pub(crate) fn set(&self, options: &[String]) {
+        if !options.is_empty() {
+            let _ = self.0.set(options.join(" ").chars().take(Self::CHARS_MAX).collect());
+        }
+    }
+}
+
 pub(super) struct Exchange {
     app: Arc<App>,
     began: Instant,
@@ -35,6 +51,8 @@ pub(super) struct Exchange {
     path: String,
     route: Option<MatchedPath>,
     peer: Option<PeerAddress>,
+    /// Of a fetch.
+    server_options: Option<ServerOptions>,
     status: u16,
     body_bytes: u64,
     /// The response's body did not reach its end.
@@ -52,10 +70,16 @@ impl Exchange {
             path: request.uri().path().to_owned(),
             route: request.extensions().get::<MatchedPath>().cloned(),
             peer: request.extensions().get::<PeerAddress>().copied(),
+            server_options: request.uri().path().ends_with("/git-upload-pack").then(ServerOptions::default),
             status: STATUS_CLIENT_GONE,
             body_bytes: 0,
             cut_off: false,
         }
+    }
+
+    /// Where what a git client says beside its request is noted.
+    pub(super) fn server_options(&self) -> Option<ServerOptions> {
+        self.server_options.clone()
     }
 
     /// Takes the response's figures, and follows its body if that is a stream.
@@ -89,6 +113,7 @@ impl Drop for Exchange {
             http_latency_ms = (took.as_secs_f64() * 1e6).round() / 1e3,
             http_body_bytes = self.body_bytes,
             http_cut_off = self.cut_off.then_some(true),
+            git_server_options = self.server_options.as_ref().and_then(|options| options.0.get()).map(String::as_str),
             remote_addr = self.peer.map(|peer| tracing::field::display(peer.0)),
             "HTTP request processed"
         );

@@ -22,7 +22,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 
-pub(crate) use exchange::PeerAddress;
+pub(crate) use exchange::{PeerAddress, ServerOptions};
 pub use metrics::Metrics;
 pub(crate) use request_id::RequestId;
 pub(crate) use ssh::{CallResult, SshExchange, SshFigures};
@@ -43,6 +43,9 @@ async fn observed(State(app): State<Arc<App>>, mut request: Request, next: Next)
     let exchange = Exchange::begin(Arc::clone(&app), &request, id.clone());
     let id_value = id.header_value();
     request.extensions_mut().insert(id);
+    if let Some(options) = exchange.server_options() {
+        request.extensions_mut().insert(options);
+    }
 
     // A handler owns what it works on, and what it shares (the store) keeps itself consistent.
     let answered = AssertUnwindSafe(next.run(request)).catch_unwind().await;

@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `identity` | a whole history comes back bit by bit, over every protocol version, after stop and kill |
 //! | `fetch`, `push` | what clients do all day |
+//! | `partial` | clones that leave something out, and objects by their ids |
+//! | `requests` | features of version 2, and requests made to harm |
 //! | `kept` | packs that are kept to be served again |
 //! | `refused`, `hostile` | pushes that break a rule, and packs made to harm |
 //! | `crash` | `kill -9` under load, the orderly end |
@@ -45,8 +47,10 @@ mod identity;
 mod import;
 mod import_server;
 mod kept;
+mod partial;
 mod push;
 mod refused;
+mod requests;
 mod rest_bad;
 mod rest_commits;
 mod rest_compaction;

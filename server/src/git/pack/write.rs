@@ -14,8 +14,8 @@ use std::{
 
 use flate2::{Compress, Compression, FlushCompress, Status};
 use govc_engine::{
-    Error, ErrorKind, Kind, Oid, Place, Reach, ReachOptions, Repo, Result, Similar, Snapshot, block::make_delta,
-    object::PackHasher,
+    Error, ErrorKind, Filter, Kind, Oid, Place, Reach, ReachOptions, Repo, Result, Similar, Snapshot,
+    block::make_delta, object::PackHasher,
 };
 
 use super::{
@@ -52,6 +52,8 @@ pub(crate) struct PackRequest<'a> {
     pub(crate) shallow: Vec<Oid>,
     /// Commits that the client has without their parents.
     pub(crate) client_shallow: Vec<Oid>,
+    /// What the client takes of all that; everything without one.
+    pub(crate) filter: Option<Filter>,
     /// Whether deltas may stand on what the client has.
     pub(crate) thin: bool,
     /// Whether deltas may name their bases by distance.
@@ -80,9 +82,10 @@ pub(crate) fn send(
     request: PackRequest<'_>,
     out: &mut dyn Write,
 ) -> Result<PackSent> {
-    let PackRequest { wants, haves, shallow, client_shallow, thin, ofs_delta, include_tag, progress } = request;
+    let PackRequest { wants, haves, shallow, client_shallow, filter, thin, ofs_delta, include_tag, progress } = request;
     let kept = app.packs.of(repo.id());
-    let is_clone = haves.is_empty() && shallow.is_empty() && client_shallow.is_empty();
+    // Kept packs hold all that their tips reach: to a client that leaves something out, entries of them are copied.
+    let is_clone = haves.is_empty() && shallow.is_empty() && client_shallow.is_empty() && filter.is_none();
     let mut tips = wants;
     tips.sort_unstable();
     tips.dedup();
@@ -99,6 +102,7 @@ pub(crate) fn send(
         haves: &haves,
         shallow: &shallow,
         client_shallow: &client_shallow,
+        filter: filter.as_ref(),
         deadline: Some(deadline),
     };
     let mut reach = snapshot.reach(&options)?;
@@ -117,7 +121,9 @@ pub(crate) fn send(
     }
     progress(&format!("Enumerating objects: {}, done.\n", reach.objects.len()));
     let plan = Plan::new(snapshot, reach, sent, kept.into_iter().next(), ofs_delta)?;
-    let keep = (is_clone && ofs_delta && plan.order.len() >= KEEP_OBJECTS_MIN)
+    // Blobs that somebody asked for are nobody's clone.
+    let is_history = plan.order.iter().any(|item| item.kind == Kind::Commit);
+    let keep = (is_clone && is_history && ofs_delta && plan.order.len() >= KEEP_OBJECTS_MIN)
         .then(|| (Spool::new(app.packs.folder()), Vec::with_capacity(plan.order.len())));
     let mut writer = PackWriter {
         out,
@@ -128,6 +134,7 @@ pub(crate) fn send(
         buffer: Vec::with_capacity(COPY_BYTES),
         copy: vec![0; COPY_BYTES],
         keep,
+        filter: filter.as_ref(),
         thin,
         ofs_delta,
         deadline,
@@ -181,6 +188,7 @@ pub(crate) fn write_offline(
         buffer: Vec::with_capacity(COPY_BYTES),
         copy: Vec::new(),
         keep: None,
+        filter: None,
         thin: false,
         ofs_delta: true,
         deadline: Instant::now(),
@@ -372,6 +380,8 @@ struct PackWriter<'a> {
     buffer: Vec<u8>,
     copy: Vec<u8>,
     keep: Option<(Spool, Vec<KeptEntry>)>,
+    /// What the receiver takes, and took before.
+    filter: Option<&'a Filter>,
     /// Whether deltas may stand on what the receiver has.
     thin: bool,
     /// Whether deltas may name their bases by distance.
@@ -441,8 +451,8 @@ impl PackWriter<'_> {
         for base in [similar.newer, similar.at_edge].into_iter().flatten() {
             let at = match self.offsets.get(&base) {
                 Some(sent) if sent.depth < DELTA_CHAIN_MAX => DeltaBase::Sent(base, *sent),
-                // What is similar and not sent, the receiver has.
-                None if self.thin && !plan.sent.contains(&base) => DeltaBase::Theirs(base),
+                // What is similar and not sent, the receiver has, unless it leaves such objects out.
+                None if self.thin && !plan.sent.contains(&base) && self.takes_all(item.kind) => DeltaBase::Theirs(base),
                 _ => continue,
             };
             let Some((kind, base_size)) = snapshot.header(&base)? else { continue };
@@ -459,6 +469,10 @@ impl PackWriter<'_> {
             }
         }
         Ok(None)
+    }
+
+    fn takes_all(&self, kind: Kind) -> bool {
+        self.filter.is_none_or(|filter| filter.takes_all(kind))
     }
 
     fn whole(&mut self, item: &Item, data: &[u8]) -> Result<()> {

@@ -9,8 +9,8 @@ use govc_engine::{Error, ErrorKind, Repo, Result, Snapshot};
 
 use super::super::fetch_request::HAVES_MAX;
 use super::{
-    Acknowledged, Deepen, FetchRequest, Flow, Negotiation, Plan, Reader, Timed, acknowledge_v0, borders,
-    check_reachable, check_wants, client_borders, pkt, plan, resolve, send_pack, tell_borders,
+    Acknowledged, Deepen, FetchRequest, Flow, Negotiation, Reader, Ready, Source, acknowledge_v0, borders, client_borders,
+    pkt, plan, resolve, send_pack, tell_borders,
 };
 use crate::App;
 
@@ -23,7 +23,7 @@ pub(crate) fn serve(app: &App, repo: &Repo, input: &mut dyn Read, out: &mut dyn 
     let mut reader = Reader::new(input);
     match talk(app, &snapshot, &mut reader, out) {
         Ok(None) => Ok(()),
-        Ok(Some((request, plan))) => send_pack(app, repo, &snapshot, &request, plan, out, flow),
+        Ok(Some(ready)) => send_pack(app, repo, &snapshot, ready, out, flow),
         Err(error) if *error.kind() == ErrorKind::Cancelled => Err(error),
         Err(error) => {
             tracing::debug!(repo = %repo.name(), %error, "fetch refused");
@@ -38,14 +38,15 @@ fn talk(
     snapshot: &Snapshot,
     reader: &mut Reader<&mut dyn Read>,
     out: &mut dyn Write,
-) -> Result<Option<(FetchRequest, Plan)>> {
+) -> Result<Option<Ready>> {
     let mut request = FetchRequest::read_v0_wants(reader)?;
     if request.wants.is_empty() {
         return Ok(None);
     }
-    let history = Timed::new(snapshot, app.work.deadline());
-    check_wants(&history, &request.wants)?;
-    check_reachable(&history, &request.wants, snapshot.references().map(|(_, oid)| *oid).collect())?;
+    let source = Source::new(app, snapshot);
+    source.check_wants(&request.wants)?;
+    let filter = source.filter(&request)?;
+    let history = source.history();
     let client = client_borders(&history, &request)?;
     let borders = borders(&history, &request, &client, |refs| resolve(snapshot, refs))?;
     if request.deepen != Deepen::No {
@@ -69,7 +70,7 @@ fn talk(
         let is_ready = acknowledge_v0(&mut negotiation, &request, &mut acknowledged, out)?;
         if is_ready {
             let plan = plan(&request, negotiation.common(), client, borders);
-            return Ok(Some((request, plan)));
+            return Ok(Some(Ready { request, plan, filter }));
         }
         out.flush().map_err(pkt::input_error)?;
     }
