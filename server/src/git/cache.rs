@@ -1,16 +1,19 @@
 //! The pack cache: packs as they came or were sent, to serve again. Never the source of truth.
 //!
-//! A clone of exactly what a kept pack holds is a copy of it; any other fetch copies the compressed entries that it
-//! needs, so that nothing is deflated twice. Small packs are kept in memory, large ones as files in the data folder
+//! A clone of exactly what a kept pack holds, shallow and partial ones too, is a copy of it; any other fetch copies the
+//! compressed entries that it needs from a pack with nothing left out, so that nothing is deflated twice. Small packs are kept in memory, large ones as files in the data folder
 //! with an index beside them; what is used least goes when a budget is exceeded. Every loss and every damage costs
 //! speed only: the sender checks what it copies against the pack's checksum and drops a pack that fails.
+
+mod form;
+mod index;
 
 use std::{
     collections::HashMap,
     fs::File,
-    io::{self, Write},
+    io,
     os::unix::fs::FileExt,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -21,15 +24,17 @@ use bytes::Bytes;
 use govc_engine::{Oid, Repo, RepoId};
 use parking_lot::Mutex;
 
+pub(crate) use form::Form;
+use index::{read_index, write_index};
+
 use super::pack::spool::{Folder, Spool};
 
-/// Packs kept of one repository.
+/// Packs kept of one repository with nothing left out, and as many with something.
 const PER_REPO_MAX: usize = 3;
 /// Bytes kept free above the reserve: room for the store's writes before the cache has to give way again.
 const MARGIN_BYTES: u64 = 64 << 20;
 /// Memory of an entry, in the list and in the map by id.
 const ENTRY_BYTES: usize = 80;
-const INDEX_MAGIC: &[u8] = b"govc pack index 1\n";
 
 /// Where packs are kept, and how many bytes of them.
 #[derive(Debug, Clone)]
@@ -85,8 +90,10 @@ impl KeptBase {
 /// A kept pack: header and entries, without the trailing checksum.
 pub(crate) struct KeptPack {
     repo: RepoId,
-    /// What the pack was complete for: everything that these reach, and nothing else. Sorted.
+    /// What the pack was complete for: everything that these reach in its form, and nothing else. Sorted.
     pub(crate) tips: Vec<Oid>,
+    /// What of it was left out.
+    pub(crate) form: Form,
     /// In the order of the pack.
     pub(crate) entries: Vec<KeptEntry>,
     by_oid: HashMap<Oid, u32>,
@@ -95,6 +102,13 @@ pub(crate) struct KeptPack {
     checksum: Oid,
     content: Content,
     used: AtomicU64,
+}
+
+/// What a pack holds: everything that the tips reach, but for what its form leaves out.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Tips {
+    pub(crate) tips: Vec<Oid>,
+    pub(crate) form: Form,
 }
 
 /// A pack to be kept.
@@ -110,18 +124,12 @@ enum Content {
 }
 
 impl KeptPack {
-    fn new(
-        repo: RepoId,
-        mut tips: Vec<Oid>,
-        entries: Vec<KeptEntry>,
-        checksum: Oid,
-        len: u64,
-        content: Content,
-    ) -> Self {
+    fn new(repo: RepoId, of: Tips, entries: Vec<KeptEntry>, checksum: Oid, len: u64, content: Content) -> Self {
+        let Tips { mut tips, form } = of;
         tips.sort_unstable();
         tips.dedup();
         let by_oid = entries.iter().enumerate().map(|(index, entry)| (entry.oid, index as u32)).collect();
-        Self { repo, tips, entries, by_oid, len, checksum, content, used: AtomicU64::new(0) }
+        Self { repo, tips, form, entries, by_oid, len, checksum, content, used: AtomicU64::new(0) }
     }
 
     /// What it takes of each budget, in memory and in the folder.
@@ -240,8 +248,8 @@ impl PackCache {
         packs
     }
 
-    /// Keeps a pack that holds exactly what `tips` reach, unless its repository is gone; what fails is only logged.
-    pub(crate) fn keep(&self, repo: &Repo, tips: Vec<Oid>, pack: NewPack) {
+    /// Keeps a pack that holds exactly that, unless its repository is gone; what fails is only logged.
+    pub(crate) fn keep(&self, repo: &Repo, tips: Tips, pack: NewPack) {
         let bytes = bytes_of(pack.entries.len(), pack.spool.len(), pack.spool.in_memory().is_some());
         let too_large = bytes.iter().zip(self.budgets()).any(|(bytes, budget)| *bytes > budget / 2);
         if too_large || pack.entries.is_empty() || repo.is_deleted() {
@@ -257,7 +265,7 @@ impl PackCache {
         }
     }
 
-    fn make(&self, repo: RepoId, tips: Vec<Oid>, pack: NewPack) -> io::Result<KeptPack> {
+    fn make(&self, repo: RepoId, tips: Tips, pack: NewPack) -> io::Result<KeptPack> {
         let NewPack { entries, checksum, spool } = pack;
         let len = spool.len();
         if let Some(bytes) = spool.in_memory() {
@@ -279,11 +287,18 @@ impl PackCache {
         pack.used.store(self.clock.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
         let mut packs = self.packs.lock();
         let of_repo = packs.entry(pack.repo).or_default();
+        let is_whole = pack.form.is_whole();
         // The newest first: it holds most of what clients ask for.
         of_repo.insert(0, Arc::new(pack));
-        for old in of_repo.drain(PER_REPO_MAX.min(of_repo.len())..) {
-            remove_files(&old);
-        }
+        let mut alike = 0;
+        of_repo.retain(|pack| {
+            alike += usize::from(pack.form.is_whole() == is_whole);
+            let stays = pack.form.is_whole() != is_whole || alike <= PER_REPO_MAX;
+            if !stays {
+                remove_files(pack);
+            }
+            stays
+        });
         for (budget, limit) in self.budgets().into_iter().enumerate() {
             let taken = |pack: &Arc<KeptPack>| pack.bytes().get(budget).copied().unwrap_or(0);
             while packs.values().flatten().map(taken).sum::<u64>() > limit {
@@ -358,58 +373,11 @@ fn remove_files(pack: &KeptPack) {
     }
 }
 
-fn write_index(path: &Path, pack: &KeptPack) -> io::Result<()> {
-    let mut out = INDEX_MAGIC.to_vec();
-    out.extend_from_slice(&pack.repo.as_u64().to_be_bytes());
-    out.extend_from_slice(&pack.len.to_be_bytes());
-    out.extend_from_slice(pack.checksum.as_bytes());
-    out.extend_from_slice(&(pack.tips.len() as u64).to_be_bytes());
-    pack.tips.iter().for_each(|tip| out.extend_from_slice(tip.as_bytes()));
-    for entry in &pack.entries {
-        out.extend_from_slice(entry.oid.as_bytes());
-        out.extend_from_slice(&entry.offset.to_be_bytes());
-        out.extend_from_slice(&entry.base.number().to_be_bytes());
-    }
-    let checksum = govc_engine::hash_object(govc_engine::Kind::Blob, &out).map_err(io::Error::other)?;
-    out.extend_from_slice(checksum.as_bytes());
-    let mut file = File::create(path)?;
-    file.write_all(&out)
-}
-
-/// A pack of an earlier process, if its index is whole and fits it.
-fn read_index(path: &Path) -> Option<KeptPack> {
-    let bytes = std::fs::read(path.with_extension("index")).ok()?;
-    let (body, checksum) = bytes.split_last_chunk::<{ Oid::LEN }>()?;
-    let computed = govc_engine::hash_object(govc_engine::Kind::Blob, body).ok()?;
-    if computed.as_bytes() != checksum {
-        return None;
-    }
-    let rest = body.strip_prefix(INDEX_MAGIC)?;
-    let (repo, rest) = rest.split_first_chunk::<8>()?;
-    let (len, rest) = rest.split_first_chunk::<8>()?;
-    let (checksum, rest) = rest.split_first_chunk::<{ Oid::LEN }>()?;
-    let (tips, rest) = rest.split_first_chunk::<8>()?;
-    let (repo, len, tips) = (u64::from_be_bytes(*repo), u64::from_be_bytes(*len), u64::from_be_bytes(*tips));
-    let checksum = Oid::from_bytes(checksum).ok()?;
-    let tips_len = usize::try_from(tips).ok()?.checked_mul(Oid::LEN)?;
-    let (tips, entries) = rest.split_at_checked(tips_len)?;
-    let tips = tips.chunks_exact(Oid::LEN).map(|tip| Oid::from_bytes(tip).ok()).collect::<Option<Vec<_>>>()?;
-    let entries = entries.chunks_exact(Oid::LEN + 12).map(|entry| {
-        let (oid, rest) = entry.split_at(Oid::LEN);
-        let offset = u64::from_be_bytes(*rest.first_chunk()?);
-        let base = u32::from_be_bytes(*rest.last_chunk()?);
-        Some(KeptEntry { oid: Oid::from_bytes(oid).ok()?, offset, base: KeptBase::from_number(base) })
-    });
-    let entries = entries.collect::<Option<Vec<_>>>()?;
-    let file = File::open(path).ok()?;
-    if file.metadata().ok()?.len() != len {
-        return None;
-    }
-    Some(KeptPack::new(RepoId::from_u64(repo), tips, entries, checksum, len, Content::File(file, path.to_owned())))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+    use std::path::Path;
+
     use govc_backends::MemoryBackend;
     use govc_engine::{Kind, RepoName, RepoSettings, Store, StoreOptions, hash_object};
 
@@ -452,9 +420,9 @@ mod tests {
         let store = store();
         let [a, b, c] = ["a", "b", "c"].map(|name| create(&store, name));
         let in_memory = create(&store, "in-memory");
-        cache.keep(&in_memory, Vec::new(), pack(&cache, 1000));
+        cache.keep(&in_memory, Tips::default(), pack(&cache, 1000));
         for repo in [&a, &b, &c] {
-            cache.keep(repo, Vec::new(), pack(&cache, 9 << 20));
+            cache.keep(repo, Tips::default(), pack(&cache, 9 << 20));
         }
         let files = || std::fs::read_dir(dir.path()).expect("a folder").count();
         let kept = |repo: &Repo| cache.of(repo.id()).len();
@@ -470,11 +438,11 @@ mod tests {
         assert_eq!(files(), 2);
 
         free.store(RESERVE + MARGIN_BYTES - 1, Ordering::Relaxed);
-        cache.keep(&b, Vec::new(), pack(&cache, 9 << 20));
+        cache.keep(&b, Tips::default(), pack(&cache, 9 << 20));
         assert_eq!([&a, &b].map(kept), [0, 1], "the new pack takes the place of the one used least");
         free.store(RESERVE, Ordering::Relaxed);
-        cache.keep(&c, Vec::new(), pack(&cache, 1000));
-        cache.keep(&a, Vec::new(), pack(&cache, 1000));
+        cache.keep(&c, Tips::default(), pack(&cache, 1000));
+        cache.keep(&a, Tips::default(), pack(&cache, 1000));
         assert_eq!(files(), 0, "whatever is kept, the folder gives way");
         assert_eq!([&a, &b, &c, &in_memory].map(kept), [1, 0, 1, 1], "packs in memory take no room on the disk");
     }
@@ -485,11 +453,11 @@ mod tests {
         let cache = PackCache::open(options).expect("no folder is needed");
         let store = store();
         let repo = create(&store, "gone");
-        cache.keep(&repo, Vec::new(), pack(&cache, 1000));
+        cache.keep(&repo, Tips::default(), pack(&cache, 1000));
         assert_eq!(cache.of(repo.id()).len(), 1);
         store.delete(&repo.name()).expect("a repository");
         cache.retain(|other| other != repo.id());
-        cache.keep(&repo, Vec::new(), pack(&cache, 1000));
+        cache.keep(&repo, Tips::default(), pack(&cache, 1000));
         assert!(cache.of(repo.id()).is_empty());
     }
 }

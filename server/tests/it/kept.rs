@@ -89,3 +89,62 @@ fn what_no_tip_reaches_is_not_served() {
     assert!(report.accepted(), "{report:?}");
     assert_eq!(clone_all(&git, &server.url("repo"), &place.path("copy.git")), 3, "commit, tree and blob");
 }
+
+#[test]
+fn shallow_and_partial_clones_are_kept_by_what_they_leave_out() {
+    let place = Place::new();
+    let git = Git::new(&place.path("home"));
+    let server = place.serve();
+    server.create("repo");
+    let work = place.path("work");
+    git.init(&work);
+    for at in 0..1200 {
+        let dir = work.join(format!("dir{}", at % 30));
+        std::fs::create_dir_all(&dir).expect("a folder");
+        std::fs::write(dir.join(format!("file{at}")), format!("{:width$}\n", at, width = at / 10)).expect("a file");
+    }
+    git.ok(&work, &["add", "."]);
+    git.ok(&work, &["commit", "-q", "-m", "first"]);
+    git.commit(&work, "dir0/file0", b"changed\n", "second");
+    let (url, local) = (server.url("repo"), format!("file://{}", work.display()));
+    git.ok(&work, &["push", "-q", &url, "main"]);
+    git.ok(&work, &["config", "uploadpack.allowFilter", "true"]);
+    let mut clones = 0;
+    let mut clone = |source: &str, options: &[&str]| {
+        clones += 1;
+        let copy = place.path(&format!("copy{clones}"));
+        let copied = [&["clone", "--bare", "--progress"], options, &[source, copy.to_str().expect("text")]].concat();
+        let output = git.run(&work, &copied);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{options:?}: {said}");
+        (copy, said.contains("objects, reused "))
+    };
+    let objects = |dir: &Path| git.ok(dir, &["cat-file", "--batch-all-objects", "--batch-check", "--unordered"]).len();
+    let forms: [&[&str]; 5] = [
+        &["--depth=1"],
+        &["--filter=blob:limit=100"],
+        &["--filter=blob:limit=101"],
+        &["--depth=1", "--filter=blob:limit=100"],
+        &["--depth=1", "--filter=blob:limit=100", "--no-tags"],
+    ];
+    for options in forms {
+        let (wanted, _) = clone(&local, options);
+        let is_known = options.len() == 3;
+        for is_second in [false, true] {
+            let (got, is_copy) = clone(&url, options);
+            assert_eq!(is_copy, is_second || is_known, "{options:?}");
+            assert_eq!(objects(&got), objects(&wanted), "{options:?}");
+            assert_eq!(git.references(&got), git.references(&wanted), "{options:?}");
+        }
+    }
+    // What is asked with something at hand, or by path, is made for each.
+    git.commit(&work, "sparse", b"/dir1/\n", "third");
+    git.ok(&work, &["push", "-q", &url, "main"]);
+    for _ in 0..2 {
+        let (got, is_copy) = clone(&url, &["--filter=sparse:oid=main:sparse"]);
+        assert!(!is_copy);
+        assert_eq!(git.ok(&got, &["rev-parse", "main"]), git.ok(&work, &["rev-parse", "main"]));
+    }
+    assert!(!clone(&url, &["--depth=1"]).1, "the branch has moved");
+    assert!(clone(&url, &["--depth=1"]).1);
+}

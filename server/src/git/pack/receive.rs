@@ -26,7 +26,7 @@ use crate::{
     App,
     git::{
         bridge::Flow,
-        cache::{KeptBase, KeptEntry, NewPack},
+        cache::{Form, KeptBase, KeptEntry, NewPack, Tips},
     },
 };
 
@@ -311,7 +311,7 @@ impl Received {
         if let Some(pack) = self.pack
             && is_exact
         {
-            app.packs.keep(repo, tips, pack);
+            app.packs.keep(repo, Tips { tips, form: Form::default() }, pack);
         }
     }
 

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     App,
-    git::cache::{KeptBase, KeptEntry, KeptPack, NewPack},
+    git::cache::{Form, KeptBase, KeptEntry, KeptPack, NewPack, Tips},
 };
 
 /// Deflate's level for what has no compressed form yet.
@@ -84,14 +84,14 @@ pub(crate) fn send(
 ) -> Result<PackSent> {
     let PackRequest { wants, haves, shallow, client_shallow, filter, thin, ofs_delta, include_tag, progress } = request;
     let kept = app.packs.of(repo.id());
-    // Kept packs hold all that their tips reach: to a client that leaves something out, entries of them are copied.
-    let is_clone = haves.is_empty() && shallow.is_empty() && client_shallow.is_empty() && filter.is_none();
+    // What a client that has nothing gets of its tips, if packs are kept of that.
+    let is_clone = haves.is_empty() && client_shallow.is_empty() && ofs_delta;
+    let form = if is_clone { Form::of(&shallow, filter.as_ref()) } else { None };
+    let same = |tips: &[Oid]| kept.iter().find(|pack| pack.tips == tips && Some(&pack.form) == form.as_ref());
     let mut tips = wants;
     tips.sort_unstable();
     tips.dedup();
-    if is_clone
-        && ofs_delta
-        && let Some(pack) = kept.iter().find(|pack| pack.tips == tips)
+    if let Some(pack) = same(&tips)
         && (!include_tag || has_tags(snapshot, |oid| pack.find(oid).is_some())?)
     {
         return send_verbatim(app, pack, out, progress);
@@ -112,19 +112,17 @@ pub(crate) fn send(
         // With its tags the pack is what a clone of both gets.
         tips.extend(tags);
         tips.sort_unstable();
-        if is_clone
-            && ofs_delta
-            && let Some(pack) = kept.iter().find(|pack| pack.tips == tips)
-        {
+        if let Some(pack) = same(&tips) {
             return send_verbatim(app, pack, out, progress);
         }
     }
     progress(&format!("Enumerating objects: {}, done.\n", reach.objects.len()));
-    let plan = Plan::new(snapshot, reach, sent, kept.into_iter().next(), ofs_delta)?;
+    let whole = kept.iter().find(|pack| pack.form.is_whole()).cloned();
+    let plan = Plan::new(snapshot, reach, sent, whole, ofs_delta)?;
     // Blobs that somebody asked for are nobody's clone.
     let is_history = plan.order.iter().any(|item| item.kind == Kind::Commit);
-    let keep = (is_clone && is_history && ofs_delta && plan.order.len() >= KEEP_OBJECTS_MIN)
-        .then(|| (Spool::new(app.packs.folder()), Vec::with_capacity(plan.order.len())));
+    let form = form.filter(|_| is_history && plan.order.len() >= KEEP_OBJECTS_MIN);
+    let keep = form.as_ref().map(|_| (Spool::new(app.packs.folder()), Vec::with_capacity(plan.order.len())));
     let mut writer = PackWriter {
         out,
         hasher: PackHasher::default(),
@@ -156,8 +154,8 @@ pub(crate) fn send(
     }
     let (bytes, keep) = writer.finish()?;
     progress(&format!("Total {total} objects, done.\n"));
-    if let Some(pack) = keep {
-        app.packs.keep(repo, tips, pack);
+    if let Some((pack, form)) = keep.zip(form) {
+        app.packs.keep(repo, Tips { tips, form }, pack);
     }
     Ok(PackSent { objects: total as u64, bytes })
 }

@@ -1,0 +1,72 @@
+//! The file beside a kept pack that tells what it holds; without one that is whole, a pack does not count.
+
+use std::{
+    fs::File,
+    io::{self, Write},
+    path::Path,
+};
+
+use govc_engine::{Oid, RepoId};
+
+use super::{Content, Form, KeptBase, KeptEntry, KeptPack, Tips};
+
+const INDEX_MAGIC: &[u8] = b"govc pack index 2\n";
+
+pub(super) fn write_index(path: &Path, pack: &KeptPack) -> io::Result<()> {
+    let mut out = INDEX_MAGIC.to_vec();
+    out.extend_from_slice(&pack.repo.as_u64().to_be_bytes());
+    out.extend_from_slice(&pack.len.to_be_bytes());
+    out.extend_from_slice(pack.checksum.as_bytes());
+    out.extend_from_slice(&(pack.tips.len() as u64).to_be_bytes());
+    pack.tips.iter().for_each(|tip| out.extend_from_slice(tip.as_bytes()));
+    pack.form.write(&mut out);
+    for entry in &pack.entries {
+        out.extend_from_slice(entry.oid.as_bytes());
+        out.extend_from_slice(&entry.offset.to_be_bytes());
+        out.extend_from_slice(&entry.base.number().to_be_bytes());
+    }
+    let checksum = govc_engine::hash_object(govc_engine::Kind::Blob, &out).map_err(io::Error::other)?;
+    out.extend_from_slice(checksum.as_bytes());
+    let mut file = File::create(path)?;
+    file.write_all(&out)
+}
+
+/// A pack of an earlier process, if its index is whole and fits it.
+pub(super) fn read_index(path: &Path) -> Option<KeptPack> {
+    let bytes = std::fs::read(path.with_extension("index")).ok()?;
+    let (body, checksum) = bytes.split_last_chunk::<{ Oid::LEN }>()?;
+    let computed = govc_engine::hash_object(govc_engine::Kind::Blob, body).ok()?;
+    if computed.as_bytes() != checksum {
+        return None;
+    }
+    let rest = body.strip_prefix(INDEX_MAGIC)?;
+    let (repo, rest) = rest.split_first_chunk::<8>()?;
+    let (len, rest) = rest.split_first_chunk::<8>()?;
+    let (checksum, rest) = rest.split_first_chunk::<{ Oid::LEN }>()?;
+    let (tips, rest) = rest.split_first_chunk::<8>()?;
+    let (repo, len, tips) = (u64::from_be_bytes(*repo), u64::from_be_bytes(*len), u64::from_be_bytes(*tips));
+    let checksum = Oid::from_bytes(checksum).ok()?;
+    let tips_len = usize::try_from(tips).ok()?.checked_mul(Oid::LEN)?;
+    let (tips, rest) = rest.split_at_checked(tips_len)?;
+    let tips = tips.chunks_exact(Oid::LEN).map(|tip| Oid::from_bytes(tip).ok()).collect::<Option<Vec<_>>>()?;
+    let (form, entries) = Form::read(rest)?;
+    let entries = entries.chunks_exact(Oid::LEN + 12).map(|entry| {
+        let (oid, rest) = entry.split_at(Oid::LEN);
+        let offset = u64::from_be_bytes(*rest.first_chunk()?);
+        let base = u32::from_be_bytes(*rest.last_chunk()?);
+        Some(KeptEntry { oid: Oid::from_bytes(oid).ok()?, offset, base: KeptBase::from_number(base) })
+    });
+    let entries = entries.collect::<Option<Vec<_>>>()?;
+    let file = File::open(path).ok()?;
+    if file.metadata().ok()?.len() != len {
+        return None;
+    }
+    Some(KeptPack::new(
+        RepoId::from_u64(repo),
+        Tips { tips, form },
+        entries,
+        checksum,
+        len,
+        Content::File(file, path.to_owned()),
+    ))
+}
