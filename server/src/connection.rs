@@ -6,11 +6,16 @@
 //! - A head has at most [`HEAD_BYTES_MAX`], in HTTP/2 [`HEADER_LIST_BYTES_MAX`].
 //! - What an HTTP/2 peer sends ahead, and what is ready for one that does not read, is bounded by the constants here; bodies
 //!   have bounds of their own (`http::body`, `git::bridge`).
+//! - A peer that takes nothing of what is sent for `server.body_timeout` is cut off; so is an HTTP/2 connection on which an
+//!   answer lies [`LEFT_LYING`] times as long because its window is closed.
 
+mod stall;
+
+use std::convert::Infallible;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -25,6 +30,8 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tower::Service as _;
 
+use self::stall::{Exchanges, Impatient};
+use crate::config::ServerConfig;
 use crate::telemetry::PeerAddress;
 use crate::tls::Tls;
 
@@ -49,17 +56,23 @@ const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
 /// What waits for an HTTP/2 peer that does not read, in bytes a response.
 const SEND_BYTES_MAX: usize = 64 << 10;
 
+/// How many times `server.body_timeout` an answer may lie before a peer that keeps its window closed: there are answers that
+/// are asked for piece by piece, slowly.
+const LEFT_LYING: u32 = 4;
+
 /// Serves HTTP on connections.
 pub(crate) struct Connector {
     http: auto::Builder<TokioExecutor>,
     router: Router,
     tls: Option<Arc<Tls>>,
     header_timeout: Duration,
+    stall_max: Duration,
 }
 
 impl Connector {
     /// Serves `router`, over TLS if there is any.
-    pub(crate) fn new(router: Router, tls: Option<Arc<Tls>>, header_timeout: Duration) -> Self {
+    pub(crate) fn new(router: Router, tls: Option<Arc<Tls>>, config: &ServerConfig) -> Self {
+        let ServerConfig { header_timeout, body_timeout: stall_max, .. } = *config;
         let mut http = auto::Builder::new(TokioExecutor::new());
         http.http1()
             .timer(TokioTimer::new())
@@ -75,7 +88,7 @@ impl Connector {
             .max_send_buf_size(SEND_BYTES_MAX)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
-        Self { http, router, tls, header_timeout }
+        Self { http, router, tls, header_timeout, stall_max }
     }
 
     /// Serves a connection to its end, or, once `stop` changes, to the end of its requests.
@@ -99,22 +112,33 @@ impl Connector {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let heard = Arc::new(Heard::new());
+        let (heard, exchanges) = (Arc::new(Heard::new()), Exchanges::new());
         let service = {
-            let heard = Arc::clone(&heard);
+            let (heard, exchanges) = (Arc::clone(&heard), Arc::clone(&exchanges));
             let router = self.router.clone();
             service_fn(move |request: hyper::Request<Incoming>| {
                 heard.note(request.version());
+                let exchange = (request.version() == hyper::Version::HTTP_2).then(|| exchanges.begin());
                 let mut request: Request = request.map(Body::new);
                 request.extensions_mut().insert(peer);
                 // The router is always ready; its clone is one reference.
-                router.clone().call(crate::http::versions::rewrite(request))
+                let answered = router.clone().call(crate::http::versions::rewrite(request));
+                async move {
+                    let response = answered.await?;
+                    Ok::<_, Infallible>(match exchange {
+                        Some(exchange) => response.map(|body| exchange.answer(body)),
+                        None => response,
+                    })
+                }
             })
         };
+        let stream = Impatient::new(stream, self.stall_max);
         let mut connection = pin!(self.http.serve_connection(TokioIo::new(stream), service));
         let mut quiet = pin!(self.quiet(&heard));
-        let mut is_closing = false;
+        let closing = AtomicBool::new(false);
+        let mut stalled = pin!(exchanges.stalled(self.stall_max * LEFT_LYING, || closing.load(Ordering::Relaxed)));
         loop {
+            let is_closing = closing.load(Ordering::Relaxed);
             tokio::select! {
                 // A client that breaks off or speaks no HTTP is not the server's failure.
                 served = connection.as_mut() => {
@@ -124,12 +148,18 @@ impl Connector {
                     return;
                 }
                 _ = stop.changed(), if !is_closing => {}
-                had_requests = quiet.as_mut(), if !is_closing => if !had_requests {
-                    tracing::debug!(remote_addr = %peer.0, "no request came in time");
+                had_requests = quiet.as_mut(), if !is_closing => {
+                    if !had_requests {
+                        tracing::debug!(remote_addr = %peer.0, "no request came in time");
+                        return;
+                    }
+                }
+                () = stalled.as_mut() => {
+                    tracing::debug!(remote_addr = %peer.0, "the client takes nothing of an answer");
                     return;
                 }
             }
-            is_closing = true;
+            closing.store(true, Ordering::Relaxed);
             connection.as_mut().graceful_shutdown();
         }
     }

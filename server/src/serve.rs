@@ -175,7 +175,7 @@ async fn accept(
 ) -> Stop {
     let server = &app.config.server;
     let places = Arc::new(Semaphore::new(server.connections_max));
-    let connector = Arc::new(Connector::new(router(Arc::clone(app)), tls, server.header_timeout));
+    let connector = Arc::new(Connector::new(router(Arc::clone(app)), tls, server));
     loop {
         let (stream, peer, place) = tokio::select! {
             biased;

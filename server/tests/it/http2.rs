@@ -1,4 +1,4 @@
-//! HTTP/2 by prior knowledge: served beside HTTP/1.1, and ended when nothing is asked any more.
+//! HTTP/2 by prior knowledge: served beside HTTP/1.1, and ended when nothing is asked any more, or nothing is taken.
 
 use std::{
     io::{Read, Write},
@@ -7,12 +7,15 @@ use std::{
     time::Duration,
 };
 
+use serde_json::json;
+
 use crate::server::{Place, Server};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const SETTINGS: u8 = 4;
+const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
@@ -72,6 +75,63 @@ fn a_connection_without_requests_ends() {
     }
     let at = |kind| seen.iter().position(|seen| *seen == kind).unwrap_or_else(|| panic!("no {kind} in {seen:?}"));
     assert!(at(HEADERS) < at(GOAWAY) && at(DATA) < at(GOAWAY), "the answer comes whole first: {seen:?}");
+}
+
+/// A server with two places for connections and a file of 8 MiB at `/big`, its client's patience short.
+fn with_large_file(place: &Place) -> (Server, String) {
+    let server = place.launch().env("GOVC_BODY_TIMEOUT", "500ms").env("GOVC_MAX_CONNECTIONS", "2").start();
+    server.create("repo");
+    let content = "0123456789abcdef".repeat(8 << 16);
+    let change = json!({ "op": "put", "path": "big", "content": content });
+    let commit = json!({ "branch": "main", "message": "m", "changes": [change] });
+    let reply = server.http().post("/api/v1/repos/repo/commits", &commit);
+    assert_eq!(reply.status, 201, "{}", reply.text());
+    (server, "/api/v1/repos/repo/raw/big?ref=main".to_owned())
+}
+
+#[test]
+fn who_reads_nothing_gives_the_place_back() {
+    let place = Place::new();
+    let (server, path) = with_large_file(&place);
+    let mut silent: Vec<_> = (0..2).map(|_| server.http().connect()).collect();
+    for connection in &mut silent {
+        connection.write(format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes());
+    }
+    // Answered once one of the two has been cut off.
+    assert_eq!(server.http().get("/health").status, 200);
+}
+
+#[test]
+fn who_opens_no_window_gives_the_place_back() {
+    let place = Place::new();
+    let (server, path) = with_large_file(&place);
+    let closed_window = [0, 4, 0, 0, 0, 0];
+    let literal = |name: u8, value: &str| [&[name, u8::try_from(value.len()).unwrap()], value.as_bytes()].concat();
+    let get = [&[0x82, 0x86][..], &literal(0x04, &path), &literal(0x01, "x")].concat();
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            let mut stream = TcpStream::connect(server.address()).expect("the server accepts connections");
+            stream.set_read_timeout(Some(Duration::from_secs(120))).expect("a time-out");
+            let hello = [PREFACE, &frame(SETTINGS, 0, 0, &closed_window), &frame(HEADERS, 0x5, 1, &get)].concat();
+            stream.write_all(&hello).expect("the server reads");
+            scope.spawn(move || {
+                let mut answered = false;
+                // It answers all that keeps the connection, and takes nothing.
+                while let Some((kind, flags, payload)) = read_frame(&mut stream) {
+                    answered |= kind == HEADERS;
+                    assert!(kind != DATA || payload.is_empty(), "the window is closed");
+                    if matches!(kind, SETTINGS | PING) && flags == 0 {
+                        let payload = if kind == PING { &payload[..] } else { b"" };
+                        if stream.write_all(&frame(kind, 1, 0, payload)).is_err() {
+                            break;
+                        }
+                    }
+                }
+                assert!(answered, "the head of the answer needs no window");
+            });
+        }
+        assert_eq!(server.http().get("/health").status, 200);
+    });
 }
 
 #[test]
