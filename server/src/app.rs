@@ -127,6 +127,7 @@ impl App {
             timeout: config.server.work_timeout,
         });
         let bodies = Bodies::new(&config.server);
+        let reachable = Reachable::new(config.storage.memory_bytes, config.git.fetch_grace);
         let transactions = Transactions::new(TransactionOptions {
             open_max: config.transactions.open_max,
             bytes_max: usize::try_from(config.transactions.bytes_max).unwrap_or(usize::MAX),
@@ -140,7 +141,7 @@ impl App {
             metrics,
             work,
             packs,
-            reachable: Reachable::default(),
+            reachable,
             bodies,
             transactions,
             search,

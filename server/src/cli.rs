@@ -281,6 +281,7 @@ The TOML file (--config, GOVC_CONFIG), with the defaults:
   max_pack = \"4GiB\"             # GOVC_MAX_PACK
   pack_cache_memory             # GOVC_PACK_CACHE_MEMORY: default 1/8 of memory, at most 256MiB
   pack_cache_disk = \"4GiB\"      # GOVC_PACK_CACHE_DISK
+  fetch_grace = \"60s\"           # GOVC_FETCH_GRACE: what a reference named can be fetched so long after
 
 Sizes: 4096, 512MiB, 2G (powers of 1024), 500MB (powers of 1000). Durations: 500ms, 30s, 5m, 1h; ages\nalso 90d.";
 

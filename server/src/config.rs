@@ -208,6 +208,8 @@ pub struct GitConfig {
     pub pack_cache_memory_bytes: u64,
     /// Disk space for packs kept for verbatim serving, in bytes.
     pub pack_cache_disk_bytes: u64,
+    /// How long what a reference named can still be fetched after it has moved or gone.
+    pub fetch_grace: Duration,
 }
 
 /// Everything that a configuration is made of, as text.
@@ -290,6 +292,7 @@ impl Default for Config {
                 pack_bytes_max: 4 * GIB,
                 pack_cache_memory_bytes: pack_cache_memory_default(memory_bytes),
                 pack_cache_disk_bytes: 4 * GIB,
+                fetch_grace: Duration::from_secs(60),
             },
         }
     }
@@ -450,6 +453,7 @@ impl Config {
         layers.set("git.max_pack", &mut git.pack_bytes_max, |text| values::size_from(text, KIB))?;
         layers.set("git.pack_cache_memory", &mut git.pack_cache_memory_bytes, values::size)?;
         layers.set("git.pack_cache_disk", &mut git.pack_cache_disk_bytes, values::size)?;
+        layers.set("git.fetch_grace", &mut git.fetch_grace, values::duration)?;
 
         config.check_together(&layers)?;
         Ok(config)

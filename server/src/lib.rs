@@ -45,6 +45,7 @@ mod export;
 pub mod git;
 mod http;
 mod import;
+mod pattern;
 mod priority;
 mod serve;
 mod ssh;
@@ -54,6 +55,7 @@ mod transactions;
 mod work;
 
 pub use app::{App, OpenError};
+pub use archive::fuzz_attributes;
 pub use import::fuzz_import;
 pub use serve::router;
 pub use telemetry::Metrics;

@@ -48,7 +48,7 @@ impl Oid {
     }
 
     /// Its first eight bytes: as good a hash as any, for ids are uniform.
-    pub(crate) fn bits(&self) -> u64 {
+    pub fn bits(&self) -> u64 {
         u64::from_le_bytes(*self.as_bytes().first_chunk::<8>().expect("ids have 20 bytes"))
     }
 

@@ -251,7 +251,8 @@ impl Places<'_, '_, '_> {
         for entry in tree_entries(&data) {
             let entry = entry?;
             self.entries += 1;
-            if self.entries.is_multiple_of(ENTRIES_PER_LOOK) {
+            // Rules may take long for one path.
+            if !self.filter.paths.is_empty() || self.entries.is_multiple_of(ENTRIES_PER_LOOK) {
                 check_deadline(self.walk.options.deadline)?;
             }
             let is_tree = entry.mode.is_tree();

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use govc_engine::{Error, Result};
 
-use super::pattern::Pattern;
+use crate::pattern::Pattern;
 
 /// The attributes that are looked at. The variants' order is that of [`NAMES`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,8 +27,10 @@ const NAMES: [&[u8]; 6] = [b"export-ignore", b"text", b"crlf", b"eol", b"ident",
 const LINE_BYTES_MAX: usize = 2048;
 /// The most that the files which hold for one path may have together.
 pub(super) const BYTES_MAX: u64 = 8 << 20;
-/// The most steps that all of their patterns may take for a byte of a path.
+/// The most steps that all of their patterns may take for a byte of a path, ...
 const WEIGHT_MAX: usize = 64 << 10;
+/// ... and for a path: a few milliseconds.
+const STEPS_MAX: usize = 4 << 20;
 
 /// What an attribute of a path is.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -162,7 +164,13 @@ impl Rules {
     }
 
     /// What is said of `path`, from the root; a directory's, and a submodule's, ends in a slash.
-    pub(super) fn of(&self, path: &[u8]) -> Values {
+    ///
+    /// # Errors
+    /// [`govc_engine::ErrorKind::TooLarge`] if it would take long to find that out.
+    pub(super) fn of(&self, path: &[u8]) -> Result<Values> {
+        if self.weight.saturating_mul(path.len()) > STEPS_MAX {
+            return Err(Error::too_large("the .gitattributes files have too many wildcards for so long a path"));
+        }
         let mut found: Vec<Option<Value>> = Vec::new();
         let (path, is_directory) = match path.strip_suffix(b"/") {
             Some(path) => (path, true),
@@ -179,7 +187,7 @@ impl Rules {
         for (value, found) in values.0.iter_mut().zip(found) {
             *value = found.unwrap_or_default();
         }
-        values
+        Ok(values)
     }
 
     /// Notes states of which nothing was said yet, the last ones first, and what macros among them stand for.
@@ -242,14 +250,14 @@ impl<'a> Line<'a> {
             return None;
         }
         let (what, rest) = match unquoted(text) {
-            Some((pattern, rest)) if !pattern.starts_with(b"[attr]") => (What::Pattern(Pattern::new(&pattern)?), rest),
+            Some((pattern, rest)) if !pattern.starts_with(b"[attr]") => (What::Pattern(pattern_of(&pattern)?), rest),
             Some(_) => return None,
             None => match word(text) {
                 (definition, rest) if definition.len() > b"[attr]".len() && definition.starts_with(b"[attr]") => {
                     let name = definition.get(b"[attr]".len()..).unwrap_or_default();
                     (What::Macro(name).valid()?, rest)
                 }
-                (pattern, rest) => (What::Pattern(Pattern::new(pattern)?), rest),
+                (pattern, rest) => (What::Pattern(pattern_of(pattern)?), rest),
             },
         };
         let mut states = Vec::new();
@@ -261,6 +269,21 @@ impl<'a> Line<'a> {
         }
         Some(Self { what, states })
     }
+}
+
+/// Reads `data` as the rules of the root directory and of one below it, and asks for a path: three parts between NULs.
+pub fn fuzz_attributes(data: &[u8]) {
+    let mut parts = data.splitn(3, |byte| *byte == 0);
+    let [root, below, path] = [(); 3].map(|()| parts.next().unwrap_or_default());
+    let Ok(mut rules) = Rules::new(root) else { return };
+    if rules.enter(below, path.iter().position(|byte| *byte == b'/').map_or(0, |slash| slash + 1)).is_ok() {
+        let _ = rules.of(path);
+    }
+}
+
+/// `None` for a pattern that begins with `!`, which attributes do not have.
+fn pattern_of(text: &[u8]) -> Option<Pattern> {
+    (!text.starts_with(b"!")).then(|| Pattern::new(text))
 }
 
 impl What<'_> {
@@ -344,20 +367,21 @@ mod tests {
             "*.c export-ignore\nkeep.c -export-ignore\n*.h eol=crlf\n",
             &[("d/", "*.h !eol\n/x export-ignore\n")],
         );
-        let is_ignored = |path: &str| *rules.of(path.as_bytes()).get(Name::ExportIgnore) == Value::Set;
+        let is_ignored =
+            |path: &str| *rules.of(path.as_bytes()).expect("few rules").get(Name::ExportIgnore) == Value::Set;
         assert!(is_ignored("d/a.c") && is_ignored("d/x"));
         assert!(!is_ignored("d/keep.c") && !is_ignored("d/e/x"));
-        assert_eq!(*rules.of(b"d/a.h").get(Name::Eol), Value::Unspecified);
+        assert_eq!(*rules.of(b"d/a.h").expect("few rules").get(Name::Eol), Value::Unspecified);
         let mut rules = rules;
         rules.leave();
-        assert_eq!(*rules.of(b"d/a.h").get(Name::Eol), Value::Text(b"crlf".to_vec()));
+        assert_eq!(*rules.of(b"d/a.h").expect("few rules").get(Name::Eol), Value::Text(b"crlf".to_vec()));
     }
 
     #[test]
     fn macros_stand_for_others() {
         let text = "a hidden\n[attr]hidden export-ignore -text\nb hidden text\nc binary\nd -hidden\ne export-ignore=yes\n[attr]loop loop2\n[attr]loop2 loop export-ignore\nf loop\n";
         let rules = rules(text, &[]);
-        let of = |path: &str, name| rules.of(path.as_bytes()).get(name).clone();
+        let of = |path: &str, name| rules.of(path.as_bytes()).expect("few rules").get(name).clone();
         assert_eq!((of("a", Name::ExportIgnore), of("a", Name::Text)), (Value::Set, Value::Unset));
         assert_eq!((of("b", Name::ExportIgnore), of("b", Name::Text)), (Value::Set, Value::Set));
         assert_eq!((of("c", Name::Diff), of("c", Name::Text)), (Value::Unset, Value::Unset));
@@ -377,13 +401,17 @@ mod tests {
             &long,
             "x\0\na export-ignore\n",
         ] {
-            assert_eq!(*rules(line, &[]).of(b"a").get(Name::ExportIgnore), Value::Unspecified, "{line}");
+            assert_eq!(
+                *rules(line, &[]).of(b"a").expect("few rules").get(Name::ExportIgnore),
+                Value::Unspecified,
+                "{line}"
+            );
         }
         for line in ["  a  export-ignore\r\n", "\"a\" export-ignore", "\"\\141\"\texport-ignore"] {
-            assert_eq!(*rules(line, &[]).of(b"a").get(Name::ExportIgnore), Value::Set, "{line}");
+            assert_eq!(*rules(line, &[]).of(b"a").expect("few rules").get(Name::ExportIgnore), Value::Set, "{line}");
         }
         // An unfinished quote is a pattern like any other.
-        assert_eq!(*rules("\"a export-ignore", &[]).of(b"\"a").get(Name::ExportIgnore), Value::Set);
+        assert_eq!(*rules("\"a export-ignore", &[]).of(b"\"a").expect("few rules").get(Name::ExportIgnore), Value::Set);
     }
 
     #[test]
@@ -391,5 +419,17 @@ mod tests {
         let text = "?a*b*c export-ignore\n".repeat(super::WEIGHT_MAX / 6 + 1);
         assert!(Rules::new(text.as_bytes()).is_err());
         assert!(Rules::new("literal export-ignore\n".repeat(100_000).as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn what_a_path_costs_is_bounded() {
+        let line = format!("{}b text\n", "*a".repeat(500));
+        let rules = Rules::new(line.repeat(60).as_bytes()).expect("fewer characters than there may be");
+        assert!(rules.of(b"short").is_ok());
+        let error = rules.of("a".repeat(4000).as_bytes()).expect_err("240 million steps");
+        assert_eq!(*error.kind(), govc_engine::ErrorKind::TooLarge);
+        // Plain patterns cost next to nothing.
+        let rules = Rules::new("*.c text\n/a/b -text\n".repeat(10_000).as_bytes()).expect("few characters");
+        assert!(rules.of("a".repeat(60_000).as_bytes()).is_ok());
     }
 }

@@ -165,7 +165,7 @@ mod tests {
     use super::Conversion;
 
     fn converted(rule: &str, data: &str) -> String {
-        let values = Rules::new(format!("f {rule}\n").as_bytes()).expect("one rule").of(b"f");
+        let values = Rules::new(format!("f {rule}\n").as_bytes()).expect("one rule").of(b"f").expect("one rule");
         let data = Conversion::of(&values).apply(Bytes::copy_from_slice(data.as_bytes())).expect("bytes");
         String::from_utf8(data.to_vec()).expect("a text")
     }

@@ -4,6 +4,8 @@
 //! itself counts. The walk reads an object
 //! only when it has leave for its bytes: who asks for the next entry may be told how much leave is missing.
 
+use std::time::Instant;
+
 use bytes::Bytes;
 use govc_engine::{Error, Kind, Oid, Result, Snapshot, TreeEntry, tree_entries};
 
@@ -41,6 +43,8 @@ pub(super) enum Next {
     Entry(Entry),
     /// The walk cannot go on before it may hold so many bytes.
     Needs(u64),
+    /// It took long enough.
+    Pause,
     End,
 }
 
@@ -121,11 +125,11 @@ impl Entries {
         frames.saturating_add(self.rules.memory_bytes())
     }
 
-    /// The next entry, if the walk needs to hold no more than `granted_bytes` for it.
+    /// The next entry, if the walk needs to hold no more than `granted_bytes` for it and finds it until then.
     ///
     /// # Errors
     /// When objects are missing, or the tree has names that must not be in an archive, or is too deep.
-    pub(super) fn next(&mut self, granted_bytes: u64) -> Result<Next> {
+    pub(super) fn next(&mut self, granted_bytes: u64, until: Instant) -> Result<Next> {
         if self.state == State::New {
             if let Some(missing) = self.enter(self.root, 0, granted_bytes)? {
                 return Ok(Next::Needs(missing));
@@ -135,6 +139,9 @@ impl Entries {
         loop {
             if let Some(entry) = self.give_file() {
                 return Ok(Next::Entry(entry));
+            }
+            if Instant::now() >= until {
+                return Ok(Next::Pause);
             }
             let Some(frame) = self.frames.last() else {
                 self.state = State::Ended;
@@ -171,7 +178,7 @@ impl Entries {
                 if self.path.len() > PATH_BYTES_MAX {
                     return Err(Error::too_large(format!("a path has more than {PATH_BYTES_MAX} bytes")));
                 }
-                let values = self.rules.of(&self.path);
+                let values = self.rules.of(&self.path)?;
                 let is_ignored = *values.get(Name::ExportIgnore) == Value::Set;
                 if !is_tree {
                     let oid = entry.oid;
@@ -272,4 +279,41 @@ fn check_name(name: &[u8]) -> Result<()> {
         return Err(Error::invalid(format!("the tree has an entry {name:?}, which must not be in an archive")));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use govc_backends::MemoryBackend;
+    use govc_engine::{
+        Change, CommitRequest, Durability, RefName, RepoName, RepoSettings, Signature, Store, StoreOptions,
+    };
+
+    use super::*;
+
+    #[test]
+    fn a_walk_that_takes_long_pauses_and_goes_on() {
+        let store = Store::open(Arc::new(MemoryBackend::new()), StoreOptions::default()).unwrap();
+        let settings = RepoSettings { durability: Durability::Memory, ..RepoSettings::default() };
+        let repo = store.create(&RepoName::new("r").unwrap(), settings, "test").unwrap();
+        let person = Signature::new("Ada", "ada@example.org", 1_700_000_000, 0).unwrap();
+        // Nothing of this is given but the last.
+        let mut changes = vec![Change::put(".gitattributes", "* export-ignore\nlast -export-ignore\n")];
+        changes.extend((0..100).map(|at| Change::put(format!("file{at}"), "x")));
+        changes.push(Change::put("last", "x"));
+        let request = CommitRequest::new(RefName::branch("main").unwrap(), "m", person, changes);
+        let commit = repo.commit(request).unwrap().oid;
+        let snapshot = repo.snapshot();
+        let root = snapshot.root_tree(commit).unwrap();
+        let mut entries = Entries::new(snapshot, root, b"").unwrap();
+        let past = Instant::now();
+        assert!(matches!(entries.next(u64::MAX, past), Ok(Next::Pause)));
+        let later = past + Duration::from_secs(600);
+        assert!(matches!(entries.next(u64::MAX, later), Ok(Next::Entry(_))));
+        assert_eq!(entries.path(), b"last");
+        assert!(matches!(entries.next(u64::MAX, past), Ok(Next::Pause)));
+        assert!(matches!(entries.next(u64::MAX, later), Ok(Next::End)));
+    }
 }

@@ -3,25 +3,25 @@
 //! | file | owns |
 //! |---|---|
 //! | `entries` | which files and directories go in, in which order |
-//! | `attributes`, `pattern` | what `.gitattributes` say |
+//! | `attributes` | what `.gitattributes` say |
 //! | `convert` | line ends and `$Id$` |
 //! | `tar`, `zip` | the formats |
 //! | `write` | an archive that is being written |
 //!
 //! The same commit always becomes the same bytes; a tar file has those of `git archive`. An archive that waits for its
-//! client holds the directories on the way, the file that it is in, and of a zip file a few bytes an entry; beyond
-//! 64 KiB it asks for leave first. It holds no thread.
+//! client holds the directories on the way, the file that it is in, and of a zip file a few bytes an entry; for all of it
+//! it asks for leave first. It holds no thread.
 //!
 //! Deliberately absent: `export-subst`, `working-tree-encoding` and filter programs.
 
 mod attributes;
 mod convert;
 mod entries;
-mod pattern;
 mod tar;
 mod write;
 mod zip;
 
+pub use attributes::fuzz_attributes;
 pub(crate) use write::{Archive, Contents, Step};
 
 /// Of what kind an archive is.

@@ -19,8 +19,8 @@ use super::{
     zip::{self, Zip},
 };
 
-/// What an archive may hold without leave, in bytes.
-const FREE_BYTES: u64 = 64 << 10;
+/// What an archive holds however little is in it, in bytes: a compressor, and pieces on their way.
+const BASE_BYTES: u64 = 512 << 10;
 /// About how many bytes a step makes.
 const PIECE_BYTES: usize = 64 << 10;
 /// About how long a step takes at most.
@@ -125,13 +125,13 @@ impl Archive {
             content: None,
             entry: None,
             stage: Stage::Prefix,
-            granted_bytes: FREE_BYTES,
+            granted_bytes: 0,
         })
     }
 
-    /// Gives the archive leave to hold so many bytes; never fewer than [`FREE_BYTES`].
+    /// Gives the archive leave to hold so many bytes.
     pub(crate) fn grant(&mut self, bytes: u64) {
-        self.granted_bytes = bytes.max(FREE_BYTES);
+        self.granted_bytes = bytes;
     }
 
     /// How many bytes it holds.
@@ -141,7 +141,7 @@ impl Archive {
             Container::Zip(zip) => zip.kept_bytes(),
         };
         let content = self.content.as_ref().map_or(0, |current| current.data.len() as u64);
-        self.entries.held_bytes().saturating_add(kept).saturating_add(content)
+        [self.entries.held_bytes(), kept, content].into_iter().fold(BASE_BYTES, u64::saturating_add)
     }
 
     /// Makes the next bytes.
@@ -155,7 +155,7 @@ impl Archive {
             if held_bytes > self.granted_bytes {
                 return Ok(Step::Needs(held_bytes));
             }
-            if let Some(missing) = self.advance()? {
+            if let Some(missing) = self.advance(until)? {
                 return Ok(Step::Needs(missing));
             }
             self.out.compress()?;
@@ -172,7 +172,7 @@ impl Archive {
     }
 
     /// Writes an entry, or a part of one; gives how many bytes of leave are needed if it cannot.
-    fn advance(&mut self) -> Result<Option<u64>> {
+    fn advance(&mut self, until: Instant) -> Result<Option<u64>> {
         if self.content.is_some() {
             self.write_part()?;
             return Ok(None);
@@ -188,8 +188,9 @@ impl Archive {
             Stage::Entries => {
                 let entry = match self.entry.take() {
                     Some(entry) => entry,
-                    None => match self.next_entry()? {
+                    None => match self.next_entry(until)? {
                         Next::Entry(entry) => entry,
+                        Next::Pause => return Ok(None),
                         Next::Needs(bytes) => return Ok(Some(bytes)),
                         Next::End => {
                             self.end_entries()?;
@@ -199,7 +200,7 @@ impl Archive {
                 };
                 return self.write_entry(entry);
             }
-            Stage::Listing => match self.next_entry()? {
+            Stage::Listing => match self.next_entry(until)? {
                 Next::Entry(entry) => {
                     let path = [self.prefix.as_slice(), self.entries.path()].concat();
                     if let Container::Zip(zip) = &mut self.container {
@@ -207,6 +208,7 @@ impl Archive {
                     }
                 }
                 Next::Needs(bytes) => return Ok(Some(bytes)),
+                Next::Pause => {}
                 Next::End => self.end()?,
             },
             Stage::Ended => {}
@@ -214,9 +216,9 @@ impl Archive {
         Ok(None)
     }
 
-    fn next_entry(&mut self) -> Result<Next> {
+    fn next_entry(&mut self, until: Instant) -> Result<Next> {
         let others = self.held_bytes().saturating_sub(self.entries.held_bytes());
-        Ok(match self.entries.next(self.granted_bytes.saturating_sub(others))? {
+        Ok(match self.entries.next(self.granted_bytes.saturating_sub(others), until)? {
             Next::Needs(bytes) => Next::Needs(bytes.saturating_add(others)),
             next => next,
         })

@@ -80,6 +80,7 @@ const SETTINGS: &[Setting] = &[
     setting("git.max_pack", "GOVC_MAX_PACK", Some("max-pack")),
     setting("git.pack_cache_memory", "GOVC_PACK_CACHE_MEMORY", None),
     setting("git.pack_cache_disk", "GOVC_PACK_CACHE_DISK", None),
+    setting("git.fetch_grace", "GOVC_FETCH_GRACE", None),
 ];
 
 /// Where a value was given.

@@ -111,6 +111,7 @@ fn every_setting_is_taken_from_file_and_environment() {
         max_pack = "3MB"
         pack_cache_memory = "1M"
         pack_cache_disk = "2M"
+        fetch_grace = "7s"
     "#;
     check_refused(resolve(file, &[], &[]), &["storage.max_object", "\"1KB\"", "at least 1024"]);
     let config = resolve(&file.replace("1KB", "1K"), &[], &[]).unwrap();
@@ -161,6 +162,7 @@ fn every_setting_is_taken_from_file_and_environment() {
         pack_bytes_max: 3_000_000,
         pack_cache_memory_bytes: MIB,
         pack_cache_disk_bytes: 2 * MIB,
+        fetch_grace: Duration::from_secs(7),
     };
     assert_eq!(
         config,

@@ -138,7 +138,7 @@ mod tests {
         };
         assert_eq!(words(8, 4), [0, 1, 2, 2]);
         let offsets = 8 + 1024 + 2 * 20 + 2 * 4;
-        assert_eq!(words(offsets, 4), [12, 1 << 31, 0, 0x8000_0005][..].iter().copied().collect::<Vec<u32>>());
+        assert_eq!(words(offsets, 4), vec![12, 1 << 31, 0, 0x8000_0005]);
         assert_eq!(index.len(), offsets + 2 * 4 + 8 + 20 + 20);
         // Three zero bytes.
         assert_eq!(words(offsets - 4, 1), [0xff41_d912]);

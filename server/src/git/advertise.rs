@@ -88,7 +88,7 @@ pub(crate) fn capabilities_v2(out: &mut dyn Write) -> std::io::Result<()> {
     pkt::text(out, format_args!("fetch=shallow wait-for-done filter ref-in-want sideband-all\n"))?;
     pkt::text(out, format_args!("server-option\n"))?;
     pkt::text(out, format_args!("object-format=sha1\n"))?;
-    pkt::text(out, format_args!("object-info\n"))?;
+    pkt::text(out, format_args!("object-info=size\n"))?;
     pkt::flush(out)
 }
 
@@ -265,7 +265,7 @@ mod tests {
             "fetch=shallow wait-for-done filter ref-in-want sideband-all\n",
             "server-option\n",
             "object-format=sha1\n",
-            "object-info\n",
+            "object-info=size\n",
             "Flush",
         ];
         assert_eq!(read(&out), expected);

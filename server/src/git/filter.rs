@@ -6,11 +6,12 @@
 //! Source: git's `Documentation/rev-list-options`, `list-objects-filter-options.c`.
 
 use std::sync::Arc;
+use std::time::Instant;
 
-use govc_engine::{Error, Filter, Kind, Oid, Result, Snapshot};
+use govc_engine::{Error, ErrorKind, Filter, Kind, Oid, Result, Snapshot};
 use percent_encoding::percent_decode;
 
-use super::sparse::{self, Patterns};
+use super::sparse::{self, Allowance, Patterns};
 
 /// Parts of a specification, combinations included.
 const PARTS_MAX: usize = 64;
@@ -100,12 +101,19 @@ impl FilterSpec {
     ///
     /// # Errors
     /// `Invalid` for patterns that cannot be had or are too many, and what reading fails with.
-    pub(crate) fn resolve(&self, snapshot: &Snapshot, may_read: impl Fn(Oid) -> Result<bool>) -> Result<Filter> {
+    pub(crate) fn resolve(
+        &self,
+        snapshot: &Snapshot,
+        deadline: Instant,
+        may_read: impl Fn(Oid) -> Result<bool>,
+    ) -> Result<Filter> {
         let mut filter =
             Filter { blob_bytes: self.blob_bytes, depth: self.depth, kinds: self.kinds.clone(), paths: Vec::new() };
+        let mut allowance = Allowance::default();
         for name in &self.sparse {
             let missing = || Error::invalid(format!("unable to access sparse blob in '{}'", shown(name)));
-            let oid = std::str::from_utf8(name).ok().and_then(|name| blob_named(snapshot, name)).ok_or_else(missing)?;
+            let name = std::str::from_utf8(name).map_err(|_| missing())?;
+            let oid = blob_named(snapshot, name, deadline)?.ok_or_else(missing)?;
             if !may_read(oid)? {
                 return Err(missing());
             }
@@ -114,7 +122,7 @@ impl FilterSpec {
                 let max = sparse::BYTES_MAX;
                 return Err(Error::invalid(format!("the sparse blob {oid} has more than {max} bytes")));
             }
-            let patterns = Patterns::parse(&snapshot.object_of(&oid, Kind::Blob)?)?;
+            let patterns = Patterns::parse(&snapshot.object_of(&oid, Kind::Blob)?, &mut allowance)?;
             filter.paths.push(Arc::new(patterns));
         }
         Ok(filter)
@@ -122,13 +130,17 @@ impl FilterSpec {
 }
 
 /// The object that a revision names, or what is at a path in one.
-fn blob_named(snapshot: &Snapshot, name: &str) -> Option<Oid> {
-    match name.split_once(':') {
-        Some((rev, path)) => {
-            let root = snapshot.resolve(rev).ok()?;
-            Some(snapshot.entry(root, path.as_bytes()).ok()??.oid)
-        }
-        None => snapshot.resolve(name).ok(),
+fn blob_named(snapshot: &Snapshot, name: &str, deadline: Instant) -> Result<Option<Oid>> {
+    let resolve = |rev| snapshot.resolve_until(rev, Some(deadline));
+    let found = match name.split_once(':') {
+        Some((rev, path)) => resolve(rev)
+            .and_then(|root| snapshot.entry(root, path.as_bytes()))
+            .map(|entry| entry.map(|entry| entry.oid)),
+        None => resolve(name).map(Some),
+    };
+    match found {
+        Err(error) if *error.kind() != ErrorKind::Cancelled => Ok(None),
+        found => found,
     }
 }
 

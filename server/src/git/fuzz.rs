@@ -9,7 +9,7 @@ use super::ls_refs::LsRefs;
 use super::object_info::ObjectInfo;
 use super::pkt::{self, Line, Reader};
 use super::push_request::PushRequest;
-use super::sparse::Patterns;
+use super::sparse::{Allowance, Patterns};
 
 /// Reads `data` as pkt-lines, and checks that what was read is written back the same.
 pub fn fuzz_pkt_line(data: &[u8]) {
@@ -57,7 +57,7 @@ pub fn fuzz_filter(data: &[u8]) {
     // Paths come from trees, whose names are neither empty nor hold a slash.
     let path: Vec<&[u8]> = path.split(|b| matches!(b, 0 | b'/')).filter(|name| !name.is_empty()).collect();
     let path = path.join(&b'/');
-    if let Ok(patterns) = Patterns::parse(text) {
+    if let Ok(patterns) = Patterns::parse(text, &mut Allowance::default()) {
         for is_tree in [false, true] {
             let _ = patterns.takes(&path, is_tree);
         }

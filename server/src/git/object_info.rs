@@ -61,8 +61,9 @@ impl ObjectInfo {
         for oids in self.oids.chunks(HEADERS_AT_ONCE) {
             for (oid, header) in oids.iter().zip(snapshot.headers(oids)?) {
                 let written = match header.filter(|_| !missing.contains(oid)) {
-                    _ if !self.size => pkt::text(out, format_args!("{oid}")),
-                    Some((_, size)) => pkt::text(out, format_args!("{oid} {size}")),
+                    Some((_, size)) if self.size => pkt::text(out, format_args!("{oid} {size}")),
+                    Some(_) => pkt::text(out, format_args!("{oid}")),
+                    // Unlike one that is there and of which nothing more was asked.
                     None => pkt::text(out, format_args!("{oid} ")),
                 };
                 written.map_err(pkt::input_error)?;

@@ -1,31 +1,65 @@
-//! Patterns of a sparse checkout, for filters by path. The one module that knows `gix-glob`.
+//! Patterns of a sparse checkout, for filters by path.
 //!
 //! The last pattern that matches a path decides; a path that none matches goes with its directory. Read like
-//! `.gitignore` files, and never as "cones". Source: git's `dir.c` (`last_matching_pattern_from_list`).
+//! `.gitignore` files, and never as "cones". Whoever asks writes them, so what they may cost is bounded.
+//! Source: git's `dir.c` (`last_matching_pattern_from_list`).
 
-use gix_glob::{Pattern, pattern::Case, pattern::Mode, wildmatch};
 use govc_engine::{Error, PathRule, Result};
+
+use crate::pattern::Pattern;
 
 /// Bytes of a list of patterns.
 pub(crate) const BYTES_MAX: u64 = 1 << 20;
-/// Patterns of a list: each path is compared with every one.
+/// Patterns of all lists of a filter: each path is compared with every one.
 const PATTERNS_MAX: usize = 10_000;
+/// The most steps that all of them may take for a byte of a path.
+const WEIGHT_MAX: usize = 64 << 10;
+/// No client can have a longer path, so none matches.
+const PATH_BYTES_MAX: usize = 4096;
 
 /// A list of patterns.
-pub(crate) struct Patterns(Vec<Pattern>);
+pub(crate) struct Patterns(Vec<Line>);
+
+struct Line {
+    pattern: Pattern,
+    /// Whether what matches is left out.
+    is_negative: bool,
+}
+
+/// What the lists of one filter may still cost together.
+pub(crate) struct Allowance {
+    patterns: usize,
+    weight: usize,
+}
+
+impl Default for Allowance {
+    fn default() -> Self {
+        Self { patterns: PATTERNS_MAX, weight: WEIGHT_MAX }
+    }
+}
 
 impl Patterns {
     /// Reads a list, a pattern a line.
     ///
     /// # Errors
-    /// `Invalid` for more than 10 000 patterns.
-    pub(crate) fn parse(text: &[u8]) -> Result<Self> {
+    /// `Invalid` for more patterns, or more wildcards in them, than `allowance` has left.
+    pub(crate) fn parse(text: &[u8], allowance: &mut Allowance) -> Result<Self> {
         let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
         let lines = text.split(|b| *b == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
-        let patterns = lines.filter(|line| !line.starts_with(b"#")).map(without_trailing_spaces);
-        let patterns: Vec<Pattern> = patterns.filter_map(Pattern::from_bytes).take(PATTERNS_MAX + 1).collect();
-        if patterns.len() > PATTERNS_MAX {
-            return Err(Error::invalid(format!("a list has more than {PATTERNS_MAX} sparse patterns")));
+        let mut patterns = Vec::new();
+        for line in lines.filter(|line| !line.starts_with(b"#")).map(without_trailing_spaces) {
+            if line.is_empty() {
+                continue;
+            }
+            let (text, is_negative) = line.strip_prefix(b"!").map_or((line, false), |text| (text, true));
+            let pattern = Pattern::new(text);
+            let left = (allowance.patterns.checked_sub(1), allowance.weight.checked_sub(pattern.weight()));
+            let (Some(left), Some(weight)) = left else {
+                let max = format!("{PATTERNS_MAX} patterns, or {WEIGHT_MAX} characters of patterns with wildcards");
+                return Err(Error::invalid(format!("the sparse lists of a filter have more than {max}")));
+            };
+            *allowance = Allowance { patterns: left, weight };
+            patterns.push(Line { pattern, is_negative });
         }
         Ok(Self(patterns))
     }
@@ -33,17 +67,13 @@ impl Patterns {
 
 impl PathRule for Patterns {
     fn takes(&self, path: &[u8], is_tree: bool) -> Option<bool> {
-        let base = path.iter().rposition(|b| *b == b'/').map(|slash| slash + 1);
-        let matches = |pattern: &&Pattern| {
-            // The root has no path, only an empty name.
-            let by_path = pattern.mode.contains(Mode::ABSOLUTE) || !pattern.mode.contains(Mode::NO_SUB_DIR);
-            if path.is_empty() && by_path && !pattern.text.is_empty() {
-                return false;
-            }
-            let mode = wildmatch::Mode::NO_MATCH_SLASH_LITERAL;
-            pattern.matches_repo_relative_path(path.into(), base, Some(is_tree), Case::Sensitive, mode)
-        };
-        self.0.iter().rev().find(matches).map(|pattern| !pattern.is_negative())
+        if path.len() > PATH_BYTES_MAX {
+            return None;
+        }
+        // The root has no path, only an empty name.
+        let fits =
+            |line: &&Line| (!path.is_empty() || line.pattern.is_base_name()) && line.pattern.matches(path, is_tree);
+        self.0.iter().rev().find(fits).map(|line| !line.is_negative)
     }
 }
 
@@ -64,9 +94,13 @@ fn without_trailing_spaces(line: &[u8]) -> &[u8] {
 mod tests {
     use super::*;
 
+    fn parse(text: &str) -> Result<Patterns> {
+        Patterns::parse(text.as_bytes(), &mut Allowance::default())
+    }
+
     #[track_caller]
     fn check(patterns: &str, path: &str, is_tree: bool, expected: Option<bool>) {
-        let patterns = Patterns::parse(patterns.as_bytes()).unwrap();
+        let patterns = parse(patterns).unwrap();
         assert_eq!(patterns.takes(path.as_bytes(), is_tree), expected, "{path}");
     }
 
@@ -106,7 +140,25 @@ mod tests {
         check("a  \n", "a", false, Some(true));
         check("a\\ \n", "a ", false, Some(true));
         check("\n\n", "", true, None);
-        assert!(Patterns::parse("a\n".repeat(PATTERNS_MAX).as_bytes()).is_ok());
-        assert!(Patterns::parse("a\n".repeat(PATTERNS_MAX + 1).as_bytes()).is_err());
+        check("\\!a\n", "!a", false, Some(true));
+        check("!!a\n", "!a", false, Some(false));
+    }
+
+    #[test]
+    fn what_patterns_cost_is_bounded() {
+        assert!(parse(&"a\n".repeat(PATTERNS_MAX)).is_ok());
+        assert!(parse(&"a\n".repeat(PATTERNS_MAX + 1)).is_err());
+        let many = format!("{}\n", "?a".repeat(WEIGHT_MAX / 4));
+        let mut allowance = Allowance::default();
+        assert!(Patterns::parse(many.as_bytes(), &mut allowance).is_ok());
+        assert!(Patterns::parse(many.as_bytes(), &mut allowance).is_ok());
+        assert!(Patterns::parse(b"?", &mut allowance).is_err(), "all lists together");
+        assert!(Patterns::parse(b"a", &mut allowance).is_ok());
+        // Both of these took hours when every way through a pattern was tried by itself.
+        let path = format!("{}a", "x/".repeat(80));
+        check(&("**/x/".repeat(40) + "b"), &path, false, None);
+        check(&("*x".repeat(40) + "b"), &"x".repeat(200), false, None);
+        check("*\n", &"a".repeat(PATH_BYTES_MAX), false, Some(true));
+        check("*\n", &"a".repeat(PATH_BYTES_MAX + 1), false, None);
     }
 }

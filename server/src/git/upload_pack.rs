@@ -172,18 +172,22 @@ impl<'a> Source<'a> {
         wants.iter().find(|want| missing.contains(*want)).map_or(Ok(()), |want| Err(not_our_ref(*want)))
     }
 
-    /// What the references are that a client wants by their names.
+    /// What the references are that a client wants by their names; one that has just gone is what it was.
     fn wanted_refs<'n>(&self, names: &'n [Vec<u8>]) -> Result<Vec<(&'n [u8], Oid)>> {
-        let find = |name: &'n Vec<u8>| match reference(self.snapshot, name) {
-            Some(oid) => Ok((&name[..], oid)),
-            None => Err(Error::not_found(format!("unknown ref {}", String::from_utf8_lossy(name)))),
+        let find = |name: &'n Vec<u8>| {
+            let found = match reference(self.snapshot, name) {
+                None => self.app.reachable.recently(self.snapshot.repo(), name)?,
+                found => found,
+            };
+            let unknown = || Error::not_found(format!("unknown ref {}", String::from_utf8_lossy(name)));
+            found.map(|oid| (&name[..], oid)).ok_or_else(unknown)
         };
         names.iter().map(find).collect()
     }
 
     fn filter(&self, request: &FetchRequest) -> Result<Option<Filter>> {
         let may_read = |oid| Ok(self.missing(&[oid])?.is_empty());
-        request.filter.as_ref().map(|spec| spec.resolve(self.snapshot, may_read)).transpose()
+        request.filter.as_ref().map(|spec| spec.resolve(self.snapshot, self.deadline, may_read)).transpose()
     }
 }
 

@@ -139,13 +139,17 @@ struct Sending {
     app: Arc<App>,
     archive: Arc<Mutex<Archive>>,
     held: Held,
+    /// How often it is tried again where the server is busy.
+    busy_tries: usize,
 }
 
 /// The body, whose first piece is made before the answer begins: most that can go wrong has a status then.
 async fn body(app: &Arc<App>, archive: Archive) -> Result<Body, Problem> {
     let archive = Arc::new(Mutex::new(archive));
-    let mut sending = Sending { app: Arc::clone(app), archive, held: Held::default() };
+    let mut sending = Sending { app: Arc::clone(app), archive, held: Held::default(), busy_tries: 0 };
     let Some(first) = sending.piece().await? else { return Ok(Body::empty()) };
+    // What was promised with a status is not taken back for a moment's load.
+    sending.busy_tries = BUSY_TRIES;
     let rest = stream::unfold(Some(sending), |sending| async move {
         let mut sending = sending?;
         match sending.piece().await {
@@ -172,8 +176,7 @@ impl Sending {
             });
             let (step, held_bytes) = match step.await {
                 Ok(step) => step?,
-                // What was promised with a status is not taken back for a moment's load.
-                Err(crate::WorkError::Busy) if tries < BUSY_TRIES && !self.app.is_draining() => {
+                Err(crate::WorkError::Busy) if tries < self.busy_tries && !self.app.is_draining() => {
                     tries += 1;
                     tokio::time::sleep(BUSY_PAUSE).await;
                     continue;
@@ -197,10 +200,10 @@ impl Sending {
     async fn hold(&mut self, bytes: u64) -> Result<(), Problem> {
         let mut tries = 0;
         while let Err(problem) = self.app.bodies.grow(&mut self.held, bytes).await {
-            tries += 1;
-            if tries >= BUSY_TRIES {
+            if tries >= self.busy_tries {
                 return Err(problem);
             }
+            tries += 1;
         }
         self.archive.lock().grant(bytes);
         Ok(())

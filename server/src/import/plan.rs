@@ -139,7 +139,7 @@ pub(super) fn first_head(references: &References) -> Option<RefName> {
             let oid = references.all.get(&name)?;
             wanted.is_none_or(|wanted| wanted == *oid).then_some(name)
         };
-        ["main", "master"].iter().find_map(|name| fits(name))
+        ["main", "master"].iter().find_map(fits)
     };
     match &references.head {
         Head::Branch(branch) => Some(branch.clone()),

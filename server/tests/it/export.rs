@@ -16,13 +16,13 @@ use crate::{
 #[track_caller]
 fn export(place: &Place, repo: &str, target: &Path, more: &[&str]) -> String {
     let data = place.path("data");
-    ok(&[&["export", repo, text(target), "--data", text(&data), "--backend", "sqlite"], more].concat())
+    ok(&[&["export", repo, text(target), "--data", text(&data)], more].concat())
 }
 
 #[track_caller]
 fn is_refused(place: &Place, repo: &str, target: &Path, more: &[&str], words: &[&str]) {
     let data = place.path("data");
-    let arguments = [&["export", repo, text(target), "--data", text(&data), "--backend", "sqlite"], more].concat();
+    let arguments = [&["export", repo, text(target), "--data", text(&data)], more].concat();
     refused(1, &arguments, words);
 }
 
@@ -155,7 +155,7 @@ fn what_was_committed_over_http_is_exported_and_nothing_is_overwritten() {
     assert_eq!(std::fs::read_to_string(folder.join("file.bundle")).expect("a file"), "somebody's");
     is_refused(&place, "no/such", &folder.join("x.git"), &[], &["no/such does not exist"]);
     is_refused(&place, "team/api", &folder.join("no/such/x.git"), &[], &["cannot write"]);
-    refused(2, &["export", "a//b", "x.git", "--backend", "sqlite"], &["a//b"]);
+    refused(2, &["export", "a//b", "x.git"], &["a//b"]);
     assert_eq!(names_in(&folder), 3, "nothing else was left");
 }
 
@@ -175,7 +175,7 @@ fn no_room_leaves_nothing() {
         let script = "trap '' XFSZ; ulimit -f 2048; exec \"$0\" \"$@\"";
         let output = Command::new("sh")
             .args(["-c", script, BUILT, "export", "large", text(&folder.join(name))])
-            .args(["--backend", "sqlite", "--data", text(&place.path("data"))])
+            .args(["--data", text(&place.path("data"))])
             .stdin(Stdio::null())
             .output()
             .expect("sh runs");

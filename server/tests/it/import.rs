@@ -13,7 +13,7 @@ use crate::{
 /// Arguments of a command on the ordinary store of a place.
 pub(crate) fn on_store<'a>(place: &Place, arguments: &[&'a str]) -> Vec<String> {
     let mut all: Vec<String> = arguments.iter().map(|&argument: &&'a str| argument.to_owned()).collect();
-    all.extend(["--backend", "sqlite", "--data", text(&place.path("data"))].map(str::to_owned));
+    all.extend(["--data", text(&place.path("data"))].map(str::to_owned));
     all
 }
 

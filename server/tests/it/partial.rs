@@ -219,6 +219,42 @@ fn assert_refused(server: &Server, repo: &str, oid: &str) {
     assert_eq!(sizes(server, repo, &[oid]), ["size".to_owned(), format!("{oid} ")]);
 }
 
+#[test]
+fn what_a_reference_named_a_moment_ago_is_served_to_who_was_told_of_it() {
+    let place = Place::new();
+    let git = Git::new(&place.path("home"));
+    let server = place.serve();
+    server.create("repo");
+    let work = place.path("work");
+    git.init(&work);
+    let rev = |name: &str| git.ok(&work, &["rev-parse", name]);
+    git.commit(&work, "file", b"first\n", "first");
+    git.ok(&work, &["remote", "add", "origin", &server.url("repo")]);
+    git.ok(&work, &["push", "-q", "origin", "main", "main:gone"]);
+    git.ok(&work, &["checkout", "-q", "-b", "side"]);
+    git.commit(&work, "side", b"old\n", "old");
+    git.ok(&work, &["push", "-q", "origin", "side"]);
+    let old = rev("HEAD");
+    let blob = rev("HEAD:side");
+    git.ok(&work, &["reset", "-q", "--hard", "main"]);
+    git.commit(&work, "side", b"new\n", "new");
+    // Between what a client was told and what it asks for, a branch is moved with force, and another one goes.
+    git.ok(&work, &["push", "-q", "--force", "origin", "side"]);
+    git.ok(&work, &["push", "-q", "origin", "--delete", "gone"]);
+    assert_served(&server, "repo", &old, 6);
+    assert_served(&server, "repo", &blob, 1);
+    let ask = |name: &str| ask_v2(&server, "repo", &[format!("want-ref {name}"), "done".to_owned()]);
+    let (said, pack) = ask("refs/heads/gone");
+    assert!(pack.starts_with(b"PACK") && said.contains(&format!("{} refs/heads/gone", rev("main"))), "{said:?}");
+    let (said, _) = ask("refs/heads/side");
+    assert!(said.contains(&format!("{} refs/heads/side", rev("side"))), "{said:?}");
+    let (said, pack) = ask("refs/heads/never");
+    assert!(pack.is_empty() && said == ["ERR unknown ref refs/heads/never"], "{said:?}");
+    // What no reference ever led to is not.
+    let stray = git.object(&work, "blob", b"stray\n");
+    assert_refused(&server, "repo", &stray);
+}
+
 /// What `object-info` says.
 fn sizes(server: &Server, repo: &str, oids: &[&str]) -> Vec<String> {
     let mut body = [line(b"command=object-info"), b"0001".to_vec(), line(b"size\n")].concat();
@@ -231,7 +267,7 @@ fn sizes(server: &Server, repo: &str, oids: &[&str]) -> Vec<String> {
 fn an_object_is_had_by_its_id_where_something_leads_to_it() {
     let place = Place::new();
     let git = Git::new(&place.path("home"));
-    let server = place.serve();
+    let server = place.launch().env("GOVC_FETCH_GRACE", "1ms").start();
     for repo in ["repo", "other"] {
         server.create(repo);
     }
@@ -297,7 +333,7 @@ fn an_object_is_had_by_its_id_where_something_leads_to_it() {
 fn sparse_patterns_are_had_as_other_objects_are() {
     let place = Place::new();
     let git = Git::new(&place.path("home"));
-    let server = place.serve();
+    let server = place.launch().env("GOVC_FETCH_GRACE", "1ms").start();
     let work = place.path("work");
     git.init(&work);
     git.commit(&work, "a.txt", b"a\n", "a");

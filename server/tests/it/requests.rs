@@ -246,7 +246,7 @@ fn hostile_filters_are_refused() {
         ("object:type=nothing", "not a valid object type"),
         ("sparse:path=/etc/passwd", "dropped"),
         ("sparse:oid=../../etc/passwd", "unable to access sparse blob"),
-        ("sparse:oid=HEAD:rules", "more than 10000 sparse patterns"),
+        ("sparse:oid=HEAD:rules", "more than 10000 patterns"),
         ("combine:", "expected something"),
         ("combine:blob:none+", "invalid filter-spec ''"),
         ("combine:a b", "must escape char"),

@@ -9,8 +9,8 @@ use govc_engine::{Error, ErrorKind, Repo, Result, Snapshot};
 
 use super::super::fetch_request::HAVES_MAX;
 use super::{
-    Acknowledged, Deepen, FetchRequest, Flow, Negotiation, Reader, Ready, Source, acknowledge_v0, borders, client_borders,
-    pkt, plan, resolve, send_pack, tell_borders,
+    Acknowledged, Deepen, FetchRequest, Flow, Negotiation, Reader, Ready, Source, acknowledge_v0, borders,
+    client_borders, pkt, plan, resolve, send_pack, tell_borders,
 };
 use crate::App;
 

@@ -1,4 +1,5 @@
-//! Patterns of `.gitattributes`: `*`, `?`, `[a-z]`, and `**` for any number of directories.
+//! Patterns of paths as `.gitattributes`, `.gitignore` and sparse checkouts have them: `*`, `?`, `[a-z]`, and `**` for any
+//! number of directories.
 //!
 //! Whoever pushes writes them, so a match takes time in proportion to pattern and path together and never more: all
 //! ways through the pattern are followed at once, a byte of the path at a time.
@@ -6,7 +7,7 @@
 
 /// A pattern with wildcards, or without.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Pattern {
+pub(crate) struct Pattern {
     /// Whether it is matched with the last part of a path, and not with all of it.
     base_name: bool,
     /// Whether only directories match.
@@ -45,11 +46,8 @@ enum Token {
 }
 
 impl Pattern {
-    /// Reads a pattern as it stands in a line, without quotes. `None` for one that begins with `!`, which attributes do not have.
-    pub(super) fn new(text: &[u8]) -> Option<Self> {
-        if text.first() == Some(&b'!') {
-            return None;
-        }
+    /// Reads a pattern as it stands in a line, without quotes and without the `!` that some lists have in front of it.
+    pub(crate) fn new(text: &[u8]) -> Self {
         let (text, directory) = match text.strip_suffix(b"/") {
             Some(text) => (text, true),
             None => (text, false),
@@ -65,17 +63,22 @@ impl Pattern {
             }
             wild => tokens(wild, prefix.last().is_none_or(|byte| *byte == b'/')).map_or(Rest::Never, Rest::Tokens),
         };
-        Some(Self { base_name, directory, prefix: prefix.to_vec(), rest })
+        Self { base_name, directory, prefix: prefix.to_vec(), rest }
+    }
+
+    /// Whether it fits in any directory: it has no slash but at its end.
+    pub(crate) fn is_base_name(&self) -> bool {
+        self.base_name
     }
 
     /// How many steps a match may take for each byte of a path.
-    pub(super) fn weight(&self) -> usize {
+    pub(crate) fn weight(&self) -> usize {
         if let Rest::Tokens(tokens) = &self.rest { tokens.len() } else { 0 }
     }
 
     /// Whether the pattern fits `path`, which begins behind the directory that the pattern stands in, and has no slash
     /// at its end.
-    pub(super) fn matches(&self, path: &[u8], is_directory: bool) -> bool {
+    pub(crate) fn matches(&self, path: &[u8], is_directory: bool) -> bool {
         if self.directory && !is_directory {
             return false;
         }
@@ -291,7 +294,7 @@ mod tests {
     #[test]
     fn patterns_fit_what_git_says() {
         let check = |pattern: &str, fits: &[&str], other: &[&str]| {
-            let pattern_of = Pattern::new(pattern.as_bytes()).expect("a pattern");
+            let pattern_of = Pattern::new(pattern.as_bytes());
             let is_match = |path: &&str| {
                 let bytes = path.as_bytes();
                 pattern_of.matches(bytes.strip_suffix(b"/").unwrap_or(bytes), bytes.ends_with(b"/"))
@@ -333,14 +336,13 @@ mod tests {
         check("**", &["a", "a/b"], &[]);
         check("*a*b*", &["ab", "xaxbx", "aab"], &["ba", "b"]);
         check("**/a/**/b", &["a/b", "x/a/y/z/b"], &["a/bb", "xa/b"]);
-        assert_eq!(Pattern::new(b"!a"), None);
     }
 
     #[test]
     fn no_pattern_takes_long() {
         let path = "a/".repeat(2000) + "c";
         for pattern in ["**/a/".repeat(200) + "b", "*a".repeat(500) + "b", "a*/**/".repeat(200) + "?b"] {
-            assert!(!Pattern::new(pattern.as_bytes()).expect("a pattern").matches(path.as_bytes(), false));
+            assert!(!Pattern::new(pattern.as_bytes()).matches(path.as_bytes(), false));
         }
     }
 }
