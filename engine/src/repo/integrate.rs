@@ -75,6 +75,14 @@ impl Transaction {
         }
     }
 
+    /// Whether a commit leads back to another one, which the transaction brings or the repository has.
+    ///
+    /// # Errors
+    /// What reading commits fails with, and [`crate::ErrorKind::Cancelled`] after the deadline.
+    pub fn is_ancestor(&self, ancestor: Oid, commit: Oid, deadline: Option<Instant>) -> Result<bool> {
+        Ok(ancestry::merge_base(&|oid| self.links(oid), ancestor, commit, deadline)? == Some(ancestor))
+    }
+
     /// What a commit points at that the transaction brings or the repository has.
     fn links(&self, oid: &Oid) -> Result<CommitLinks> {
         if self.brings(oid) { CommitLinks::parse(&self.object(oid)?.data) } else { self.tip().commit_links(oid) }

@@ -147,6 +147,7 @@ impl Store {
             description: settings.description,
             durability: settings.durability,
             created_millis: now,
+            git: Arc::new(settings.git),
         };
         let version = Version {
             number: 1,
@@ -183,8 +184,7 @@ impl Store {
         Ok(())
     }
 
-    /// Gives a repository another name, other settings (description, default branch, durability), or both, and waits
-    /// until that is durable.
+    /// Gives a repository another name, other settings, or both, and waits until that is durable.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`]; [`ErrorKind::Exists`] if the new name is taken; [`ErrorKind::Invalid`] for settings
@@ -219,6 +219,7 @@ impl Store {
             }
             record.description = settings.description;
             record.durability = settings.durability;
+            record.git = Arc::new(settings.git);
         }
         if let Some(new_name) = new_name {
             record.name = new_name.clone();

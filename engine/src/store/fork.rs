@@ -158,7 +158,7 @@ impl Repo {
 impl Store {
     /// Creates a repository that holds what `source` holds now, and waits until that is as durable as `source` is.
     ///
-    /// It has the description, durability, default branch and references of the source, but its realities and its past
+    /// It has the description, durability, rules, default branch and references of the source, but its realities and its past
     /// not: its first version is this one. It costs the same whatever the source holds, and outlives it.
     ///
     /// # Errors

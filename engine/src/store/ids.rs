@@ -5,6 +5,7 @@ use std::{fmt, str::FromStr};
 use govc_id_table::Id;
 use serde::{Deserialize, Serialize};
 
+use super::rules::GitRules;
 use crate::{Error, Result, object::Oid, refs::RefName};
 
 /// The key of a repository; never used again after the repository is gone.
@@ -152,6 +153,8 @@ pub struct RepoSettings {
     pub default_branch: RefName,
     /// What acknowledged writes survive.
     pub durability: Durability,
+    /// What is refused of pushes, and hidden.
+    pub git: GitRules,
 }
 
 impl RepoSettings {
@@ -159,8 +162,9 @@ impl RepoSettings {
     pub const DESCRIPTION_MAX: usize = 4096;
 
     /// # Errors
-    /// [`crate::ErrorKind::Invalid`] if the default branch is no branch or the description is too long.
+    /// [`crate::ErrorKind::Invalid`] if the default branch is no branch, the description is too long, or a rule is not valid.
     pub(crate) fn check(&self) -> Result<()> {
+        self.git.check()?;
         if !self.default_branch.is_branch() {
             return Err(Error::invalid(format!("default branch {} is not under refs/heads/", self.default_branch)));
         }
@@ -177,6 +181,7 @@ impl Default for RepoSettings {
             description: String::new(),
             default_branch: RefName::from_stored(b"refs/heads/main"),
             durability: Durability::default(),
+            git: GitRules::default(),
         }
     }
 }

@@ -8,6 +8,7 @@ use super::{
     feed::Publication,
     fork::ForkOf,
     ids::{Cause, Durability, RepoId, RepoName, Seq},
+    rules::GitRules,
     state::{RepoRecord, RepoState},
     transaction::Fresh,
     version::{Changes, HeadChange, Previous, Version},
@@ -72,6 +73,7 @@ pub(crate) struct ForkRow {
 const IS_FORK: u8 = 1;
 const SHARES_REFERENCES: u8 = 2;
 const IS_RETIRED: u8 = 4;
+const HAS_RULES: u8 = 8;
 
 impl CatalogRow {
     pub(crate) fn new(repo: &RepoState, record: &RepoRecord, version: &Version) -> Self {
@@ -124,11 +126,20 @@ impl CatalogRow {
         write_stamp(out, self.time_millis, &self.actor, self.cause);
         put_bytes(out, self.head.as_bytes());
         let shares = self.fork.is_some_and(|fork| fork.shares_references);
-        let flags = [(self.fork.is_some(), IS_FORK), (shares, SHARES_REFERENCES), (self.is_retired, IS_RETIRED)];
+        let has_rules = *self.record.git != GitRules::default();
+        let flags = [
+            (self.fork.is_some(), IS_FORK),
+            (shares, SHARES_REFERENCES),
+            (self.is_retired, IS_RETIRED),
+            (has_rules, HAS_RULES),
+        ];
         out.push(flags.into_iter().filter(|(is_set, _)| *is_set).map(|(_, flag)| flag).sum());
         if let Some(fork) = self.fork {
             put_varint(out, fork.source.0);
             put_varint(out, fork.version);
+        }
+        if has_rules {
+            self.record.git.write(out);
         }
     }
 
@@ -149,9 +160,8 @@ impl CatalogRow {
         let number = reader.varint()?;
         let (time_millis, actor, cause) = read_stamp(reader)?;
         let head = RefName::from_stored(reader.bytes()?);
-        let record = RepoRecord { name, description, durability, created_millis };
         let flags = if version == 1 { 0 } else { reader.byte()? };
-        if flags > IS_FORK + SHARES_REFERENCES + IS_RETIRED {
+        if flags > IS_FORK + SHARES_REFERENCES + IS_RETIRED + HAS_RULES {
             return Err(Error::corrupt("a catalog row has unknown parts"));
         }
         let fork = match flags & IS_FORK {
@@ -162,6 +172,8 @@ impl CatalogRow {
                 shares_references: flags & SHARES_REFERENCES != 0,
             }),
         };
+        let git = if flags & HAS_RULES == 0 { GitRules::default() } else { GitRules::read(reader)? };
+        let record = RepoRecord { name, description, durability, created_millis, git: Arc::new(git) };
         Ok(Self { record, number, time_millis, actor, cause, head, fork, is_retired: flags & IS_RETIRED != 0 })
     }
 }

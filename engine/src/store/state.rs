@@ -10,6 +10,7 @@ use super::{
     ids::{Cause, Durability, PoolId, RepoId, RepoName, RepoSettings},
     pool::Pool,
     residency::ReferenceBytes,
+    rules::GitRules,
     snapshot::Snapshot,
     transaction::Transaction,
     version::Version,
@@ -26,6 +27,7 @@ pub(crate) struct RepoRecord {
     pub(crate) description: String,
     pub(crate) durability: Durability,
     pub(crate) created_millis: i64,
+    pub(crate) git: Arc<GitRules>,
 }
 
 /// One repository in memory.
@@ -146,7 +148,13 @@ impl Repo {
             description: record.description.clone(),
             default_branch: self.state.published.load().head.clone(),
             durability: record.durability,
+            git: GitRules::clone(&record.git),
         }
+    }
+
+    /// The current rules for Git's protocol.
+    pub fn git_rules(&self) -> Arc<GitRules> {
+        Arc::clone(&self.state.record.load().git)
     }
 
     /// When the repository was created, in seconds since the Unix epoch.

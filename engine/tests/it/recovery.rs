@@ -194,6 +194,12 @@ fn the_catalog_survives_with_its_settings() {
         description: "text".to_owned(),
         default_branch: branch("trunk"),
         durability: Durability::Durable,
+        git: govc_engine::GitRules {
+            deny_deletes: true,
+            object_bytes_max: Some(1 << 40),
+            hidden_refs: vec!["refs/internal".to_owned()],
+            ..Default::default()
+        },
     };
     let taken = store.alter(&repo_name("b"), Some(&repo_name("a")), Some(settings.clone()));
     assert_eq!(kind(taken), ErrorKind::Exists);

@@ -8,6 +8,7 @@ use std::io::Write;
 use govc_engine::{Kind, Oid, Result, Snapshot};
 
 use super::pkt;
+use super::visible::Visible;
 
 /// How the server names itself; visible ASCII without spaces.
 pub(crate) const AGENT: &str = concat!("govc/", env!("CARGO_PKG_VERSION"));
@@ -107,7 +108,8 @@ pub(crate) fn references(snapshot: &Snapshot, service: Service, version: Version
 /// As [`references`].
 pub(crate) fn list(snapshot: &Snapshot, service: Service, version: Version, out: &mut dyn Write) -> Result<()> {
     write_version(version, out).map_err(pkt::input_error)?;
-    let head = snapshot.reference(snapshot.head());
+    let visible = Visible::of(snapshot);
+    let head = visible.head();
     let mut lines = Lines::new(out, capabilities(service, head.map(|_| snapshot.head().as_bytes())));
     match service {
         Service::UploadPack => {
@@ -115,7 +117,7 @@ pub(crate) fn list(snapshot: &Snapshot, service: Service, version: Version, out:
                 // HEAD names a branch, and a branch a commit: there is nothing to peel.
                 lines.line(&oid, b"HEAD")?;
             }
-            for (name, oid) in snapshot.references() {
+            for (name, oid) in visible.references() {
                 lines.line(oid, name.as_bytes())?;
                 if let Some(peeled) = peeled(snapshot, name.is_branch(), oid)? {
                     lines.line(&peeled, &[name.as_bytes(), b"^{}"].concat())?;
@@ -123,7 +125,7 @@ pub(crate) fn list(snapshot: &Snapshot, service: Service, version: Version, out:
             }
         }
         Service::ReceivePack => {
-            for (name, oid) in snapshot.references() {
+            for (name, oid) in visible.references() {
                 lines.line(oid, name.as_bytes())?;
             }
         }

@@ -8,6 +8,7 @@ use govc_engine::{Error, Oid, Result, Snapshot};
 
 use super::advertise::peeled;
 use super::pkt::{self, Line, Reader};
+use super::visible::Visible;
 
 /// With this many prefixes, all references are listed instead: a prefix is a hint, never a filter to rely on.
 const PREFIXES_MAX: usize = 65536;
@@ -68,21 +69,24 @@ impl LsRefs {
     /// What reading the tags or `out` fails with.
     pub(crate) fn answer(&self, snapshot: &Snapshot, out: &mut dyn Write) -> Result<()> {
         let mut line = Vec::new();
-        self.head_line(snapshot.reference(snapshot.head()), snapshot.head().as_bytes(), &mut line);
+        let visible = Visible::of(snapshot);
+        if visible.shows_head() {
+            self.head_line(visible.head(), snapshot.head().as_bytes(), &mut line);
+        }
         if !line.is_empty() {
             pkt::data(out, &line).map_err(pkt::input_error)?;
         }
         let all = [Vec::new()];
         let prefixes = if self.prefixes.is_empty() { &all[..] } else { &self.prefixes[..] };
         for prefix in prefixes {
-            for (name, oid) in snapshot.references_with_prefix(prefix) {
+            for (name, oid) in visible.with_prefix(prefix) {
                 let peeled = if self.peel { peeled(snapshot, name.is_branch(), oid)? } else { None };
                 reference_line(oid, name.as_bytes(), peeled, &mut line);
                 pkt::data(out, &line).map_err(pkt::input_error)?;
             }
             // Realities are for who asks for them.
             if prefix.starts_with(REALITIES) {
-                for (name, reality) in snapshot.realities_with_prefix(prefix) {
+                for (name, reality) in visible.realities(prefix) {
                     reference_line(&reality.head, name.as_bytes(), None, &mut line);
                     pkt::data(out, &line).map_err(pkt::input_error)?;
                 }

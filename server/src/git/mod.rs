@@ -41,6 +41,7 @@ mod shallow;
 mod sideband;
 mod sparse;
 mod upload_pack;
+mod visible;
 
 pub(crate) use advertise::{Service, Version};
 pub(crate) use bridge::discard;

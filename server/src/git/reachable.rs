@@ -15,10 +15,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use govc_engine::{Error, ErrorKind, Kind, Oid, RefChange, Repo, RepoId, Result, Snapshot, tree_entries};
+use govc_engine::{Error, ErrorKind, GitRules, Kind, Oid, RefChange, Repo, RepoId, Result, Snapshot, tree_entries};
 use parking_lot::Mutex;
 
 use super::cache::{KeptPack, PackCache};
+use super::visible::Visible;
 
 /// What an id that is remembered takes of memory: its first eight bytes, and the set's room.
 const ID_BYTES: u64 = 20;
@@ -196,15 +197,15 @@ fn in_time(deadline: Instant) -> Result<()> {
 }
 
 /// Everything that a client may see named, realities included: they are advertised to who asks for them.
-fn tips(snapshot: &Snapshot) -> impl Iterator<Item = Oid> {
-    let realities = snapshot.realities_with_prefix(b"").map(|(_, reality)| reality.head);
-    snapshot.references().map(|(_, oid)| *oid).chain(realities)
+fn tips(visible: &Visible<'_>) -> impl Iterator<Item = Oid> {
+    let realities = visible.realities(b"").map(|(_, reality)| reality.head);
+    visible.references().map(|(_, oid)| *oid).chain(realities)
 }
 
 /// Takes out of `sought` what is named; looks no further once nothing is left.
 fn find_tips(snapshot: &Snapshot, sought: &mut HashSet<Oid>) {
-    let head = snapshot.reference(snapshot.head());
-    for tip in head.into_iter().chain(tips(snapshot)) {
+    let visible = Visible::of(snapshot);
+    for tip in visible.head().into_iter().chain(tips(&visible)) {
         if sought.remove(&tip) && sought.is_empty() {
             return;
         }
@@ -213,6 +214,7 @@ fn find_tips(snapshot: &Snapshot, sought: &mut HashSet<Oid>) {
 
 /// Tells, the newest first, of each change within `grace`, and how long it still is within it.
 fn recent_changes(repo: &Repo, grace: Duration, mut tell: impl FnMut(&RefChange, Duration)) -> Result<()> {
+    let rules = repo.git_rules();
     if grace.is_zero() {
         return Ok(());
     }
@@ -223,7 +225,8 @@ fn recent_changes(repo: &Repo, grace: Duration, mut tell: impl FnMut(&RefChange,
         for version in &page {
             let made = Duration::from_millis(u64::try_from(version.time_millis).unwrap_or_default());
             let Some(left) = (made + grace).checked_sub(now).filter(|left| !left.is_zero()) else { return Ok(()) };
-            version.changes.refs.iter().for_each(|change| tell(change, left));
+            let shown = version.changes.refs.iter().filter(|change| !rules.hides(change.name.as_bytes()));
+            shown.for_each(|change| tell(change, left));
         }
         left = left.saturating_sub(page.len());
         let Some(last) = page.last() else { return Ok(()) };
@@ -260,6 +263,8 @@ impl Sought {
 struct Walk {
     /// The version, by its number; `None` before the first.
     version: Option<u64>,
+    /// What was hidden in it.
+    rules: Arc<GitRules>,
     /// Those of the version, and of a moment before.
     tips: HashSet<Oid>,
     /// When the first of those that were only recent must be looked at again.
@@ -328,10 +333,14 @@ impl Walk {
     /// Goes over to the snapshot's version; begins anew if that does not lead to all that the walk has met.
     fn follow(&mut self, snapshot: &Snapshot, grace: Duration, deadline: Instant) -> Result<()> {
         let number = snapshot.version().number;
+        let visible = Visible::of(snapshot);
+        if self.rules != *visible.rules() {
+            *self = Self { rules: Arc::clone(visible.rules()), ..Self::default() };
+        }
         if self.version == Some(number) && self.until.is_none_or(|until| Instant::now() < until) {
             return Ok(());
         }
-        let mut now: HashSet<Oid> = tips(snapshot).collect();
+        let mut now: HashSet<Oid> = tips(&visible).collect();
         let (mut recent, mut until) = (HashSet::new(), None);
         recent_changes(snapshot.repo(), grace, |change, left| {
             if let Some(before) = change.before.filter(|before| !now.contains(before)) {
@@ -342,7 +351,7 @@ impl Walk {
         now.extend(recent);
         let gone: HashSet<Oid> = self.tips.difference(&now).copied().collect();
         if !self.leads_to(snapshot, &now, gone, deadline)? {
-            *self = Self::default();
+            *self = Self { rules: Arc::clone(visible.rules()), ..Self::default() };
         }
         for tip in now.difference(&self.tips).copied().collect::<Vec<_>>() {
             self.meet_tip(snapshot, tip, deadline)?;
@@ -366,7 +375,7 @@ impl Walk {
         }
         let mut queue = BinaryHeap::new();
         let mut met = HashSet::new();
-        let head = snapshot.reference(snapshot.head());
+        let head = Visible::of(snapshot).head();
         let kept = head.into_iter().chain(tips.intersection(&self.tips).copied());
         for tip in tips.difference(&self.tips).copied().chain(kept).take(NEW_COMMITS_MAX) {
             let (through, target) = peeled(snapshot, tip, deadline)?;

@@ -18,8 +18,8 @@ use std::io::{Read, Write};
 use std::time::Instant;
 
 use govc_engine::{
-    Cause, Error, ErrorKind, Expected, Integration, Kind, Oid, Promotion, RefEdit, RefName, Repo, Result, Snapshot,
-    Store, Transaction,
+    Cause, Error, ErrorKind, Expected, GitRules, Integration, Kind, Oid, Promotion, RefEdit, RefName, Repo, Result,
+    Snapshot, Store, Transaction,
 };
 
 use super::bridge::Flow;
@@ -239,10 +239,11 @@ impl Edit {
 
 /// Turns commands into edits, deletions first: a deleted `a` makes way for `a/b`. What can be refused by itself is.
 fn decide(request: &PushRequest, snapshot: &Snapshot, sideband: &Sideband<'_>, report: &mut Report) -> Vec<Edit> {
+    let rules = snapshot.repo().git_rules();
     let mut edits = Vec::new();
     let mut names = HashSet::new();
     for (index, command) in request.commands.iter().enumerate() {
-        match decide_one(command, snapshot.head()) {
+        match decide_one(command, snapshot.head(), &rules) {
             Err(reason) => report.refuse(index, reason),
             Ok(edit) if !names.insert(edit.name.clone()) => {
                 report.refuse(index, "multiple updates of one reference");
@@ -267,12 +268,18 @@ const MOVED: &str = "failed to update ref (moved)";
 
 const CREATED_MEANWHILE: &str = "another push has created the repository meanwhile; push again";
 
-fn decide_one(command: &Command, head: &RefName) -> Result<RefEdit, &'static str> {
+fn decide_one(command: &Command, head: &RefName, rules: &GitRules) -> Result<RefEdit, &'static str> {
     let name = RefName::new(&command.name).map_err(|_| "funny refname")?;
     let target = (!command.new.is_null()).then_some(command.new);
+    if rules.hides(&command.name) {
+        return Err(if target.is_some() { "deny updating a hidden ref" } else { "deny deleting a hidden ref" });
+    }
     let one_level = name.as_bytes().strip_prefix(b"refs/").is_none_or(|rest| !rest.contains(&b'/'));
     if one_level && target.is_some() {
         return Err("funny refname");
+    }
+    if target.is_none() && rules.deny_deletes && name.is_branch() {
+        return Err("deletion prohibited");
     }
     if target.is_none() && name == *head {
         return Err("deletion of the current branch prohibited");
@@ -423,6 +430,7 @@ impl Publisher<'_> {
     fn try_publish(&mut self, edits: &[Edit]) -> Result<(), Refusal> {
         let mut brought = BTreeMap::new();
         let mut changes = false;
+        let rules = self.repo.git_rules();
         let mut transaction = self.repo.begin(self.actor, Cause::Push);
         if edits.iter().any(Edit::is_brought) {
             transaction.expect_races();
@@ -450,6 +458,13 @@ impl Publisher<'_> {
                     // The branch has all of it already.
                     continue;
                 }
+            }
+            if rules.deny_non_fast_forwards
+                && edit.name.is_branch()
+                && let (Expected::Is(old), Some(new)) = (&edit.expected, edit.target)
+                && !transaction.is_ancestor(*old, new, Some(self.deadline)).map_err(at_fault)?
+            {
+                return Err(at_fault(Error::invalid("non-fast-forward")));
             }
             transaction.edit(edit).map_err(at_fault)?;
             changes = true;
@@ -547,14 +562,16 @@ mod tests {
         ];
         for (old, new, expected, target) in cases {
             let edit = RefEdit { name: topic.clone(), expected, target };
-            assert_eq!(decide_one(&command(old, new, name), &head), Ok(edit));
+            assert_eq!(decide_one(&command(old, new, name), &head, &GitRules::default()), Ok(edit));
         }
     }
 
     #[test]
     fn what_git_refuses_by_its_name_is_refused() {
         let head = RefName::branch("main").unwrap();
-        let decide = |old, new, name| decide_one(&command(old, new, name), &head).map(|edit| edit.name.to_string());
+        let decide = |old, new, name| {
+            decide_one(&command(old, new, name), &head, &GitRules::default()).map(|edit| edit.name.to_string())
+        };
         for funny in ["main", "HEAD", "refs/stash", "refs/heads/../x", "refs/heads/a.lock", "refs/heads/a b"] {
             assert_eq!(decide(Oid::null(), oid(1), funny), Err("funny refname"), "{funny}");
         }

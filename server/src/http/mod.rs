@@ -20,6 +20,7 @@ mod conditional;
 mod content;
 mod extract;
 mod forks;
+mod git_settings;
 mod grep;
 mod idempotency;
 mod openapi;

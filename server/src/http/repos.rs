@@ -21,6 +21,7 @@ use super::{
     ACTOR, answer,
     conditional::{self, ETag},
     extract::{JsonBody, Named, Params},
+    git_settings::{GitChange, GitSettings},
     page,
     problem::{Problem, Thing, about},
     time::Moment,
@@ -60,6 +61,8 @@ pub(super) struct RepoInfo {
     forked_from: Option<String>,
     /// How many repositories have been forked from it and not been deleted.
     forks: usize,
+    /// What is refused of pushes over Git's protocol, and hidden there.
+    git: GitSettings,
 }
 
 /// Repositories in the order of their ids.
@@ -88,6 +91,9 @@ pub(super) struct NewRepo {
     durability: Option<Durability>,
     /// The same as durability `memory`.
     memory_only: Option<bool>,
+    /// Everything is allowed and shown if absent.
+    #[serde(default)]
+    git: GitChange,
 }
 
 /// What is to be changed of a repository; what is absent stays.
@@ -102,6 +108,8 @@ pub(super) struct RepoChange {
     durability: Option<Durability>,
     /// The same as durability `memory`.
     memory_only: Option<bool>,
+    #[serde(default)]
+    git: GitChange,
 }
 
 /// A page of a list.
@@ -163,6 +171,7 @@ pub(super) async fn create(
         settings.default_branch = RefName::branch(branch)?;
     }
     settings.durability = durability(new.durability, new.memory_only)?.unwrap_or_default();
+    new.git.apply(&mut settings.git);
     let store = app.store.clone();
     let repo = app.work.run(move || store.create(&name, settings, ACTOR)).await?.map_err(about(Thing::Repo))?;
     let info = RepoInfo::of(&repo);
@@ -266,6 +275,7 @@ impl RepoInfo {
             head: snapshot.reference(snapshot.head()).map(|oid| oid.to_string()),
             forked_from: repo.forked_from().map(|name| name.as_str().to_owned()),
             forks: repo.fork_count(),
+            git: GitSettings::of(settings.git),
             description: settings.description,
         }
     }
@@ -283,7 +293,9 @@ impl RepoChange {
             description: self.description.unwrap_or_else(|| settings.description.clone()),
             default_branch: settings.default_branch.clone(),
             durability: settings.durability,
+            git: settings.git.clone(),
         };
+        self.git.apply(&mut wanted.git);
         if let Some(branch) = &self.default_branch {
             wanted.default_branch = RefName::branch(branch)?;
         }
@@ -294,9 +306,7 @@ impl RepoChange {
             }
             None => {}
         }
-        let changed = wanted.description != settings.description
-            || wanted.default_branch != settings.default_branch
-            || wanted.durability != settings.durability;
+        let changed = wanted != settings;
         let new_name = self.id.as_deref().map(RepoName::new).transpose()?;
         store.alter(&repo.name(), new_name.as_ref(), changed.then_some(wanted)).map_err(about(Thing::Repo))
     }

@@ -61,6 +61,7 @@ mod rest_repos;
 mod rest_sql;
 mod rest_transactions;
 mod rest_versions;
+mod rules;
 mod search;
 mod search_diffs;
 mod search_words;

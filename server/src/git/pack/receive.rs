@@ -62,7 +62,11 @@ pub(crate) fn receive(
     live: Option<&Flow>,
     progress: &mut dyn FnMut(&str),
 ) -> Result<Received> {
-    let received = receive_pack(app.packs.folder(), app.store.limits(), repo, body, live, progress);
+    let mut limits = app.store.limits();
+    if let Some(bytes) = repo.git_rules().object_bytes_max {
+        limits.object_bytes_max = limits.object_bytes_max.min(bytes);
+    }
+    let received = receive_pack(app.packs.folder(), limits, repo, body, live, progress);
     if let Err(error) = &received
         && *error.kind() == ErrorKind::StorageFull
     {

@@ -25,6 +25,7 @@ use super::{
 use crate::{
     App,
     git::cache::{Form, KeptBase, KeptEntry, KeptPack, NewPack, Tips},
+    git::visible::Visible,
 };
 
 /// Deflate's level for what has no compressed form yet.
@@ -208,7 +209,7 @@ fn gone(error: io::Error) -> Error {
 
 /// Whether every annotated tag that leads to an object of a pack is in the pack, too.
 fn has_tags(snapshot: &Snapshot, is_sent: impl Fn(&Oid) -> bool) -> Result<bool> {
-    for (_, oid) in snapshot.references_with_prefix(b"refs/tags/") {
+    for (_, oid) in Visible::of(snapshot).with_prefix(b"refs/tags/") {
         if !is_sent(oid) && is_sent(&tag_chain(snapshot, *oid)?.1) {
             return Ok(false);
         }
@@ -219,7 +220,7 @@ fn has_tags(snapshot: &Snapshot, is_sent: impl Fn(&Oid) -> bool) -> Result<bool>
 /// Adds the annotated tags, with all tags between, that lead to an object that is sent; gives those added.
 fn add_tags(snapshot: &Snapshot, objects: &mut Vec<(Oid, Kind)>, sent: &mut HashSet<Oid>) -> Result<Vec<Oid>> {
     let mut added = Vec::new();
-    for (_, oid) in snapshot.references_with_prefix(b"refs/tags/") {
+    for (_, oid) in Visible::of(snapshot).with_prefix(b"refs/tags/") {
         if sent.contains(oid) {
             continue;
         }

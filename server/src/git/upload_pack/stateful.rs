@@ -7,11 +7,10 @@ use std::io::{Read, Write};
 
 use govc_engine::{Error, ErrorKind, Repo, Result, Snapshot};
 
-use super::super::fetch_request::HAVES_MAX;
-use super::{
-    Acknowledged, Deepen, FetchRequest, Flow, Negotiation, Reader, Ready, Source, acknowledge_v0, borders,
-    client_borders, pkt, plan, resolve, send_pack, tell_borders,
-};
+use super::super::fetch_request::{Deepen, FetchRequest, HAVES_MAX};
+use super::super::negotiate::Negotiation;
+use super::v0::{Acknowledged, acknowledge};
+use super::{Flow, Reader, Ready, Source, borders, client_borders, pkt, plan, resolve, send_pack, tell_borders};
 use crate::App;
 
 /// Holds a whole conversation that follows the advertisement of references.
@@ -67,7 +66,7 @@ fn talk(
         }
         // The time in between was the client's; the walk goes on where it stopped, so all rounds cost as much as one.
         history.extend(app.work.deadline());
-        let is_ready = acknowledge_v0(&mut negotiation, &request, &mut acknowledged, out)?;
+        let is_ready = acknowledge(&mut negotiation, &request, &mut acknowledged, out)?;
         if is_ready {
             let plan = plan(&request, negotiation.common(), client, borders);
             return Ok(Some(Ready { request, plan, filter }));
