@@ -105,6 +105,7 @@ impl Flow {
 
 /// How much longer a client may let the server wait.
 pub(crate) struct Patience {
+    whole: Duration,
     left: Duration,
     moved_bytes: u64,
 }
@@ -112,7 +113,12 @@ pub(crate) struct Patience {
 impl Patience {
     /// All of it.
     pub(crate) fn new() -> Self {
-        Self { left: STALL_MAX, moved_bytes: 0 }
+        Self::of(STALL_MAX)
+    }
+
+    /// The same with another length than [`STALL_MAX`].
+    pub(crate) fn of(whole: Duration) -> Self {
+        Self { whole, left: whole, moved_bytes: 0 }
     }
 
     /// How long the client may let the server wait now.
@@ -125,7 +131,7 @@ impl Patience {
         self.left = self.left.saturating_sub(wait);
         self.moved_bytes = self.moved_bytes.saturating_add(bytes);
         if self.moved_bytes >= PROGRESS_BYTES_MIN {
-            *self = Self::new();
+            *self = Self::of(self.whole);
         }
     }
 }

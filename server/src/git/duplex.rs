@@ -1,36 +1,40 @@
 //! Git over a connection that goes both ways, such as a channel of SSH: advertisement, conversation, end.
 //!
 //! The same services as over HTTP answer, on threads of the pool. What waits for the client waits here, without a thread:
-//! for its next command of version 2, for the first wants of version 0, and for the first bytes of a pack, which a client may
-//! take minutes to make. Within a version 0 negotiation and within a pack the thread waits, and [`bridge`] bounds how long.
+//! for its next command of version 2, for the first wants of version 0, for the commands of a push, before which a client runs
+//! its hooks, and for the first bytes of a pack, which it may take minutes to make. Within a version 0 negotiation and within a
+//! pack the thread waits, and [`bridge`] bounds how long.
+//!
+//! Commands of a push are here in memory until the pack begins; those of more than some KiB are part of
+//! `server.max_buffered`.
 //! Source: git's `Documentation/gitprotocol-pack`, `gitprotocol-v2`, `serve.c`.
+
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::future::Future;
-use std::io::{self, Cursor};
+use std::io::{self, Cursor, Read};
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use govc_engine::{ErrorKind, Repo, RepoName, RepoSettings, Result as EngineResult};
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::advertise::{self, Service, Version};
 use super::bridge::{self, Failure, Flow, Limited, ResponseWriter};
 use super::command;
-use super::inlet::Message;
+use super::inlet::{End, Message};
 use super::push_request::PushRequest;
 use super::receive_pack::{self, Target};
-use super::route::{COMMANDS_BYTES_MAX, FETCH_BYTES_MAX, INLINE_REFERENCES_MAX};
+use super::route::{COMMANDS_BYTES_MAX, FETCH_BYTES_MAX, INLINE_REFERENCES_MAX, SMALL_BYTES_MAX};
 use super::{pkt, upload_pack};
 use crate::App;
+use crate::http::body::Held;
 
 pub(crate) use super::bridge::{DRAIN_BYTES_MAX, STALL_MAX};
 pub(crate) use super::inlet::Inlet;
-
-/// How long a client may take until its pack begins: it counts and compresses the objects first.
-const PACK_PATIENCE: Duration = Duration::from_secs(15 * 60);
 
 /// What is asked for.
 #[derive(Debug, Clone)]
@@ -142,14 +146,15 @@ impl<O: Outlet> Conversation<'_, O> {
     /// Version 2: commands until the client has no more.
     async fn answer_commands(&mut self) -> Result<(), Trouble> {
         loop {
-            let Message { text, is_whole } = match self.input.message().await? {
+            self.wait_for_beginning().await?;
+            let Message { text, end } = match self.input.message(SMALL_BYTES_MAX).await? {
                 message if message.is_goodbye() => return Ok(()),
                 message => message,
             };
             let flow = Arc::new(Flow::default());
             flow.set_received();
             let repo = self.repo.clone();
-            if is_whole
+            if end == End::Flush
                 && command::lists_references(&text)
                 && repo.snapshot().reference_count() <= INLINE_REFERENCES_MAX
             {
@@ -171,7 +176,8 @@ impl<O: Outlet> Conversation<'_, O> {
 
     /// Versions 0 and 1: one fetch.
     async fn negotiate(&mut self) -> Result<(), Trouble> {
-        let message = self.input.message().await?;
+        self.wait_for_beginning().await?;
+        let message = self.input.message(SMALL_BYTES_MAX).await?;
         if message.is_goodbye() {
             return Ok(());
         }
@@ -188,7 +194,9 @@ impl<O: Outlet> Conversation<'_, O> {
 
     /// One push.
     async fn receive(&mut self, call: &Call, is_draft: bool) -> Result<(), Trouble> {
-        let message = self.input.message().await?;
+        self.wait_for_beginning().await?;
+        let mut held = Held::default();
+        let message = self.long_message(&mut held).await?;
         if message.is_goodbye() {
             return Ok(());
         }
@@ -202,32 +210,70 @@ impl<O: Outlet> Conversation<'_, O> {
             receive_pack::serve(app, target, &mut input, out, &work_flow)
         });
         let served = served.await;
+        drop(held);
         if pack_follows && !flow.received() && !matches!(served, Err(Trouble::Gone(_))) {
             self.input.drain().await;
         }
         served
     }
 
+    /// Waits until the client begins what comes next, or has ended its input. When the server is stopping, only as long as in
+    /// the middle of something.
+    async fn wait_for_beginning(&mut self) -> Result<(), Trouble> {
+        let waits = self.input.waits;
+        let began = Instant::now();
+        loop {
+            let left = waits.begin.saturating_sub(began.elapsed());
+            match self.input.fill(left.min(waits.stall)).await {
+                Err(_) if began.elapsed() < waits.begin && !self.app.is_draining() => {}
+                filled => return filled.map(|_| ()),
+            }
+        }
+    }
+
+    /// A message of any length that a push may have. What it takes beyond a small one is added to `held`.
+    async fn long_message(&mut self, held: &mut Held) -> Result<Message, Trouble> {
+        let most = usize::try_from(COMMANDS_BYTES_MAX).unwrap_or(usize::MAX);
+        let mut bytes_max = SMALL_BYTES_MAX;
+        loop {
+            let message = self.input.message(bytes_max).await?;
+            if message.end != End::Long || bytes_max >= most {
+                // Twice: as it came, and parsed.
+                held.shrink(2 * message.text.len() as u64);
+                return Ok(message);
+            }
+            self.input.unread(message.text);
+            bytes_max = most.min(2 * bytes_max);
+            let grown = self.app.bodies.grow(held, 2 * bytes_max as u64).await;
+            grown.map_err(|problem| Trouble::Failed(problem.detail().to_owned()))?;
+        }
+    }
+
     /// Waits for the first bytes of a pack, if one follows the commands; whether one does. Leaves everything to be read.
     async fn wait_for_pack(&mut self, commands: Message) -> Result<bool, Trouble> {
-        let mut request = PushRequest::default();
-        let read = request.read(&mut pkt::Reader::new(Cursor::new(&commands.text)));
-        let mut texts = vec![commands.text];
-        // What is long or wrong is for the thread: it comes to an end by itself.
-        let mut is_whole = commands.is_whole;
-        if is_whole && request.has_options {
-            let options = self.input.message().await?;
-            is_whole = options.is_whole;
-            texts.push(options.text);
-        } else if read.is_err() {
-            is_whole = false;
+        let Message { text, end } = commands;
+        let head = match text.len() {
+            0..=SMALL_BYTES_MAX => PushHead::of(&text),
+            _ => {
+                let text = text.clone();
+                let head = self.app.work.run(move || PushHead::of(&text)).await;
+                head.map_err(|error| Trouble::Failed(error.to_string()))?
+            }
+        };
+        // What is too long or wrong is for the thread: it comes to an end by itself.
+        let mut is_whole = end == End::Flush && (head.is_right || head.has_options);
+        let mut options = Bytes::new();
+        if is_whole && head.has_options {
+            let message = self.input.message(SMALL_BYTES_MAX).await?;
+            is_whole = message.end == End::Flush;
+            options = message.text;
         }
-        let pack_follows = !request.only_deletes() || request.commands.is_empty();
-        if is_whole && pack_follows {
-            self.input.fill(PACK_PATIENCE).await?;
+        if is_whole && head.pack_follows {
+            self.wait_for_beginning().await?;
         }
-        self.input.unread(texts.concat().into());
-        Ok(pack_follows)
+        self.input.unread(options);
+        self.input.unread(text);
+        Ok(head.pack_follows)
     }
 
     async fn answer_inline(&self, written: EngineResult<()>, out: Vec<u8>) -> Result<(), Trouble> {
@@ -247,31 +293,86 @@ impl<O: Outlet> Conversation<'_, O> {
     async fn run(
         &mut self,
         flow: Arc<Flow>,
-        work: impl FnOnce(&App, &mut Inlet, &mut ResponseWriter) -> EngineResult<()> + Send + 'static,
+        work: impl FnOnce(&App, &mut Lent, &mut ResponseWriter) -> EngineResult<()> + Send + 'static,
     ) -> Result<(), Trouble> {
         let (_, empty) = Inlet::new();
         let mut input = std::mem::replace(&mut self.input, empty);
         input.renew();
-        let (returned, returns) = oneshot::channel();
+        let (mut lent, returns) = Lent::new(input);
         let (mut writer, chunks) = ResponseWriter::new();
         let app = Arc::clone(self.app);
         let work = move || {
-            let done = work(&app, &mut input, &mut writer);
-            // Nobody waits for it when the conversation has ended.
-            let _ = returned.send(input);
-            done?;
+            work(&app, &mut lent, &mut writer)?;
+            drop(lent);
             io::Write::flush(&mut writer).map_err(pkt::input_error)
         };
         let app = Arc::clone(self.app);
         let task = tokio::spawn(async move { app.work.run_with_client(work).await });
         let mut response = bridge::Response::new(chunks, flow, task);
-        while let Some(chunk) = response.next().await {
-            self.send(chunk.map_err(trouble)?).await?;
-        }
+        let served = loop {
+            let sent = match response.next().await {
+                Some(Ok(chunk)) => self.send(chunk).await,
+                Some(Err(failure)) => Err(trouble(failure)),
+                None => break Ok(()),
+            };
+            match sent {
+                Ok(()) => {}
+                // The work may go on for a while, and nothing is read from this client any more.
+                Err(Trouble::Gone(_)) => return sent,
+                failed => break failed,
+            }
+        };
         if let Ok(input) = returns.await {
             self.input = input;
         }
-        Ok(())
+        served
+    }
+}
+
+/// What is known of a push from its commands.
+#[derive(Debug, Clone, Copy)]
+struct PushHead {
+    /// Whether the commands are right, up to options that come in the next message.
+    is_right: bool,
+    has_options: bool,
+    pack_follows: bool,
+}
+
+impl PushHead {
+    /// Of the commands with their flush.
+    fn of(text: &[u8]) -> Self {
+        let mut request = PushRequest::default();
+        let read = request.read(&mut pkt::Reader::new(text));
+        let pack_follows = !request.only_deletes() || request.commands.is_empty();
+        Self { is_right: read.is_ok(), has_options: request.has_options, pack_follows }
+    }
+}
+
+/// The input while a thread has it. It comes back however the work ends, also when it is never begun.
+struct Lent {
+    input: Option<Inlet>,
+    back: Option<oneshot::Sender<Inlet>>,
+}
+
+impl Lent {
+    fn new(input: Inlet) -> (Self, oneshot::Receiver<Inlet>) {
+        let (back, returns) = oneshot::channel();
+        (Self { input: Some(input), back: Some(back) }, returns)
+    }
+}
+
+impl Read for Lent {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.input.as_mut().map_or(Ok(0), |input| input.read(into))
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let (Some(input), Some(back)) = (self.input.take(), self.back.take()) {
+            // Nobody waits for it when the conversation has ended.
+            let _ = back.send(input);
+        }
     }
 }
 

@@ -11,12 +11,27 @@ use tokio::time::timeout;
 
 use super::bridge::{DRAIN_BYTES_MAX, Patience, STALL_MAX};
 use super::duplex::Trouble;
-use super::route::SMALL_BYTES_MAX;
 
 /// How many pieces of input wait to be read.
 const QUEUE_LEN: usize = 8;
 
 const FLUSH: &[u8] = b"0000";
+
+/// How long a client may let the server wait.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Waits {
+    /// Until it begins what comes next: its first request, a further one, or its pack. Hooks run in between, people are asked,
+    /// objects are counted and compressed; no thread is held meanwhile.
+    pub(super) begin: Duration,
+    /// In the middle of what it has begun, as [`Patience`] counts.
+    pub(super) stall: Duration,
+}
+
+impl Default for Waits {
+    fn default() -> Self {
+        Self { begin: Duration::from_secs(15 * 60), stall: STALL_MAX }
+    }
+}
 
 /// What a client sends, as a queue of [`QUEUE_LEN`] pieces: whoever fills it waits while nobody reads.
 pub(crate) struct Inlet {
@@ -25,16 +40,18 @@ pub(crate) struct Inlet {
     piece: Bytes,
     runtime: Handle,
     patience: Patience,
+    pub(super) waits: Waits,
 }
 
 impl Inlet {
     /// The two ends of a queue. Dropping the sender is the end of the input. Must be called within a runtime.
     pub(crate) fn new() -> (mpsc::Sender<Bytes>, Self) {
         let (sender, pieces) = mpsc::channel(QUEUE_LEN);
-        (sender, Self { pieces, piece: Bytes::new(), runtime: Handle::current(), patience: Patience::new() })
+        let (waits, patience) = (Waits::default(), Patience::new());
+        (sender, Self { pieces, piece: Bytes::new(), runtime: Handle::current(), patience, waits })
     }
 
-    /// Waits until something is there to be read; false at the end of the input.
+    /// Waits until something is there to be read; false at the end of the input. May be dropped at any point.
     pub(super) async fn fill(&mut self, patience: Duration) -> Result<bool, Trouble> {
         while self.piece.is_empty() {
             match timeout(patience, self.pieces.recv()).await {
@@ -48,21 +65,21 @@ impl Inlet {
 
     /// Begins to wait for the client anew.
     pub(super) fn renew(&mut self) {
-        self.patience = Patience::new();
+        self.patience = Patience::of(self.waits.stall);
     }
 
-    /// Reads lines up to a flush, but no more than fits a small request.
-    pub(super) async fn message(&mut self) -> Result<Message, Trouble> {
+    /// Reads lines up to a flush, but not far beyond `bytes_max`.
+    pub(super) async fn message(&mut self, bytes_max: usize) -> Result<Message, Trouble> {
         let mut text = BytesMut::new();
         let mut at = 0;
-        let mut patience = Patience::new();
+        let mut patience = Patience::of(self.waits.stall);
         loop {
             // Whole lines that have come; none is looked into.
             while let Some(prefix) = text.get(at..at + FLUSH.len()) {
                 if prefix == FLUSH {
                     let rest = text.split_off(at + FLUSH.len()).freeze();
                     self.unread(rest);
-                    return Ok(Message { text: text.freeze(), is_whole: true });
+                    return Ok(Message { text: text.freeze(), end: End::Flush });
                 }
                 let len = std::str::from_utf8(prefix).ok().and_then(|hex| usize::from_str_radix(hex, 16).ok());
                 match len {
@@ -70,18 +87,23 @@ impl Inlet {
                     Some(1..=3) => at += FLUSH.len(),
                     Some(len) if len >= FLUSH.len() => at += len,
                     // Not a line: whoever parses says so.
-                    _ => return Ok(Message { text: text.freeze(), is_whole: false }),
+                    _ => return Ok(Message { text: text.freeze(), end: End::Broken }),
                 }
             }
-            if text.len() > SMALL_BYTES_MAX {
-                return Ok(Message { text: text.freeze(), is_whole: false });
+            if text.len() > bytes_max {
+                return Ok(Message { text: text.freeze(), end: End::Long });
             }
             let began = Instant::now();
             if !self.fill(patience.left()).await? {
-                return Ok(Message { text: text.freeze(), is_whole: false });
+                return Ok(Message { text: text.freeze(), end: End::Broken });
             }
             patience.waited(began.elapsed(), self.piece.len() as u64);
-            text.extend_from_slice(&std::mem::take(&mut self.piece));
+            let piece = std::mem::take(&mut self.piece);
+            match text.is_empty() {
+                // What was put back is large at times, and nobody else has it then.
+                true => text = piece.into(),
+                false => text.extend_from_slice(&piece),
+            }
         }
     }
 
@@ -96,7 +118,7 @@ impl Inlet {
     /// Throws away what comes, to the end of the input: a client that was refused reads why only once it has sent everything.
     pub(super) async fn drain(&mut self) {
         let mut drained_bytes = 0;
-        while drained_bytes <= DRAIN_BYTES_MAX && matches!(self.fill(STALL_MAX).await, Ok(true)) {
+        while drained_bytes <= DRAIN_BYTES_MAX && matches!(self.fill(self.waits.stall).await, Ok(true)) {
             drained_bytes += self.piece.len() as u64;
             self.piece.clear();
         }
@@ -133,8 +155,18 @@ impl Read for Inlet {
 /// What [`Inlet::message`] found.
 pub(super) struct Message {
     pub(super) text: Bytes,
-    /// Whether it ends with a flush.
-    pub(super) is_whole: bool,
+    pub(super) end: End,
+}
+
+/// Where a message ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// With its flush: it is whole.
+    Flush,
+    /// Where it became too long.
+    Long,
+    /// With the input, or where there is no line.
+    Broken,
 }
 
 impl Message {
@@ -148,7 +180,9 @@ impl Message {
 mod tests {
     use super::*;
 
-    async fn messages(pieces: &[&[u8]]) -> Vec<(Vec<u8>, bool)> {
+    const BYTES_MAX: usize = 64 << 10;
+
+    async fn messages(pieces: &[&[u8]]) -> Vec<(Vec<u8>, End)> {
         let (sender, mut inlet) = Inlet::new();
         let pieces: Vec<Bytes> = pieces.iter().map(|piece| Bytes::copy_from_slice(piece)).collect();
         tokio::spawn(async move {
@@ -158,11 +192,11 @@ mod tests {
         });
         let mut seen = Vec::new();
         loop {
-            let Message { text, is_whole } = inlet.message().await.expect("nobody waits long");
+            let Message { text, end } = inlet.message(BYTES_MAX).await.expect("nobody waits long");
             if text.is_empty() {
                 return seen;
             }
-            seen.push((text.to_vec(), is_whole));
+            seen.push((text.to_vec(), end));
         }
     }
 
@@ -170,9 +204,9 @@ mod tests {
     async fn a_message_ends_with_its_flush_however_it_is_cut() {
         let text = b"0014command=ls-refs\n00010009peel\n00000000000aabcd\n\n0000";
         let wanted = [
-            (b"0014command=ls-refs\n00010009peel\n0000".to_vec(), true),
-            (b"0000".to_vec(), true),
-            (b"000aabcd\n\n0000".to_vec(), true),
+            (b"0014command=ls-refs\n00010009peel\n0000".to_vec(), End::Flush),
+            (b"0000".to_vec(), End::Flush),
+            (b"000aabcd\n\n0000".to_vec(), End::Flush),
         ];
         assert_eq!(messages(&[text]).await, wanted);
         let bytes: Vec<&[u8]> = text.chunks(1).collect();
@@ -183,17 +217,17 @@ mod tests {
 
     #[tokio::test]
     async fn zeros_within_a_line_are_no_flush() {
-        assert_eq!(messages(&[b"000c00000000", b"0000"]).await, [(b"000c000000000000".to_vec(), true)]);
+        assert_eq!(messages(&[b"000c00000000", b"0000"]).await, [(b"000c000000000000".to_vec(), End::Flush)]);
     }
 
     #[tokio::test]
     async fn what_is_no_line_or_long_or_cut_off_is_left_to_the_parser() {
-        assert_eq!(messages(&[b"zzzz"]).await, [(b"zzzz".to_vec(), false)]);
-        assert_eq!(messages(&[b"0009abc"]).await, [(b"0009abc".to_vec(), false)]);
+        assert_eq!(messages(&[b"zzzz"]).await, [(b"zzzz".to_vec(), End::Broken)]);
+        assert_eq!(messages(&[b"0009abc"]).await, [(b"0009abc".to_vec(), End::Broken)]);
         let long = [b"fff0".to_vec(), vec![b'x'; 0xfff0 - 4]].concat().repeat(3);
         let seen = messages(&long.chunks(32 << 10).collect::<Vec<_>>()).await;
-        assert!(seen.len() > 1 && seen.iter().all(|(_, is_whole)| !is_whole));
-        assert!(seen[0].0.len() <= SMALL_BYTES_MAX + (32 << 10));
+        assert!(seen.len() > 1 && seen[0].1 == End::Long && seen.iter().all(|(_, end)| *end != End::Flush));
+        assert!(seen[0].0.len() <= BYTES_MAX + (32 << 10));
     }
 
     #[tokio::test]
@@ -203,7 +237,7 @@ mod tests {
         drop(sender);
         inlet.fill(Duration::MAX).await.unwrap();
         inlet.unread(Bytes::from_static(b"0000"));
-        let message = inlet.message().await.unwrap();
+        let message = inlet.message(BYTES_MAX).await.unwrap();
         assert!(message.is_goodbye());
         let rest = tokio::task::spawn_blocking(move || io::read_to_string(&mut inlet)).await.unwrap();
         assert_eq!(rest.unwrap(), "0005abehind");

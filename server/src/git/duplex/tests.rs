@@ -1,0 +1,234 @@
+//! Conversations with clients that take their time, end early or send a lot.
+//!
+//! A client here waits for ten times as long as it may in the middle of something, or has no end of time for all but what is
+//! tested; so what a test shows does not depend on how fast it runs.
+
+use std::time::Duration;
+
+use govc_backends::Location;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::*;
+use crate::config::Config;
+use crate::git::inlet::Waits;
+
+const LONG: Duration = Duration::from_secs(3600);
+const SHORT: Duration = Duration::from_millis(10);
+
+const A: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+const ZERO: &str = "0000000000000000000000000000000000000000";
+
+/// The client's end.
+struct Client {
+    sender: mpsc::Sender<Bytes>,
+    answers: mpsc::UnboundedReceiver<Bytes>,
+    conversation: JoinHandle<Result<(), Trouble>>,
+}
+
+struct Out(mpsc::UnboundedSender<Bytes>);
+
+impl Outlet for Out {
+    async fn send(&self, bytes: Bytes) -> io::Result<()> {
+        self.0.send(bytes).map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+impl Client {
+    /// Calls a service of the repository `repo`, and reads the advertisement.
+    async fn call(app: &Arc<App>, service: Service, version: Version, waits: Waits) -> Self {
+        let (sender, mut input) = Inlet::new();
+        input.waits = waits;
+        let (out, answers) = mpsc::unbounded_channel();
+        let app = Arc::clone(app);
+        let call = Call { service, path: "repo".to_owned(), version, actor: "ada".into(), may_write: true };
+        let conversation = tokio::spawn(async move { converse(&app, &call, input, &Out(out)).await });
+        let mut client = Self { sender, answers, conversation };
+        client.answer().await;
+        client
+    }
+
+    async fn send(&self, text: impl Into<Bytes>) {
+        self.sender.send(text.into()).await.expect("the server reads");
+    }
+
+    async fn answer(&mut self) -> String {
+        String::from_utf8_lossy(&self.answers.recv().await.expect("an answer")).into_owned()
+    }
+
+    /// What the server still says, and how it ends; it is the first to leave.
+    async fn end(mut self) -> (Result<(), Trouble>, String) {
+        let mut said = String::new();
+        while let Some(bytes) = self.answers.recv().await {
+            said.push_str(&String::from_utf8_lossy(&bytes));
+        }
+        (self.conversation.await.expect("no panic"), said)
+    }
+}
+
+/// A server in memory with the repository `repo`.
+async fn app(set: impl FnOnce(&mut Config) + Send + 'static) -> Arc<App> {
+    let opening = tokio::task::spawn_blocking(move || {
+        let mut config = Config::default();
+        config.storage.backend = Location::Memory;
+        config.search.enabled = false;
+        config.compaction.enabled = false;
+        set(&mut config);
+        let app = App::open(config).expect("memory");
+        app.store
+            .create(&RepoName::new("repo").expect("a name"), RepoSettings::default(), "test")
+            .expect("a repository");
+        app
+    });
+    opening.await.expect("no panic")
+}
+
+/// Lines with a flush.
+fn lines(lines: &[String]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for line in lines {
+        pkt::data(&mut out, line.as_bytes()).expect("short enough");
+    }
+    out.extend_from_slice(b"0000");
+    out
+}
+
+/// Commands that create `count` references.
+fn creations(count: usize) -> Vec<u8> {
+    let features = |n| if n == 0 { "\0report-status" } else { "" };
+    lines(&(0..count).map(|n| format!("{ZERO} {A} refs/heads/branch-{n:06}{}", features(n))).collect::<Vec<_>>())
+}
+
+fn list_references() -> Vec<u8> {
+    lines(&["command=ls-refs\n".to_owned()])
+}
+
+async fn think() {
+    tokio::time::sleep(10 * SHORT).await;
+}
+
+#[tokio::test]
+async fn before_it_begins_something_a_client_may_take_long() {
+    let app = app(|_| {}).await;
+    let waits = Waits { begin: LONG, stall: SHORT };
+
+    // Its hooks run, and then it makes its pack.
+    let client = Client::call(&app, Service::ReceivePack, Version::V0, waits).await;
+    think().await;
+    client.send(creations(1)).await;
+    think().await;
+    assert_eq!(app.work.stats().running, 0, "no thread waits with it");
+    client.send(&b"PACK, and nothing of the kind"[..]).await;
+    let (ended, said) = client.end().await;
+    assert!(ended.is_ok() && said.contains("unpack "), "{ended:?}: {said}");
+
+    let mut client = Client::call(&app, Service::UploadPack, Version::V2, waits).await;
+    for _ in 0..2 {
+        think().await;
+        client.send(list_references()).await;
+        assert!(client.answer().await.ends_with("0000"));
+    }
+    think().await;
+    client.send(&b"0000"[..]).await;
+    assert!(client.end().await.0.is_ok());
+
+    let client = Client::call(&app, Service::UploadPack, Version::V0, waits).await;
+    think().await;
+    client.send(&b"0000"[..]).await;
+    assert!(client.end().await.0.is_ok());
+}
+
+#[tokio::test]
+async fn a_push_of_many_references_may_make_its_pack_as_long() {
+    let app = app(|_| {}).await;
+    let client = Client::call(&app, Service::ReceivePack, Version::V0, Waits { begin: LONG, stall: SHORT }).await;
+    // Some 200 KiB, of which both halves are there before the server looks.
+    let commands = creations(1 << 11);
+    let (head, rest) = commands.split_at(commands.len() / 2);
+    client.send(head.to_vec()).await;
+    client.send(rest.to_vec()).await;
+    think().await;
+    assert!(!client.conversation.is_finished(), "it waits for the pack");
+    client.send(&b"PACK, and nothing of the kind"[..]).await;
+    let (ended, said) = client.end().await;
+    assert!(ended.is_ok() && said.contains("refs/heads/branch-002047"), "{ended:?}");
+}
+
+#[tokio::test]
+async fn commands_that_find_no_memory_are_refused() {
+    let app = app(|config| config.server.buffered_bytes_max = 1 << 20).await;
+    // Others have all of it.
+    let _held = app.bodies.hold(1 << 20).await.expect("free");
+    let client = Client::call(&app, Service::ReceivePack, Version::V0, Waits { begin: LONG, stall: LONG }).await;
+    let commands = creations(1 << 12);
+    let (head, rest) = commands.split_at(commands.len() / 2);
+    client.send(head.to_vec()).await;
+    client.send(rest.to_vec()).await;
+    let (ended, _) = client.end().await;
+    assert!(matches!(&ended, Err(Trouble::Failed(text)) if text.contains("memory")), "{ended:?}");
+}
+
+#[tokio::test]
+async fn silence_comes_to_an_end() {
+    let app = app(|_| {}).await;
+    let gone = |client: Client| async move {
+        let (ended, _) = client.end().await;
+        assert!(matches!(ended, Err(Trouble::Gone(_))), "{ended:?}");
+    };
+    let impatient = Waits { begin: SHORT, stall: LONG };
+    for (service, version) in
+        [(Service::ReceivePack, Version::V0), (Service::UploadPack, Version::V0), (Service::UploadPack, Version::V2)]
+    {
+        gone(Client::call(&app, service, version, impatient).await).await;
+        // In the middle of its first line.
+        let client = Client::call(&app, service, version, Waits { begin: LONG, stall: SHORT }).await;
+        client.send(&b"00"[..]).await;
+        gone(client).await;
+    }
+    let client = Client::call(&app, Service::ReceivePack, Version::V0, impatient).await;
+    // Gone already, where this machine is slow.
+    let _ = client.sender.send(creations(1).into()).await;
+    gone(client).await;
+    // When the server stops, nobody waits for hooks.
+    app.drain();
+    gone(Client::call(&app, Service::ReceivePack, Version::V0, Waits { begin: LONG, stall: SHORT }).await).await;
+}
+
+#[tokio::test]
+async fn what_is_sent_to_a_push_that_finds_no_thread_is_taken_to_its_end() {
+    let app = app(|config| {
+        config.server.work_threads = 1;
+        config.server.work_timeout = SHORT;
+    })
+    .await;
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let (begun, begins) = oneshot::channel();
+    let busy = Arc::clone(&app);
+    let other = tokio::spawn(async move {
+        let work = move || {
+            let _ = begun.send(());
+            let _ = released.recv();
+        };
+        busy.work.run(work).await
+    });
+    begins.await.expect("the only thread");
+    let client = Client::call(&app, Service::ReceivePack, Version::V0, Waits { begin: LONG, stall: LONG }).await;
+    client.send(creations(1)).await;
+    client.send(&b"PACK"[..]).await;
+    // Far more than the queue holds, also after the refusal.
+    for _ in 0..100 {
+        think_shortly().await;
+        client.send(&b"more of it"[..]).await;
+    }
+    assert!(!client.conversation.is_finished(), "it listens to the end");
+    drop(release);
+    other.await.expect("no panic").expect("an end");
+    let Client { sender, conversation, .. } = client;
+    drop(sender);
+    let ended = conversation.await.expect("no panic");
+    assert!(matches!(ended, Err(Trouble::Failed(_))), "{ended:?}");
+}
+
+async fn think_shortly() {
+    tokio::time::sleep(SHORT / 10).await;
+}
