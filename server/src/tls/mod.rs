@@ -4,8 +4,9 @@
 //! - A pair that cannot be used is refused whole, logged once, and the pair in use stays.
 //! - Files are looked at when they were seen changed twice alike, so that a pair in the middle of being replaced is not
 //!   tried, and at once on SIGHUP.
-//! - A handshake has a bounded time, and no more than [`HANDSHAKES_MAX`] are under way; a connection that has sent
-//!   nothing yet costs neither. A client that speaks plain HTTP is told so.
+//! - A handshake has a bounded time. How many are under way is bounded by the number of connections only: they hold little
+//!   memory, and with fewer places clients that begin one and stay silent would hold up all others. A client that speaks
+//!   plain HTTP is told so.
 
 mod identity;
 
@@ -21,15 +22,11 @@ use rustls::ServerConfig;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::signal::unix::Signal;
-use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::telemetry::{HandshakeResult, TlsFigures};
 use identity::{Fault, Files, Identity, Texts};
-
-/// How many handshakes are under way at once; further ones wait, within their time.
-const HANDSHAKES_MAX: usize = 512;
 
 /// How long a handshake may take, unless a request's head may take less.
 const HANDSHAKE_TIMEOUT_MAX: Duration = Duration::from_secs(10);
@@ -46,7 +43,6 @@ const PLAIN_TEXT: &str = "this port speaks HTTPS only: use https:// instead of h
 pub(crate) struct Tls {
     files: Files,
     current: ArcSwap<ServerConfig>,
-    handshakes: Semaphore,
     timeout: Duration,
     figures: TlsFigures,
     seen: Mutex<Seen>,
@@ -103,7 +99,6 @@ impl Tls {
         Ok(Self {
             files,
             current: ArcSwap::new(identity.config),
-            handshakes: Semaphore::new(HANDSHAKES_MAX),
             timeout: header_timeout.min(HANDSHAKE_TIMEOUT_MAX),
             figures,
             seen: Mutex::new(Seen { tried: texts.fingerprint(), fresh: None, unreadable: None }),
@@ -137,8 +132,6 @@ impl Tls {
             let _ = answer_plain(stream).await;
             return Err(Refused::Plain);
         }
-        // The semaphore is never closed; without a permit the handshake is merely not counted.
-        let _turn = self.handshakes.acquire().await.ok();
         let acceptor = TlsAcceptor::from(self.current.load_full());
         acceptor.accept(stream).await.map_err(Refused::Failed)
     }
