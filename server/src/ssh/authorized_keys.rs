@@ -4,7 +4,8 @@
 //!   fingerprint. With the option `read-only` a key may not push.
 //! - Options that only take away what is never given here (`restrict`, `no-pty`, ...) are accepted. A line with any other
 //!   option, such as `from=` or `command=`, or that cannot be read is left out and logged: a key must not get more than its
-//!   line says.
+//!   line says. So are keys of security devices: whether one was touched, or its owner known to it, is not checked here.
+//! - Blanks are spaces and tabs. A line that is not UTF-8 is left out as well; a byte order mark is not part of the first.
 //! - The file is looked at for each login, so a key that is taken out cannot come in any more; connections that are open
 //!   go on. A file that cannot be read lets nobody in.
 //!
@@ -20,7 +21,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
-use russh::keys::{HashAlg, PublicKey};
+use russh::keys::{Algorithm, HashAlg, PublicKey};
 
 /// Some ten thousand keys.
 const FILE_BYTES_MAX: u64 = 8 << 20;
@@ -30,6 +31,8 @@ const NAME_LEN_MAX: usize = 100;
 
 /// A file that was written less than this before it was read may change again without its time showing it.
 const TIME_STEP: Duration = Duration::from_secs(2);
+
+const BLANKS: &[char] = &[' ', '\t'];
 
 /// What takes away what nobody has here.
 const HARMLESS: [&str; 6] =
@@ -116,8 +119,8 @@ impl AuthorizedKeys {
         }
         let file = File::open(&self.path)?;
         let metadata = file.metadata()?;
-        let mut text = String::new();
-        file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+        let mut text = Vec::new();
+        file.take(FILE_BYTES_MAX + 1).read_to_end(&mut text)?;
         if text.len() as u64 > FILE_BYTES_MAX {
             return Err(io::Error::new(
                 io::ErrorKind::FileTooLarge,
@@ -144,16 +147,23 @@ pub(super) fn fingerprint(key: &PublicKey) -> String {
     key.fingerprint(HashAlg::Sha256).to_string()
 }
 
+/// Whether a security device holds the key.
+pub(super) fn is_of_device(key: &PublicKey) -> bool {
+    matches!(key.algorithm(), Algorithm::SkEd25519 | Algorithm::SkEcdsaSha2NistP256)
+}
+
 /// The people of a file's text, and what is wrong with it, line by line.
-fn parse(text: &str) -> (People, Vec<String>) {
+fn parse(text: &[u8]) -> (People, Vec<String>) {
     let mut people = People::new();
     let mut complaints = Vec::new();
-    for (index, line) in text.lines().enumerate() {
-        let line = line.trim();
-        if line.is_empty() || line.starts_with('#') {
+    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
+    for (index, line) in text.split(|byte| *byte == b'\n').enumerate() {
+        let line = line.trim_ascii();
+        if line.is_empty() || line.starts_with(b"#") {
             continue;
         }
-        match parse_line(line) {
+        let parsed = std::str::from_utf8(line).map_err(|_| "it is not UTF-8".to_owned()).and_then(parse_line);
+        match parsed {
             Ok((key, person)) => match people.entry(key) {
                 Entry::Vacant(place) => {
                     place.insert(person);
@@ -167,19 +177,21 @@ fn parse(text: &str) -> (People, Vec<String>) {
 }
 
 fn parse_line(line: &str) -> Result<(String, Person), String> {
-    let (options, key) = match PublicKey::from_openssh(line) {
-        Ok(key) => ("", key),
+    let (options, (key, comment)) = match parse_key(line) {
+        Ok(parsed) => ("", parsed),
         Err(error) => {
             let cannot_be_read = || format!("the key cannot be read: {error}");
-            let (options, rest) = split_options(line).ok_or_else(cannot_be_read)?;
-            let key = PublicKey::from_openssh(rest.trim_start()).map_err(|_| cannot_be_read())?;
-            (options, key)
+            let (options, rest) = split_outside_quotes(line, BLANKS).ok_or_else(cannot_be_read)?;
+            (options, parse_key(rest).map_err(|_| cannot_be_read())?)
         }
     };
+    if is_of_device(&key) {
+        return Err("keys of security devices are not taken".to_owned());
+    }
     let mut person = Person { name: Arc::from(""), may_write: true };
     let mut rest = options;
     while !rest.is_empty() {
-        let (option, after) = split_outside_quotes(rest, ',').unwrap_or((rest, ""));
+        let (option, after) = split_outside_quotes(rest, &[',']).unwrap_or((rest, ""));
         rest = after;
         let (name, value) = option.split_once('=').map_or((option, None), |(name, value)| (name, Some(value)));
         match (name.to_ascii_lowercase().as_str(), value) {
@@ -190,27 +202,32 @@ fn parse_line(line: &str) -> Result<(String, Person), String> {
         }
     }
     let key_id = fingerprint(&key);
-    let comment = key.comment().as_str_lossy();
     let name = [&*person.name, comment, key_id.as_str()].map(shown).into_iter().find(|name| !name.is_empty());
     person.name = name.unwrap_or_default().into();
     Ok((key_id, person))
 }
 
-/// Splits at the first blank outside of quotes.
-fn split_options(line: &str) -> Option<(&str, &str)> {
-    split_outside_quotes(line, ' ').or_else(|| split_outside_quotes(line, '\t'))
+/// A key and its comment.
+fn parse_key(text: &str) -> Result<(PublicKey, &str), russh::keys::ssh_key::Error> {
+    let word = |text: &str| text.find(BLANKS).unwrap_or(text.len());
+    let text = text.trim_matches(BLANKS);
+    let (kind, rest) = text.split_at(word(text));
+    let rest = rest.trim_start_matches(BLANKS);
+    let (data, comment) = rest.split_at(word(rest));
+    Ok((PublicKey::from_openssh(&format!("{kind} {data}"))?, comment))
 }
 
-fn split_outside_quotes(text: &str, separator: char) -> Option<(&str, &str)> {
+/// Splits at the first of these separators outside of quotes.
+fn split_outside_quotes<'a>(text: &'a str, separators: &[char]) -> Option<(&'a str, &'a str)> {
     let (mut is_quoted, mut is_escaped) = (false, false);
     for (at, letter) in text.char_indices() {
         match letter {
             _ if is_escaped => is_escaped = false,
             '\\' if is_quoted => is_escaped = true,
             '"' => is_quoted = !is_quoted,
-            c if c == separator && !is_quoted => {
+            c if separators.contains(&c) && !is_quoted => {
                 let (before, after) = text.split_at(at);
-                return Some((before, after.strip_prefix(separator).unwrap_or(after)));
+                return Some((before, after.strip_prefix(separators).unwrap_or(after)));
             }
             _ => {}
         }
@@ -225,7 +242,8 @@ fn unquoted(value: &str) -> String {
 
 /// A name on one line and of bounded length.
 fn shown(name: &str) -> String {
-    let clean: String = name.chars().filter(|c| !c.is_control()).take(NAME_LEN_MAX).collect();
+    let name = name.trim().chars().map(|c| if c == '\t' { ' ' } else { c });
+    let clean: String = name.filter(|c| !c.is_control()).take(NAME_LEN_MAX).collect();
     clean.trim().to_owned()
 }
 
@@ -272,12 +290,40 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_told_by_line_and_the_rest_holds() {
-        let (people, complaints) = parse(&format!("# people\n\n{ADA} ada\nnonsense\n{ADA} again\n  {BOB} bob\n"));
+        let text = format!("# people\n\n{ADA} ada\nnonsense\n{ADA} again\n  {BOB} bob\n");
+        let (people, complaints) = parse(text.as_bytes());
         let mut names: Vec<&str> = people.values().map(|person| &*person.name).collect();
         names.sort_unstable();
         assert_eq!(names, ["ada", "bob"]);
         assert_eq!(complaints.len(), 2, "{complaints:?}");
         assert!(complaints[0].starts_with("line 4:") && complaints[1].starts_with("line 5:"), "{complaints:?}");
+    }
+
+    #[test]
+    fn a_line_that_is_no_text_takes_no_other_with_it() {
+        let text = [b"\xef\xbb\xbf", ADA.as_bytes(), b" ada\r\n", BOB.as_bytes(), b" Ren\xe9\n# Ren\xe9\n"].concat();
+        let (people, complaints) = parse(&text);
+        assert_eq!(people.into_values().map(|person| person.name.to_string()).collect::<Vec<_>>(), ["ada"]);
+        assert_eq!(complaints, ["line 2: it is not UTF-8"]);
+    }
+
+    #[test]
+    fn tabs_are_blanks() {
+        let (kind, data) = ADA.split_once(' ').unwrap();
+        let named = |name: &str| Ok((name.to_owned(), true));
+        assert_eq!(person(&format!("{kind}\t{data}\tAda\tLovelace")), named("Ada Lovelace"));
+        assert_eq!(person(&format!("restrict,name=\"Ada L\"\t{kind} \t {data} laptop")), named("Ada L"));
+    }
+
+    #[test]
+    fn keys_of_security_devices_are_left_out() {
+        let key =
+            "AAAAGnNrLXNzaC1lZDI1NTE5QG9wZW5zc2guY29tAAAAICFo/k5LU8863u66YC9eUO2170QduohPURkQnbLa/dczAAAABHNzaDo=";
+        for line in
+            [format!("sk-ssh-ed25519@openssh.com {key} ada"), format!("restrict sk-ssh-ed25519@openssh.com {key}")]
+        {
+            assert!(person(&line).unwrap_err().contains("security devices"), "{line}");
+        }
     }
 
     #[test]

@@ -4,8 +4,9 @@
 //! subsystems, agents, environment) is refused. Each call has a task of its own, which ends with its channel or connection.
 //!
 //! Back-pressure: what a channel has sent and its call has not read fills a short queue; then the connection is not read
-//! further, all its channels with it, until the call reads on or its patience ends. A call that only answers is never in
-//! that position: clients send large things only where the server sends nothing meanwhile.
+//! further, all its channels with it, until the call reads on or its patience ends: windows are renewed as soon as
+//! something comes, not when it is read. A call that only answers is never in that position: clients send large things only
+//! where the server sends nothing meanwhile.
 
 use std::collections::HashMap;
 use std::io;
@@ -13,6 +14,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use russh::keys::{Algorithm, PublicKey};
 use russh::server::{Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Session, VerifiedPublicKey};
 use russh::{Channel, ChannelId, ChannelOpenFailure, ChannelWriteHalf, Pty};
@@ -22,10 +24,11 @@ use tokio::time::timeout;
 
 use super::authorized_keys::Person;
 use super::command::{self, Command};
+use super::login::Tried;
 use super::{Shared, authorized_keys};
 use crate::git::Version;
 use crate::git::duplex::{self, Call, DRAIN_BYTES_MAX, Inlet, Outlet, STALL_MAX, Trouble};
-use crate::telemetry::{CallResult, SshExchange};
+use crate::telemetry::{CallResult, OTHER_SERVICE, SshExchange};
 
 /// Channels that a connection may have open.
 const CHANNELS_MAX: usize = 16;
@@ -34,7 +37,13 @@ const CHANNELS_MAX: usize = 16;
 const CHANNELS_EVER_MAX: usize = 10_000;
 
 /// Keys that a client may offer: somebody's whole agent, and not a search.
-const OFFERS_MAX: usize = 30;
+pub(super) const OFFERS_MAX: usize = 30;
+
+/// Of these, keys that may come in: each is followed by a signature, if the client can make it.
+const INVITATIONS_MAX: usize = 6;
+
+/// The longest command that is logged where it is not served, in characters.
+const SHOWN_LEN_MAX: usize = 200;
 
 /// The value of `GIT_PROTOCOL` that is looked at.
 const PROTOCOL_LEN_MAX: usize = 1024;
@@ -57,7 +66,10 @@ pub(super) struct Caller {
     peer: SocketAddr,
     activity: watch::Sender<Activity>,
     person: Option<Person>,
+    /// For those who log how the login went.
+    tried: Arc<Mutex<Tried>>,
     offers: usize,
+    invitations: usize,
     opened: usize,
     channels: HashMap<ChannelId, Line>,
 }
@@ -106,13 +118,20 @@ impl Drop for Counted {
 }
 
 impl Caller {
-    pub(super) fn new(shared: Arc<Shared>, peer: SocketAddr, activity: watch::Sender<Activity>) -> Self {
-        Self { shared, peer, activity, person: None, offers: 0, opened: 0, channels: HashMap::new() }
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        peer: SocketAddr,
+        activity: watch::Sender<Activity>,
+        tried: Arc<Mutex<Tried>>,
+    ) -> Self {
+        let channels = HashMap::new();
+        Self { shared, peer, activity, person: None, tried, offers: 0, invitations: 0, opened: 0, channels }
     }
 
     /// Whose key it is, unless it is to be used in a way that is not safe any more.
     async fn person(&self, key: &PublicKey, algorithm: &Algorithm) -> Option<Person> {
-        if matches!(algorithm, Algorithm::Rsa { hash: None } | Algorithm::Dsa) {
+        let is_unsafe = matches!(algorithm, Algorithm::Rsa { hash: None } | Algorithm::Dsa);
+        if is_unsafe || authorized_keys::is_of_device(key) {
             return None;
         }
         let (shared, key) = (Arc::clone(&self.shared), key.clone());
@@ -121,7 +140,14 @@ impl Caller {
     }
 
     /// Answers on a channel that nothing can be executed on, and closes it.
-    fn refuse(&mut self, channel: ChannelId, text: &str, session: &mut Session) -> Result<(), russh::Error> {
+    fn refuse(
+        &mut self,
+        channel: ChannelId,
+        asked: &[u8],
+        text: &str,
+        session: &mut Session,
+    ) -> Result<(), russh::Error> {
+        self.note_refused(asked, text);
         session.channel_success(channel)?;
         session.extended_data(channel, STDERR, Bytes::from(format!("govc: {text}\n")))?;
         session.exit_status_request(channel, 1)?;
@@ -129,6 +155,16 @@ impl Caller {
         session.close(channel)?;
         self.channels.remove(&channel);
         Ok(())
+    }
+
+    /// Counts and logs what is not served.
+    fn note_refused(&self, asked: &[u8], reason: &str) {
+        let name = self.person.as_ref().map(|person| Arc::clone(&person.name)).unwrap_or_default();
+        // As many bytes as so many characters take at most.
+        let asked = String::from_utf8_lossy(asked.get(..4 * SHOWN_LEN_MAX).unwrap_or(asked));
+        let shown: String = asked.chars().take(SHOWN_LEN_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let exchange = SshExchange::begin(&self.shared.figures, OTHER_SERVICE, &shown, name, self.peer);
+        exchange.end(CallResult::Refused, Some(reason.to_owned()));
     }
 
     /// Starts the call of a channel.
@@ -165,21 +201,22 @@ impl Caller {
 /// Answers a call, says how it ended, and closes its channel.
 async fn answer(shared: &Shared, call: &Call, input: Inlet, out: ChannelWriteHalf<Msg>, exchange: SshExchange) {
     let out = Output(out);
-    let (result, status) = match duplex::converse(&shared.app, call, input, &out).await {
-        Ok(()) => (CallResult::Ok, 0),
+    let (result, reason, status) = match duplex::converse(&shared.app, call, input, &out).await {
+        Ok(()) => (CallResult::Ok, None, 0),
         Err(trouble) => {
-            tracing::debug!(path = call.path, reason = %trouble, "a call over SSH ended early");
-            let text = format!("govc: {trouble}\n");
+            let reason = trouble.to_string();
+            let text = format!("govc: {reason}\n");
             // A client that is gone does not read it.
             let _ = timeout(STALL_MAX, out.0.extended_data_bytes(STDERR, text)).await;
-            match trouble {
-                Trouble::Refused(_) => (CallResult::Refused, 1),
-                Trouble::Failed(_) => (CallResult::Failed, 1),
-                Trouble::Gone(_) => (CallResult::Gone, 1),
-            }
+            let result = match trouble {
+                Trouble::Refused(_) => CallResult::Refused,
+                Trouble::Failed(_) => CallResult::Failed,
+                Trouble::Gone(_) => CallResult::Gone,
+            };
+            (result, Some(reason), 1)
         }
     };
-    exchange.end(result);
+    exchange.end(result, reason);
     let goodbye = async {
         out.0.exit_status(status).await?;
         out.0.eof().await?;
@@ -200,16 +237,25 @@ impl Outlet for Output {
 impl Handler for Caller {
     type Error = russh::Error;
 
-    async fn auth_publickey_offered(&mut self, _user: &str, offer: PublicKeyOffer<'_>) -> Result<Auth, russh::Error> {
+    async fn auth_none(&mut self, user: &str) -> Result<Auth, russh::Error> {
+        self.tried.lock().user(user);
+        Ok(Auth::reject())
+    }
+
+    async fn auth_password(&mut self, user: &str, _password: &str) -> Result<Auth, russh::Error> {
+        self.tried.lock().user(user);
+        Ok(Auth::reject())
+    }
+
+    async fn auth_publickey_offered(&mut self, user: &str, offer: PublicKeyOffer<'_>) -> Result<Auth, russh::Error> {
+        let is_known = self.person(offer.public_key, offer.algorithm).await.is_some();
+        self.tried.lock().key(user, authorized_keys::fingerprint(offer.public_key), is_known);
         self.offers += 1;
-        if self.offers > OFFERS_MAX {
-            tracing::debug!(remote_addr = %self.peer, "too many keys were offered over SSH");
+        self.invitations += usize::from(is_known);
+        if self.offers > OFFERS_MAX || self.invitations > INVITATIONS_MAX {
             return Err(russh::Error::Disconnect);
         }
-        match self.person(offer.public_key, offer.algorithm).await {
-            Some(_) => Ok(Auth::Accept),
-            None => Ok(Auth::reject()),
-        }
+        Ok(if is_known { Auth::Accept } else { Auth::reject() })
     }
 
     async fn auth_publickey(&mut self, user: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, russh::Error> {
@@ -275,7 +321,7 @@ impl Handler for Caller {
         session: &mut Session,
     ) -> Result<(), russh::Error> {
         match command::parse(line) {
-            Err(reason) => self.refuse(channel, &reason, session),
+            Err(reason) => self.refuse(channel, line, &reason, session),
             Ok(command) => match self.start(channel, command) {
                 true => session.channel_success(channel),
                 false => session.channel_failure(channel),
@@ -286,15 +332,16 @@ impl Handler for Caller {
     async fn shell_request(&mut self, channel: ChannelId, session: &mut Session) -> Result<(), russh::Error> {
         let name = self.person.as_ref().map(|person| Arc::clone(&person.name)).unwrap_or_default();
         let text = format!("{name} is logged in, and there is no shell here: use git clone, fetch and push");
-        self.refuse(channel, &text, session)
+        self.refuse(channel, b"(a shell)", &text, session)
     }
 
     async fn subsystem_request(
         &mut self,
         channel: ChannelId,
-        _name: &str,
+        name: &str,
         session: &mut Session,
     ) -> Result<(), russh::Error> {
+        self.note_refused(name.as_bytes(), "there are no subsystems here");
         session.channel_failure(channel)
     }
 

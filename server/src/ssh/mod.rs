@@ -4,20 +4,24 @@
 //! |---|---|
 //! | `authorized_keys` | who may come in |
 //! | `host_key` | by which key clients know the server |
+//! | `login` | connections on their way in |
 //! | `caller` | one client and its channels |
 //! | `command` | what it asks to be executed |
 //!
 //! What is said on a channel is `git::duplex`'s. People log in by public key only, under any user name. Of OpenSSH's abilities
 //! there are the two services of Git; no program is ever started.
 //!
-//! What bounds a client: a login within `server.header_timeout`, no more than [`LOGINS_MAX`] under way, as many connections as
-//! `server.max_connections`; a connection on which nothing is executed for `server.header_timeout` is closed, one whose
-//! client does not answer for two minutes too.
+//! What bounds a client: its first line within [`GREETING_TIMEOUT`] and a key that may come in within [`LOGIN_TIMEOUT`], or
+//! `server.header_timeout` if that is less; a login within `server.header_timeout`, no more than [`LOGINS_MAX`] under way, of which
+//! the oldest makes way for a new one; as many connections as `server.max_connections`, of which one that has not logged in makes
+//! way too. A connection on which nothing is executed for `server.header_timeout` is closed, one whose client does not answer for
+//! two minutes too.
 
 mod authorized_keys;
 mod caller;
 mod command;
 mod host_key;
+mod login;
 
 use std::borrow::Cow;
 use std::net::{Shutdown, SocketAddr};
@@ -28,17 +32,24 @@ use std::time::Duration;
 use russh::keys::{Algorithm, EcdsaCurve, HashAlg, PrivateKey};
 use russh::{Disconnect, MethodKind, MethodSet, Preferred, SshId};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio::time::{Instant, timeout};
 
 use crate::app::App;
 use crate::config::SshConfig;
-use crate::telemetry::SshFigures;
+use crate::telemetry::{LoginResult, SshFigures};
 use authorized_keys::AuthorizedKeys;
-use caller::{Activity, Caller};
+use caller::{Activity, Caller, OFFERS_MAX};
+use login::{Login, Logins};
 
 /// How many clients may be logging in.
 const LOGINS_MAX: usize = 256;
+
+/// How long a client may take to say that it speaks SSH.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long it may take to offer a key that may come in. Whoever has may be asked for a passphrase then.
+const LOGIN_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long to wait when the system has no descriptors or memory for another connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -54,16 +65,14 @@ const WINDOW_BYTES: u32 = 1 << 20;
 
 const PACKET_BYTES_MAX: u32 = 32 << 10;
 
-/// Signatures that a client may try.
-const ATTEMPTS_MAX: usize = 6;
-
 /// What a refused key costs a client.
 const REFUSAL_DELAY: Duration = Duration::from_millis(100);
 
 /// How long a client is given to take its leave.
 const GOODBYE: Duration = Duration::from_secs(5);
 
-/// Algorithms of host keys and signatures: no SHA-1.
+/// Algorithms of host keys and signatures: no SHA-1; and none of security devices, because whether one was touched, which its
+/// signature tells, is not looked at by those who check it.
 const KEY_ALGORITHMS: &[Algorithm] = &[
     Algorithm::Ed25519,
     Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 },
@@ -71,8 +80,6 @@ const KEY_ALGORITHMS: &[Algorithm] = &[
     Algorithm::Ecdsa { curve: EcdsaCurve::NistP521 },
     Algorithm::Rsa { hash: Some(HashAlg::Sha512) },
     Algorithm::Rsa { hash: Some(HashAlg::Sha256) },
-    Algorithm::SkEd25519,
-    Algorithm::SkEcdsaSha2NistP256,
 ];
 
 /// What all connections share.
@@ -140,7 +147,8 @@ fn protocol(key: PrivateKey) -> russh::server::Config {
         methods: MethodSet::from(&[MethodKind::PublicKey][..]),
         auth_rejection_time: REFUSAL_DELAY,
         auth_rejection_time_initial: Some(Duration::ZERO),
-        max_auth_attempts: ATTEMPTS_MAX,
+        // What is counted are refusals: of keys, of signatures, and of the question that all clients begin with.
+        max_auth_attempts: OFFERS_MAX + 1,
         keys: vec![key],
         window_size: WINDOW_BYTES,
         maximum_packet_size: PACKET_BYTES_MAX,
@@ -168,17 +176,19 @@ impl Door {
     /// Lets clients in until `stop` changes. Each holds a receiver of `stop` until it is gone.
     pub(crate) async fn serve(self, mut stop: watch::Receiver<()>) {
         let places = Arc::new(Semaphore::new(self.shared.app.config.server.connections_max));
-        let logins = Arc::new(Semaphore::new(LOGINS_MAX));
+        let logins = Logins::new(LOGINS_MAX);
         loop {
-            let (stream, peer, place, login) = tokio::select! {
+            let (stream, peer, place) = tokio::select! {
                 biased;
                 _ = stop.changed() => return,
                 accepted = self.accept(&places, &logins) => accepted,
             };
+            let (login, displaced) = logins.begin(peer, &self.shared.figures);
+            let arrival = Arrival { stream, peer, login, displaced };
             let (shared, protocol, stop) = (Arc::clone(&self.shared), Arc::clone(&self.protocol), stop.clone());
             tokio::spawn(async move {
                 let _counted = shared.figures.connection();
-                serve(shared, protocol, stream, peer, login, stop).await;
+                serve(shared, protocol, arrival, stop).await;
                 drop(place);
             });
         }
@@ -188,14 +198,20 @@ impl Door {
     async fn accept(
         &self,
         places: &Arc<Semaphore>,
-        logins: &Arc<Semaphore>,
-    ) -> (TcpStream, SocketAddr, Option<OwnedSemaphorePermit>, Option<OwnedSemaphorePermit>) {
-        // The semaphores are never closed; without a permit the connection is merely not counted.
-        let place = Arc::clone(places).acquire_owned().await.ok();
-        let login = Arc::clone(logins).acquire_owned().await.ok();
+        logins: &Logins,
+    ) -> (TcpStream, SocketAddr, Option<OwnedSemaphorePermit>) {
         loop {
             match self.listener.accept().await {
-                Ok((stream, peer)) => return (stream, peer, place, login),
+                Ok((stream, peer)) => {
+                    let place = Arc::clone(places).try_acquire_owned().ok();
+                    if place.is_some() {
+                        return (stream, peer, place);
+                    }
+                    // Who has logged in stays; then this one waits.
+                    logins.displace_oldest();
+                    // The semaphore is never closed; without a permit the connection is merely not counted.
+                    return (stream, peer, Arc::clone(places).acquire_owned().await.ok());
+                }
                 Err(error) => {
                     tracing::warn!(error = %error, "an SSH connection could not be accepted");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -205,44 +221,56 @@ impl Door {
     }
 }
 
+/// A connection that has just come.
+struct Arrival {
+    stream: TcpStream,
+    peer: SocketAddr,
+    login: Login,
+    /// Resolved when it has to make way before it has logged in.
+    displaced: oneshot::Receiver<()>,
+}
+
 /// Serves one connection to its end, or, once `stop` changes, to the end of its calls.
 async fn serve(
     shared: Arc<Shared>,
     protocol: Arc<russh::server::Config>,
-    stream: TcpStream,
-    peer: SocketAddr,
-    login: Option<OwnedSemaphorePermit>,
+    arrival: Arrival,
     mut stop: watch::Receiver<()>,
 ) {
+    let Arrival { stream, peer, login, mut displaced } = arrival;
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(error = %error, "TCP_NODELAY could not be set");
     }
-    // The protocol's task owns the stream; this end can close it under the task's feet.
-    let Ok(line) = rustix::io::dup(&stream).map(std::net::TcpStream::from) else { return };
+    // The protocol's task owns the stream; this end can close it under the task's feet. Programs that are started do not get it.
+    let Ok(line) = rustix::io::fcntl_dupfd_cloexec(&stream, 0).map(std::net::TcpStream::from) else { return };
     let patience = shared.app.config.server.header_timeout;
-    let login_ends = Instant::now() + patience;
+    let came = Instant::now();
     let (activity, mut changes) = watch::channel(Activity::default());
-    let caller = Caller::new(Arc::clone(&shared), peer, activity);
+    let tried = Arc::clone(login.tried());
+    let caller = Caller::new(Arc::clone(&shared), peer, activity, Arc::clone(&tried));
     let begun = tokio::select! {
-        begun = timeout(patience, russh::server::run_stream(protocol, stream, caller)) => begun,
+        begun = timeout(patience.min(GREETING_TIMEOUT), russh::server::run_stream(protocol, stream, caller)) => begun,
+        Ok(()) = &mut displaced => return login.end(LoginResult::Displaced),
         _ = stop.changed() => return,
     };
     let session = match begun {
         Ok(Ok(session)) => session,
         Ok(Err(error)) => {
             tracing::debug!(remote_addr = %peer, %error, "no SSH connection");
-            return shared.figures.login(false);
+            return;
         }
-        Err(_elapsed) => return shared.figures.login(false),
+        Err(_elapsed) => return login.end(LoginResult::TimedOut),
     };
     let handle = session.handle();
     let mut session = pin!(session);
-    let mut login = login;
+    let mut login = Some(login);
     let (mut is_stopping, mut was_busy) = (false, false);
     let reason = loop {
         let now = *changes.borrow_and_update();
-        if now.is_known && login.take().is_some() {
-            shared.figures.login(true);
+        if now.is_known
+            && let Some(login) = login.take()
+        {
+            login.end(LoginResult::Accepted);
         }
         was_busy |= now.calls > 0;
         if is_stopping && now.calls == 0 {
@@ -252,25 +280,37 @@ async fn serve(
             }
             break "the server is stopping";
         }
-        let until = if now.is_known { Instant::now() + patience } else { login_ends };
+        let until = match login {
+            None => Instant::now() + patience,
+            Some(_) if tried.lock().is_invited() => came + patience,
+            Some(_) => came + patience.min(LOGIN_TIMEOUT),
+        };
         tokio::select! {
             ended = session.as_mut() => {
                 if let Err(error) = ended {
                     tracing::debug!(remote_addr = %peer, %error, "SSH connection ended");
                 }
-                if login.is_some() {
-                    shared.figures.login(false);
-                }
                 return;
             }
             Ok(()) = changes.changed() => {}
-            () = tokio::time::sleep_until(until), if now.calls == 0 => break "nothing was asked for",
+            Ok(()) = &mut displaced, if login.is_some() => {
+                let _ = line.shutdown(Shutdown::Both);
+                return login.into_iter().for_each(|login| login.end(LoginResult::Displaced));
+            }
+            () = tokio::time::sleep_until(until), if now.calls == 0 => {
+                let is_invited = login.is_some() && tried.lock().is_invited() && came.elapsed() < patience;
+                if is_invited || changes.has_changed().unwrap_or(false) {
+                    continue;
+                }
+                if let Some(login) = login.take() {
+                    login.end(LoginResult::TimedOut);
+                }
+                break "nothing was asked for";
+            }
             _ = stop.changed(), if !is_stopping => is_stopping = true,
         }
     };
-    if login.is_some() {
-        shared.figures.login(false);
-    }
+    drop(login);
     tracing::debug!(remote_addr = %peer, reason, "closing an SSH connection");
     let goodbye = async {
         // Fails when the session has ended already.

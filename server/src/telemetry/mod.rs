@@ -25,7 +25,7 @@ use futures_util::FutureExt;
 pub(crate) use exchange::{PeerAddress, ServerOptions};
 pub use metrics::Metrics;
 pub(crate) use request_id::RequestId;
-pub(crate) use ssh::{CallResult, SshExchange, SshFigures};
+pub(crate) use ssh::{CallResult, LoginResult, OTHER_SERVICE, SshExchange, SshFigures};
 pub(crate) use tls::{HandshakeResult, TlsFigures};
 
 use crate::app::App;

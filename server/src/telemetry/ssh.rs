@@ -71,9 +71,36 @@ impl SshFigures {
     }
 
     /// Counts a connection whose login has ended.
-    pub(crate) fn login(&self, is_accepted: bool) {
-        let result = if is_accepted { "accepted" } else { "refused" };
-        self.logins.get_or_create(&LoginLabels { result }).inc();
+    pub(crate) fn login(&self, result: LoginResult) {
+        self.logins.get_or_create(&LoginLabels { result: result.name() }).inc();
+    }
+}
+
+/// What came of a login.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LoginResult {
+    /// Somebody is in.
+    Accepted,
+    /// What the client tried did not let it in, and it left or was sent away.
+    Refused,
+    /// It took too long.
+    TimedOut,
+    /// It made way for others that came later.
+    Displaced,
+    /// The client left before it had tried anything, as those do that look for servers.
+    Left,
+}
+
+impl LoginResult {
+    /// As in figures and logs.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            LoginResult::Accepted => "accepted",
+            LoginResult::Refused => "refused",
+            LoginResult::TimedOut => "timed_out",
+            LoginResult::Displaced => "displaced",
+            LoginResult::Left => "left",
+        }
     }
 }
 
@@ -107,6 +134,9 @@ pub(crate) enum CallResult {
     Gone,
 }
 
+/// The service of commands that are none.
+pub(crate) const OTHER_SERVICE: &str = "other";
+
 /// One call of a service, from its command to its exit status.
 #[derive(Debug)]
 pub(crate) struct SshExchange {
@@ -118,6 +148,8 @@ pub(crate) struct SshExchange {
     person: Arc<str>,
     peer: SocketAddr,
     result: CallResult,
+    /// Why it did not come to its end, or was not begun.
+    reason: Option<String>,
     _in_flight: Counted,
 }
 
@@ -138,13 +170,15 @@ impl SshExchange {
             peer,
             // Unless it comes to another end.
             result: CallResult::Gone,
+            reason: None,
             _in_flight: Counted::new(&figures.in_flight),
         }
     }
 
-    /// Says what came of it.
-    pub(crate) fn end(mut self, result: CallResult) {
+    /// Says what came of it, and why if it was not answered.
+    pub(crate) fn end(mut self, result: CallResult, reason: Option<String>) {
         self.result = result;
+        self.reason = reason;
     }
 }
 
@@ -164,6 +198,7 @@ impl Drop for SshExchange {
             ssh_service = service,
             ssh_path = self.path.as_str(),
             ssh_result = result,
+            ssh_reason = self.reason.as_deref(),
             ssh_latency_ms = (took.as_secs_f64() * 1e6).round() / 1e3,
             person = &*self.person,
             remote_addr = %self.peer,

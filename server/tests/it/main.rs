@@ -11,6 +11,7 @@
 //! | `crash` | `kill -9` under load, the orderly end |
 //! | `wire` | clients that take their time |
 //! | `ssh` | Git over SSH, with OpenSSH's client |
+//! | `ssh_login` | who comes in over SSH |
 //! | `tls`, `http2` | HTTPS and its certificates; HTTP/2 connections |
 //! | `disk` | a full disk |
 //! | `sync` | a disk that fails to sync, or claims to |
@@ -32,6 +33,7 @@ mod http_backend;
 mod oddities;
 mod pack;
 mod server;
+mod ssh_client;
 
 mod admin;
 mod archives;
@@ -66,6 +68,7 @@ mod search;
 mod search_diffs;
 mod search_words;
 mod ssh;
+mod ssh_login;
 mod start;
 mod sync;
 mod tls;

@@ -238,6 +238,26 @@ impl Server {
         kilobytes * 1024
     }
 
+    /// What the files are that programs get which it starts, beside its standard streams.
+    pub(crate) fn inherited_files(&self) -> Vec<String> {
+        /// `O_CLOEXEC`, as `/proc` shows it.
+        const CLOSED_ON_EXEC: u32 = 0o2000000;
+        let process = PathBuf::from(format!("/proc/{}", self.process.child.id()));
+        let mut files = Vec::new();
+        for entry in std::fs::read_dir(process.join("fdinfo")).expect("Linux's /proc") {
+            let number = entry.expect("a file").file_name();
+            // Files come and go meanwhile.
+            let Ok(info) = std::fs::read_to_string(process.join("fdinfo").join(&number)) else { continue };
+            let Ok(target) = std::fs::read_link(process.join("fd").join(&number)) else { continue };
+            let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).expect("flags");
+            let flags = u32::from_str_radix(flags.trim(), 8).expect("octal digits");
+            if flags & CLOSED_ON_EXEC == 0 && !["0", "1", "2"].contains(&number.to_string_lossy().as_ref()) {
+                files.push(target.display().to_string());
+            }
+        }
+        files
+    }
+
     /// The address it listens on.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address

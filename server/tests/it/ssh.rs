@@ -1,132 +1,19 @@
 //! Git over SSH as people use it: the real git through OpenSSH's client, with keys, host keys, and connections that break.
 
 use std::{
-    io::{Read, Write},
-    net::SocketAddr,
+    io::Write,
     os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
+    path::Path,
+    process::{Command, Stdio},
     thread,
-    time::{Duration, Instant},
 };
 
 use crate::{
     git::{Git, assert_same},
     history,
-    http::Http,
-    server::{Launch, Place, Server},
+    server::{Place, Server},
+    ssh_client::{Keys, Started, figure, said, ssh_address, text, until, url},
 };
-
-/// Only a guard against waiting for ever.
-const SOON: Duration = Duration::from_secs(120);
-
-/// Keys, and the file of those that may come in.
-struct Keys {
-    folder: PathBuf,
-    authorized: PathBuf,
-}
-
-impl Keys {
-    fn new(place: &Place) -> Self {
-        let folder = place.path("keys");
-        std::fs::create_dir_all(&folder).expect("a folder");
-        let authorized = folder.join("authorized_keys");
-        std::fs::write(&authorized, "# nobody yet\n").expect("a file");
-        Self { folder, authorized }
-    }
-
-    /// A new key with a comment; its file, beside which the public one is.
-    fn make(&self, name: &str, kind: &str) -> PathBuf {
-        let path = self.folder.join(name);
-        let output = Command::new("ssh-keygen")
-            .args(["-q", "-t", kind, "-N", "", "-C", name, "-f", text(&path)])
-            .output()
-            .expect("OpenSSH's client is installed (scripts/prerequisites --tests)");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        path
-    }
-
-    /// Adds a key's line, with options in front.
-    fn allow(&self, key: &Path, options: &str) {
-        let public = std::fs::read_to_string(key.with_extension("pub")).expect("a public key");
-        let mut all = std::fs::read_to_string(&self.authorized).expect("a file");
-        all.push_str(&format!("{options} {}\n", public.trim()));
-        std::fs::write(&self.authorized, all).expect("a file");
-    }
-
-    /// A key that may come in.
-    fn allowed(&self, name: &str) -> PathBuf {
-        let key = self.make(name, "ed25519");
-        self.allow(&key, "");
-        key
-    }
-
-    fn launch(&self, place: &Place) -> Launch {
-        let keys = text(&self.authorized);
-        place.launch().with(&["--ssh-listen", "127.0.0.1:0", "--ssh-authorized-keys", keys])
-    }
-
-    /// What a client is told about its key and the server's, which is learnt at the first time and then insisted on.
-    fn options(&self, key: &Path) -> Vec<String> {
-        let known = self.folder.join("known_hosts");
-        let options = ["-F", "/dev/null", "-i", text(key), "-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none"];
-        let mut options: Vec<String> = options.map(str::to_owned).to_vec();
-        for option in ["BatchMode=yes", "StrictHostKeyChecking=accept-new", "LogLevel=ERROR"] {
-            options.extend(["-o".to_owned(), option.to_owned()]);
-        }
-        options.extend(["-o".to_owned(), format!("UserKnownHostsFile={}", known.display())]);
-        options
-    }
-
-    /// A git that uses this key.
-    fn git(&self, place: &Place, key: &Path) -> Git {
-        let command = format!("ssh {}", self.options(key).join(" "));
-        Git::new(&place.path("home")).with("core.sshCommand", &command).with("ssh.variant", "ssh")
-    }
-
-    /// OpenSSH's client on its own.
-    fn ssh(&self, key: &Path, server: &Server, arguments: &[&str]) -> Command {
-        let address = ssh_address(server);
-        let mut command = Command::new("ssh");
-        command.args(self.options(key)).args(["-p", &address.port().to_string(), "anybody@127.0.0.1"]);
-        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        command
-    }
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().expect("a path in UTF-8")
-}
-
-fn ssh_address(server: &Server) -> SocketAddr {
-    let said = server.said();
-    let (_, rest) = said.split_once(" and ssh://").expect("the server says where SSH is");
-    rest.split_whitespace().next().expect("an address").parse().expect("an address")
-}
-
-fn url(server: &Server, repo: &str) -> String {
-    format!("ssh://git@{}/{repo}.git", ssh_address(server))
-}
-
-fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&[&output.stdout[..], &output.stderr].concat()).into_owned()
-}
-
-/// A figure at `/metrics`, zero when it is not there.
-fn figure(http: &Http, name: &str) -> u64 {
-    let metrics = http.get("/metrics").text();
-    let line = metrics.lines().find_map(|line| line.strip_prefix(name));
-    line.map_or(0, |value| value.trim().parse().expect("a number"))
-}
-
-#[track_caller]
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !is_so() {
-        assert!(began.elapsed() < SOON, "{what} never came");
-        thread::sleep(Duration::from_millis(20));
-    }
-}
 
 /// A repository with a file that is larger than all windows and queues.
 fn large(git: &Git, dir: &Path) {
@@ -265,45 +152,6 @@ fn pushes_are_refused_and_reported_as_over_http() {
 }
 
 #[test]
-fn only_listed_keys_come_in() {
-    let place = Place::new();
-    let keys = Keys::new(&place);
-    let server = keys.launch(&place).with(&["--create-on-push"]).start();
-    let home = place.path("source");
-    let maker = Git::new(&place.path("home"));
-    maker.init(&home);
-    maker.commit(&home, "a", b"1\n", "first");
-    let remote = url(&server, "repo");
-
-    let ada = keys.make("ada", "ed25519");
-    let said = keys.git(&place, &ada).fails(&home, &["push", &remote, "main"]);
-    assert!(said.contains("Permission denied (publickey)"), "{said}");
-    keys.allow(&ada, "name=\"Ada Lovelace\"");
-    keys.git(&place, &ada).ok(&home, &["push", "-q", &remote, "main"]);
-    let versions = server.http().get("/api/v1/repos/repo/versions").text();
-    assert!(versions.contains("\"actor\":\"Ada Lovelace\""), "{versions}");
-    for (kind, name) in [("rsa", "bob"), ("ecdsa", "eve")] {
-        let key = keys.make(name, kind);
-        keys.allow(&key, "restrict,read-only");
-        let git = keys.git(&place, &key);
-        git.ok(&home, &["ls-remote", &remote]);
-        let said = git.fails(&home, &["push", &remote, "main:refs/heads/other"]);
-        assert!(said.contains("may read, and not push"), "{said}");
-    }
-    // An option that would be a restriction, and is not known: the line does not count.
-    let limited = keys.make("limited", "ed25519");
-    keys.allow(&limited, "from=\"192.0.2.1\"");
-    let said = keys.git(&place, &limited).fails(&home, &["ls-remote", &remote]);
-    assert!(said.contains("Permission denied (publickey)"), "{said}");
-    until("the warning", || server.said().contains("the option 'from' is not known here"));
-
-    std::fs::write(&keys.authorized, "").expect("a file");
-    let said = keys.git(&place, &ada).fails(&home, &["ls-remote", &remote]);
-    assert!(said.contains("Permission denied (publickey)"), "{said}");
-    until("the refusals", || figure(&server.http(), "govc_ssh_logins_total{result=\"refused\"} ") >= 3);
-}
-
-#[test]
 fn there_is_git_and_nothing_else() {
     let place = Place::new();
     let keys = Keys::new(&place);
@@ -337,34 +185,6 @@ fn there_is_git_and_nothing_else() {
     listed.stdin.take().expect("a pipe").write_all(b"0000").expect("the server reads");
     let output = listed.wait_with_output().expect("an end");
     assert!(output.status.success() && said(&output).contains("capabilities^{}"), "{}", said(&output));
-}
-
-/// A started client, ended however the test ends.
-struct Started(Child);
-
-impl Drop for Started {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-impl Started {
-    fn write(&mut self, bytes: &[u8]) {
-        let input = self.0.stdin.as_mut().expect("a pipe");
-        input.write_all(bytes).and_then(|()| input.flush()).expect("the client reads");
-    }
-
-    /// Reads as much of the output as the first line of an advertisement takes.
-    fn read_line(&mut self) -> Vec<u8> {
-        let output = self.0.stdout.as_mut().expect("a pipe");
-        let mut prefix = [0; 4];
-        output.read_exact(&mut prefix).expect("a line");
-        let len = usize::from_str_radix(std::str::from_utf8(&prefix).expect("digits"), 16).expect("digits");
-        let mut line = vec![0; len.saturating_sub(4)];
-        output.read_exact(&mut line).expect("a line");
-        line
-    }
 }
 
 #[test]
@@ -521,25 +341,100 @@ fn stopping_ends_idle_connections_and_waits_for_calls() {
 }
 
 #[test]
-fn silent_clients_are_closed() {
+fn a_connection_has_sixteen_channels() {
     let place = Place::new();
     let keys = Keys::new(&place);
     let key = keys.allowed("ada");
-    let server = keys.launch(&place).env("GOVC_HEADER_TIMEOUT", "400ms").start();
-    for hello in [&b""[..], b"SSH-2.0-nobody\r\n"] {
-        let mut stream = std::net::TcpStream::connect(ssh_address(&server)).expect("the server accepts connections");
-        stream.set_read_timeout(Some(SOON)).expect("a time-out");
-        stream.write_all(hello).expect("the server reads");
-        let mut rest = Vec::new();
-        match stream.read_to_end(&mut rest) {
-            Ok(_) => assert!(rest.starts_with(b"SSH-2.0-govc_"), "{rest:?}"),
-            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset),
-        }
+    let server = keys.launch(&place).start();
+    server.create("repo");
+    let http = server.http();
+    let control = place.path("control");
+    let port = ssh_address(&server).port().to_string();
+    let mut master = Command::new("ssh");
+    master.args(keys.options(&key)).args(["-N", "-M", "-S", text(&control), "-p", &port, "git@127.0.0.1"]);
+    master.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let _master = Started(master.spawn().expect("ssh runs"));
+    until("the connection", || control.exists());
+    let through = |command: &[&str]| {
+        let mut client = Command::new("ssh");
+        // Without the master it has nowhere to go.
+        client.args(["-F", "/dev/null", "-S", text(&control), "-o", "ProxyCommand=false", "git@127.0.0.1"]);
+        client.args(command).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        client
+    };
+    let pull = ["git-upload-pack", "'repo'"];
+    let mut busy = Vec::new();
+    for _ in 0..16 {
+        let mut client = Started(through(&pull).spawn().expect("ssh runs"));
+        client.read_line();
+        busy.push(client);
     }
-    // One that has logged in, and asks for nothing.
-    let mut command = Command::new("ssh");
-    command.args(keys.options(&key)).args(["-N", "-p", &ssh_address(&server).port().to_string(), "git@127.0.0.1"]);
-    let mut idle = Started(command.stdin(Stdio::piped()).spawn().expect("ssh runs"));
-    assert!(!idle.0.wait().expect("an end").success(), "the server ended the connection");
-    until("the end of all", || figure(&server.http(), "govc_ssh_connections ") == 0);
+    assert_eq!(figure(&http, "govc_ssh_requests_in_flight "), 16);
+    let output = through(&pull).stdin(Stdio::null()).output().expect("ssh runs");
+    assert!(!output.status.success() && output.stdout.is_empty(), "{}", said(&output));
+    assert_eq!(figure(&http, "govc_ssh_requests_in_flight "), 16, "the others go on");
+    // One that ends leaves its place.
+    let mut first = busy.remove(0);
+    first.write(b"0000");
+    assert!(first.0.wait().expect("an end").success());
+    let mut client = through(&pull).spawn().expect("ssh runs");
+    client.stdin.take().expect("a pipe").write_all(b"0000").expect("the server reads");
+    let output = client.wait_with_output().expect("an end");
+    assert!(output.status.success() && said(&output).contains("capabilities^{}"), "{}", said(&output));
+}
+
+#[test]
+fn parts_and_named_references_come_over_ssh() {
+    let place = Place::new();
+    let keys = Keys::new(&place);
+    let key = keys.allowed("ada");
+    let server = keys.launch(&place).with(&["--create-on-push"]).start();
+    let git = keys.git(&place, &key);
+    let source = place.path("source");
+    git.init(&source);
+    for n in 0..3 {
+        git.commit(&source, "file", format!("{n}\n").as_bytes(), "first");
+    }
+    let remote = url(&server, "repo");
+    git.ok(&source, &["push", "-q", &remote, "main"]);
+    let blobs = |dir: &Path| {
+        let listed = git.ok(dir, &["cat-file", "--batch-all-objects", "--batch-check=%(objecttype)"]);
+        listed.lines().filter(|kind| *kind == "blob").count()
+    };
+    for version in ["0", "2"] {
+        let git = git.with("protocol.version", version);
+        let copy = place.path(&format!("partial-{version}"));
+        git.clone_repo(&remote, &copy, &["--filter=blob:none", "--no-checkout"]);
+        assert_eq!(blobs(&copy), 0);
+        // What is missing is fetched by its id.
+        git.ok(&copy, &["checkout", "-q", "main"]);
+        assert_eq!(std::fs::read(copy.join("file")).expect("a file"), b"2\n");
+        assert_eq!(blobs(&copy), 1);
+        assert_eq!(git.ok(&copy, &["show", "HEAD~1:file"]), "1");
+        assert_eq!(blobs(&copy), 2);
+    }
+    let copy = place.path("named");
+    git.init(&copy);
+    let mut fetch = git.with("protocol.version", "2").command(&copy);
+    fetch.args(["fetch", "-q", &remote, "refs/heads/main:refs/heads/got"]).env("GIT_TRACE_PACKET", "1");
+    let output = fetch.output().expect("git runs");
+    assert!(output.status.success() && said(&output).contains("want-ref refs/heads/main"), "{}", said(&output));
+    assert_eq!(git.ok(&copy, &["rev-parse", "got"]), git.ok(&source, &["rev-parse", "main"]));
+}
+
+#[test]
+fn many_references_are_pushed_at_once() {
+    let place = Place::new();
+    let keys = Keys::new(&place);
+    let key = keys.allowed("ada");
+    let server = keys.launch(&place).with(&["--create-on-push"]).start();
+    let git = keys.git(&place, &key);
+    let source = place.path("source");
+    git.init(&source);
+    let commit = git.commit(&source, "file", b"1\n", "first");
+    let updates: String = (0..5000).map(|n| format!("create refs/heads/branch-{n} {commit}\n")).collect();
+    git.ok_fed(&source, &["update-ref", "--stdin"], updates.as_bytes());
+    git.ok(&source, &["push", "-q", "--mirror", &url(&server, "repo")]);
+    let listed = git.ok(&source, &["ls-remote", "--heads", &url(&server, "repo")]);
+    assert_eq!(listed.lines().count(), 5001);
 }
