@@ -42,8 +42,11 @@ impl Snapshot {
     }
 }
 
-/// [`Snapshot::merge_base`], of commits that are read so.
-pub(super) fn merge_base<R: Fn(&Oid) -> Result<CommitLinks>>(
+/// [`Snapshot::merge_base`], of commits that are read so: of a history that is not in one snapshot.
+///
+/// # Errors
+/// What `read` fails with; [`crate::ErrorKind::Cancelled`] after the deadline.
+pub fn merge_base<R: Fn(&Oid) -> Result<CommitLinks>>(
     read: &R,
     ours: Oid,
     theirs: Oid,

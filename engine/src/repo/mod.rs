@@ -16,6 +16,7 @@ mod resolve;
 mod staging;
 mod walk;
 
+pub use ancestry::merge_base;
 pub use changes::{ChangeSet, ChangeStatus, FileChange, PathChange};
 pub use commit::{Change, CommitRequest, Committed, Content, OnConflict};
 pub use connectivity::{Connectivity, Known};

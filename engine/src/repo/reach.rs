@@ -29,6 +29,8 @@ pub struct ReachOptions<'a> {
     pub filter: Option<&'a Filter>,
     /// When to give up.
     pub deadline: Option<Instant>,
+    /// Asked at every tree and now and then between commits; its error ends the walk. Not while a filter is followed.
+    pub check: Option<&'a dyn Fn() -> Result<()>>,
 }
 
 /// The objects for a pack, commits first, newest first, then tags, trees and blobs as their commits need them.
@@ -63,7 +65,7 @@ impl Snapshot {
     ///
     /// # Errors
     /// [`crate::ErrorKind::NotFound`] if a wanted object or one that it reaches is missing,
-    /// [`crate::ErrorKind::Cancelled`] after the deadline.
+    /// [`crate::ErrorKind::Cancelled`] after the deadline; what `check` ends it with.
     pub fn reach(&self, options: &ReachOptions<'_>) -> Result<Reach> {
         let mut walk = ReachWalk { snapshot: self, options, seen: HashSet::new(), reach: Reach::default() };
         let mut roots = Vec::new();
@@ -109,6 +111,11 @@ pub(super) struct ReachWalk<'a> {
 }
 
 impl ReachWalk<'_> {
+    fn check(&self) -> Result<()> {
+        self.options.check.map_or(Ok(()), |check| check())?;
+        check_deadline(self.options.deadline)
+    }
+
     /// Follows a want through its tags to a commit, or to a tree or blob.
     fn want(&mut self, want: Oid, tips: &mut Vec<Oid>, roots: &mut Vec<(Oid, Kind)>) -> Result<()> {
         let mut at = want;
@@ -187,7 +194,7 @@ impl ReachWalk<'_> {
             let Some(Queued { of: oid, .. }) = queue.pop() else { break };
             waiting.remove(&oid);
             if found.is_multiple_of(1024) {
-                check_deadline(self.options.deadline)?;
+                self.check()?;
             }
             let flag = flags.get(&oid).copied().unwrap_or(0);
             let data = match self.snapshot.object_of(&oid, Kind::Commit) {
@@ -269,7 +276,7 @@ impl ReachWalk<'_> {
             return Ok(());
         }
         check_depth(depth)?;
-        check_deadline(self.options.deadline)?;
+        self.check()?;
         self.add(tree, Kind::Tree, similar);
         let data = self.snapshot.object_of(&tree, Kind::Tree)?;
         let similar = self.similar_entries(&data, similar)?;
