@@ -51,11 +51,14 @@ impl ExportArgs {
         let repo = store.repo(&name)?;
         let mut begun = false;
         let mut step = |done: usize, total: usize| {
-            if !std::mem::replace(&mut begun, true) {
+            // While the objects are found, how many there are is not known.
+            if total > 0 && !std::mem::replace(&mut begun, true) {
                 bar.begin_count("exporting", total as u64);
             }
             if done.is_multiple_of(STEP) || done == total {
-                bar.reach(done as u64);
+                if total > 0 {
+                    bar.reach(done as u64);
+                }
                 if bar.is_cancelled() {
                     return Err(Error::new(ErrorKind::Cancelled, "the export was interrupted; nothing is left of it"));
                 }

@@ -15,6 +15,9 @@ const REFS_HEADER: &str = "# pack-refs with: peeled fully-peeled sorted \n";
 /// Of a repository without one; what git writes itself.
 const NO_DESCRIPTION: &str = "Unnamed repository; edit this file 'description' to name the repository.";
 
+/// References whose objects are looked up together.
+const HEADERS: usize = 4096;
+
 /// Writes the repository; gives the number of objects and the bytes of the pack.
 pub(super) fn write(content: &Content<'_>, target: &Path, step: &mut Step<'_>) -> Result<(usize, u64)> {
     let folder = parent(target);
@@ -76,12 +79,15 @@ fn write_references(content: &Content<'_>, repo: &Path, target: &Path) -> Result
     let file = File::create_new(repo.join("packed-refs")).map_err(failed)?;
     let mut out = BufWriter::with_capacity(WRITE_BYTES, file);
     out.write_all(REFS_HEADER.as_bytes()).map_err(failed)?;
-    for (name, oid) in &content.references {
-        let line = [oid.to_hex().to_string().as_bytes(), b" ", name.as_bytes(), b"\n"].concat();
-        out.write_all(&line).map_err(failed)?;
-        if content.snapshot.header(oid)?.is_some_and(|(kind, _)| kind == Kind::Tag) {
-            let (peeled, _) = content.snapshot.peel(*oid)?;
-            writeln!(out, "^{peeled}").map_err(failed)?;
+    for references in content.references.chunks(HEADERS) {
+        let oids: Vec<_> = references.iter().map(|(_, oid)| *oid).collect();
+        for ((name, oid), header) in references.iter().zip(content.snapshot.headers(&oids)?) {
+            let line = [oid.to_hex().to_string().as_bytes(), b" ", name.as_bytes(), b"\n"].concat();
+            out.write_all(&line).map_err(failed)?;
+            if header.is_some_and(|(kind, _)| kind == Kind::Tag) {
+                let (peeled, _) = content.snapshot.peel(*oid)?;
+                writeln!(out, "^{peeled}").map_err(failed)?;
+            }
         }
     }
     let file = out.into_inner().map_err(|error| failed(error.into_error()))?;

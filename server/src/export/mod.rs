@@ -8,7 +8,8 @@
 //! | `select` | which references are meant |
 //!
 //! Everything is made under another name beside the target, synced, and then gets its name, which nobody else may have
-//! taken meanwhile. What fails on the way leaves nothing.
+//! taken meanwhile. What fails on the way, or is asked to end, leaves nothing. A process that is ended at once, by a second
+//! Ctrl-C or `kill -9`, leaves what it had under that other name, `.govc-export-*`, to be removed by hand.
 
 mod bare;
 mod bundle;
@@ -23,7 +24,7 @@ use govc_engine::{Error, ErrorKind, Oid, RefName, Repo, Result, Snapshot};
 
 use crate::git::pack::write::write_offline;
 
-/// Hears how many of how many objects are written; an error ends it.
+/// Hears how many of how many objects are written, of none while they are found; an error ends it.
 pub(crate) type Step<'a> = dyn FnMut(usize, usize) -> Result<()> + 'a;
 
 /// Bytes collected for one write.
@@ -150,5 +151,54 @@ fn as_file_error(error: Error, path: &Path) -> Error {
             file_error(path, io::Error::new(cause.kind(), cause.to_string()))
         }
         _ => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use govc_backends::MemoryBackend;
+    use govc_engine::{Change, CommitRequest, RepoName, RepoSettings, Signature, Store, StoreOptions};
+
+    use super::*;
+
+    #[test]
+    fn an_export_ends_when_it_is_told_and_leaves_nothing() {
+        let store = Store::open(Arc::new(MemoryBackend::new()), StoreOptions::default()).expect("a store");
+        let name = RepoName::new("a").expect("a name");
+        let repo = store.create(&name, RepoSettings::default(), "test").expect("a repository");
+        let person = Signature::new("Ada", "ada@example.org", 1_700_000_000, 0).expect("a person");
+        let changes = vec![Change::put("dir/file", "text".to_owned())];
+        let request = CommitRequest::new(RefName::branch("main").expect("a name"), "one", person, changes);
+        repo.commit(request).expect("a commit").published.ticket.wait().expect("published");
+        let folder = tempfile::tempdir().expect("a folder");
+        let targets = ["a.git", "a.bundle"].map(|name| folder.path().join(name));
+        for target in &targets {
+            let mut heard = Vec::new();
+            export(&repo, target, &[], &mut |done, total| {
+                heard.push((done, total));
+                Ok(())
+            })
+            .expect("an export");
+            // Two trees are walked, then a commit, two trees and a blob are written.
+            assert_eq!(heard, [(0, 0), (0, 0), (0, 4), (1, 4), (2, 4), (3, 4), (4, 4)]);
+            std::fs::remove_file(target).or_else(|_| std::fs::remove_dir_all(target)).expect("removable");
+        }
+        for at in 0..7 {
+            for target in &targets {
+                let mut left = at;
+                let mut step = |_, _| match left {
+                    0 => Err(Error::new(ErrorKind::Cancelled, "enough")),
+                    _ => {
+                        left -= 1;
+                        Ok(())
+                    }
+                };
+                let error = export(&repo, target, &[], &mut step).expect_err("it was ended");
+                assert_eq!(error.message(), "enough");
+                assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 0, "{at}");
+            }
+        }
     }
 }

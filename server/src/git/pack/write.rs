@@ -6,6 +6,7 @@
 //! A pack that was made for a whole clone is kept for the next one.
 
 use std::{
+    cell::RefCell,
     collections::{HashMap, HashSet},
     io::{self, Write},
     sync::Arc,
@@ -105,6 +106,7 @@ pub(crate) fn send(
         client_shallow: &client_shallow,
         filter: filter.as_ref(),
         deadline: Some(deadline),
+        check: None,
     };
     let mut reach = snapshot.reach(&options)?;
     let mut sent: HashSet<Oid> = reach.objects.iter().map(|(oid, _)| *oid).collect();
@@ -163,7 +165,7 @@ pub(crate) fn send(
 
 /// Writes a pack of all that `tips` reach, without a server's kept packs and deadlines: stored deltas are deflated where
 /// their bases are written too, the rest goes whole. Gives every object's id and where its entry begins. `step` hears how
-/// many of how many objects are written, and may end it.
+/// many of how many objects are written, of none while they are found, and may end it.
 ///
 /// # Errors
 /// [`ErrorKind::NotFound`] for objects that are missing, [`ErrorKind::Cancelled`] with the cause when `out` fails; whatever
@@ -174,7 +176,11 @@ pub(crate) fn write_offline(
     step: &mut dyn FnMut(usize, usize) -> Result<()>,
     out: &mut dyn Write,
 ) -> Result<Vec<(Oid, u64)>> {
-    let reach = snapshot.reach(&ReachOptions { wants: tips, ..ReachOptions::default() })?;
+    let reach = {
+        let step = RefCell::new(&mut *step);
+        let check = || (*step.borrow_mut())(0, 0);
+        snapshot.reach(&ReachOptions { wants: tips, check: Some(&check), ..ReachOptions::default() })?
+    };
     let sent = reach.objects.iter().map(|(oid, _)| *oid).collect();
     let plan = Plan::new(snapshot, reach, sent, None, true)?;
     let total = plan.order.len();
