@@ -91,10 +91,11 @@ impl ImportArgs {
         let into = RepoName::new(&into).map_err(Failure::usage)?;
         let config = self.store.load()?;
         let options = RemoteOptions { token, follow_redirects: self.follow_redirects, ca_pem, silence_max };
-        let mut source = Source::open(&self.source, options, config.storage.object_bytes_max)?;
+        let store_options = store_options(&config);
+        let mut source = Source::open(&self.source, options, &store_options.limits)?;
         let meter = Meter::new(bar()?);
         let location = &config.storage.backend;
-        let store = Store::open(open(location, &config)?, store_options(&config))?;
+        let store = Store::open(open(location, &config)?, store_options)?;
         let data = &config.storage.data;
         let import = Import {
             store: &store,

@@ -13,8 +13,10 @@ use super::watch::read_error;
 
 /// The longest line of the header: a name, an id, and a comment.
 const LINE_LEN_MAX: u64 = 64 << 10;
-/// Lines of the header.
-const LINES_MAX: usize = 4 << 20;
+/// Lines of the header beside twice the references that may come: `HEAD`, and what the bundle stands on.
+const OTHER_LINES_MAX: usize = 1000;
+/// The largest header: far more than a million references take.
+const HEADER_BYTES_MAX: usize = 512 << 20;
 
 /// A bundle whose header has been read; the pack comes next.
 pub(crate) struct Bundle {
@@ -26,17 +28,18 @@ pub(crate) struct Bundle {
 }
 
 impl Bundle {
-    /// Reads the header.
+    /// Reads the header, of so many references at most, and about as many that are not meant.
     ///
     /// # Errors
-    /// [`govc_engine::ErrorKind::Invalid`] for what is no bundle, or one that leaves objects out or has SHA-256 ids.
-    pub(super) fn open(path: &Path) -> Result<Self> {
+    /// [`govc_engine::ErrorKind::Invalid`] for what is no bundle, or one that leaves objects out or has SHA-256 ids;
+    /// [`govc_engine::ErrorKind::TooLarge`] for a header over the limit.
+    pub(super) fn open(path: &Path, references_max: usize) -> Result<Self> {
         let file = File::open(path).map_err(|error| read_error(error, &path.display().to_string()))?;
-        Self::read(path, Box::new(BufReader::with_capacity(1 << 20, file)))
+        Self::read(path, Box::new(BufReader::with_capacity(1 << 20, file)), references_max)
     }
 
     /// The same from what the file at `path` holds.
-    pub(super) fn read(path: &Path, input: Box<dyn BufRead>) -> Result<Self> {
+    pub(super) fn read(path: &Path, input: Box<dyn BufRead>, references_max: usize) -> Result<Self> {
         let mut bundle = Self { path: path.to_owned(), input, needs: Vec::new(), references: Vec::new() };
         let version = bundle.line()?;
         let is_v3 = match &version[..] {
@@ -44,8 +47,16 @@ impl Bundle {
             b"# v3 git bundle" => true,
             _ => return Err(bundle.wrong("it is no repository's folder and no bundle of version 2 or 3")),
         };
-        for _ in 0..LINES_MAX {
+        let mut bytes = 0usize;
+        for _ in 0..references_max.saturating_mul(2).saturating_add(OTHER_LINES_MAX) {
             let line = bundle.line()?;
+            bytes += line.len();
+            if bytes > HEADER_BYTES_MAX {
+                return Err(Error::too_large(format!(
+                    "the header of {} has more than {HEADER_BYTES_MAX} bytes",
+                    path.display()
+                )));
+            }
             if line.is_empty() {
                 return Ok(bundle);
             }
@@ -59,7 +70,10 @@ impl Bundle {
                 bundle.references.push((name, oid));
             }
         }
-        Err(Error::too_large(format!("the header of {} does not end", path.display())))
+        let path = path.display();
+        Err(Error::too_large(format!(
+            "the header of {path} names far more than {references_max} references (limits.references)"
+        )))
     }
 
     fn wrong(&self, why: &str) -> Error {

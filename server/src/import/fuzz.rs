@@ -12,7 +12,7 @@ pub fn fuzz_import(data: &[u8]) {
     slices::fuzz(data);
     for version in ["", "# v2 git bundle\n", "# v3 git bundle\n"] {
         let bytes = [version.as_bytes(), data].concat();
-        let _ = Bundle::read(Path::new("x"), Box::new(Cursor::new(bytes)));
+        let _ = Bundle::read(Path::new("x"), Box::new(Cursor::new(bytes)), 1000);
     }
 }
 

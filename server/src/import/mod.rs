@@ -42,7 +42,7 @@ use self::plan::Plan;
 use self::remote::Remote;
 use self::slices::Slices;
 use self::source::{Head, References};
-use self::watch::{Bounds, Watched};
+use self::watch::{Bounds, Patience, Watched};
 use crate::git::pack::receive::{Received, receive_pack};
 use crate::git::pack::spool::Folder;
 
@@ -107,7 +107,7 @@ impl Import<'_> {
     /// then; but one whose interrupted import went on may have all that the source had when that began.
     pub(crate) fn run(&self, source: &mut Source) -> Result<Imported> {
         let mut imported = Imported::default();
-        let bounds = Bounds::new(self.bytes_max, self.deadline);
+        let bounds = Bounds::new(self.bytes_max);
         let existing = match self.store.repo(&self.into) {
             Ok(repo) => Some(repo),
             Err(error) if error.is_not_found() => None,
@@ -127,7 +127,7 @@ impl Import<'_> {
                 }
             }
         }
-        let references = source.references(self.scope, self.limit())?;
+        let references = source.references(self.scope, self.limit(), self.patience())?;
         let target = self.target(&references)?;
         let snapshot = target.repo.snapshot();
         let plan = Plan::new(&snapshot, &references, self.scope, self.force)?;
@@ -135,12 +135,16 @@ impl Import<'_> {
         let received = if wants.is_empty() {
             None
         } else {
-            let mut pack = source.pack(&wants, &snapshot, self.watch)?;
+            let mut pack = source.pack(&wants, &snapshot, self.patience())?;
             Some(self.receive(&target.repo, &mut *pack, "receiving", &bounds)?)
         };
         self.publish(target, &snapshot, received, &references, plan, &mut imported)?;
         imported.bytes = bounds.taken();
         Ok(imported)
+    }
+
+    fn patience(&self) -> Patience<'_> {
+        Patience::new(self.watch, self.deadline)
     }
 
     fn limit(&self) -> usize {
@@ -181,25 +185,31 @@ impl Import<'_> {
                 let (count, bytes) = slices.held();
                 self.watch
                     .say(&format!("going on with an interrupted import: {count} slices, {bytes} bytes, are here\n"));
+                if !slices.is_complete() {
+                    // Whether it answers at all, and this user, says nothing of what it has: what is here stays.
+                    remote.meet(self.scope, self.limit(), self.patience())?;
+                }
                 slices
             }
             None => {
-                let references = remote.references(self.scope, self.limit())?;
+                let references = remote.references(self.scope, self.limit(), self.patience())?;
                 Slices::begin(&folder, &url, references, self.slice, self.folder.reserve_bytes)?
             }
         };
         while !slices.is_complete() {
-            let answer = remote.fetch(&slices.ask(remote.can_deepen()));
+            let answer = remote.fetch(&slices.ask(remote.can_deepen()), self.patience());
             let fetched = match answer {
                 Ok(mut answer) => {
-                    let mut pack = Watched::new(&mut *answer.pack, "receiving", bounds, self.watch);
+                    let mut pack = Watched::new(&mut *answer.pack, "receiving", bounds, self.patience());
                     slices.take(&mut pack, &answer.shallow, &answer.unshallow)
                 }
-                // The source has not what it had: from the beginning, once.
-                Err(error) if went_on && matches!(error.kind(), ErrorKind::Invalid | ErrorKind::NotFound) => {
-                    slices.discard();
+                // The source has not what it had: from the beginning, once. Until that has begun, what is here stays.
+                Err(error) if went_on && remote::is_refusal(&error) => {
+                    let references = remote.references(self.scope, self.limit(), self.patience())?;
                     self.watch.say(&format!("{error}; beginning again\n"));
-                    return self.in_slices(remote, folder, existing, bounds, imported).map(|_| false);
+                    slices = Slices::begin(&folder, &url, references, self.slice, self.folder.reserve_bytes)?;
+                    went_on = false;
+                    continue;
                 }
                 Err(error) => Err(error),
             };
@@ -218,7 +228,7 @@ impl Import<'_> {
         };
         let snapshot = target.repo.snapshot();
         let plan = Plan::new(&snapshot, &references, self.scope, self.force)?;
-        let whole = Bounds::new(u64::MAX, self.deadline);
+        let whole = Bounds::new(u64::MAX);
         let received = match slices.is_empty() {
             true => Ok(None),
             false => self.receive(&target.repo, &mut slices.pack()?, "checking", &whole).map(Some),
@@ -226,13 +236,8 @@ impl Import<'_> {
         let published =
             received.and_then(|received| self.publish(target, &snapshot, received, &references, plan, imported));
         match published {
-            // What is wrong with it does not become right.
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    ErrorKind::Invalid | ErrorKind::Corrupt | ErrorKind::NotFound | ErrorKind::TooLarge
-                ) =>
-            {
+            // What is wrong with it does not become right. A limit that it is over may be raised.
+            Err(error) if matches!(error.kind(), ErrorKind::Invalid | ErrorKind::Corrupt | ErrorKind::NotFound) => {
                 slices.discard();
                 Err(error)
             }
@@ -247,7 +252,7 @@ impl Import<'_> {
 
     /// Ingests a pack as a push's.
     fn receive(&self, repo: &Repo, pack: &mut dyn Read, what: &'static str, bounds: &Bounds) -> Result<Received> {
-        let mut pack = Watched::new(pack, what, bounds, self.watch);
+        let mut pack = Watched::new(pack, what, bounds, self.patience());
         let mut progress = |text: &str| self.watch.say(text);
         let received =
             receive_pack(Some(self.folder.clone()), self.store.limits(), repo, &mut pack, None, &mut progress);
@@ -264,7 +269,7 @@ impl Import<'_> {
         plan: Plan,
         imported: &mut Imported,
     ) -> Result<()> {
-        plan.check_moves(snapshot, received.as_ref())?;
+        plan.check_moves(snapshot, received.as_ref(), self.patience())?;
         let Plan { edits, head, added, updated, deleted, .. } = plan;
         let changes = !edits.is_empty() || head.is_some();
         let mut transaction = target.repo.begin(ACTOR, Cause::Import);
@@ -280,9 +285,7 @@ impl Import<'_> {
             transaction.set_head(head);
         }
         let prepared = changes.then(|| transaction.prepare()).transpose()?;
-        if self.watch.is_cancelled() {
-            return Err(watch::interrupted());
-        }
+        self.patience().check()?;
         if target.is_draft {
             self.store.enlist(&target.repo)?;
             imported.created = true;

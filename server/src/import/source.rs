@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
 
-use govc_engine::{Error, Oid, RefName, Result, Snapshot};
+use govc_engine::{Error, Limits, Oid, RefName, Result, Snapshot};
 
 use super::bundle::Bundle;
 use super::haves;
 use super::local::Local;
 use super::remote::{Ask, Remote, RemoteOptions};
-use super::watch::Watch;
+use super::watch::Patience;
 
 /// Which references are meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +19,16 @@ pub(crate) enum Scope {
     BranchesAndTags,
     /// All as they are: what the source has not goes.
     Mirror,
+}
+
+impl Scope {
+    /// Whether a reference of this name is meant.
+    pub(super) fn means(self, name: &[u8]) -> bool {
+        match self {
+            Self::Mirror => name.starts_with(b"refs/"),
+            Self::BranchesAndTags => name.starts_with(b"refs/heads/") || name.starts_with(b"refs/tags/"),
+        }
+    }
 }
 
 /// Where the source's `HEAD` is.
@@ -51,11 +61,7 @@ impl References {
     /// # Errors
     /// [`govc_engine::ErrorKind::TooLarge`] for too many.
     pub(super) fn take(&mut self, name: &[u8], oid: Oid, scope: Scope, limit: usize) -> Result<()> {
-        let is_meant = match scope {
-            Scope::Mirror => name.starts_with(b"refs/"),
-            Scope::BranchesAndTags => name.starts_with(b"refs/heads/") || name.starts_with(b"refs/tags/"),
-        };
-        if !is_meant {
+        if !scope.means(name) {
             return Ok(());
         }
         match RefName::new(name) {
@@ -101,11 +107,11 @@ impl Source {
     ///
     /// # Errors
     /// When it is nothing of that, or cannot be opened.
-    pub(crate) fn open(text: &str, options: RemoteOptions, object_bytes_max: u64) -> Result<Self> {
+    pub(crate) fn open(text: &str, options: RemoteOptions, limits: &Limits) -> Result<Self> {
         if let Some((scheme, rest)) = text.split_once("://") {
             return match scheme.to_ascii_lowercase().as_str() {
                 "http" | "https" => Ok(Self::Remote(Box::new(Remote::new(text, options)?))),
-                "file" => Self::at(Path::new(rest), object_bytes_max),
+                "file" => Self::at(Path::new(rest), limits),
                 // Only the scheme: the rest may hold a password.
                 _ => Err(Error::invalid(format!("{scheme}:// is not spoken; use http://, https:// or a path"))),
             };
@@ -114,27 +120,27 @@ impl Source {
         if path.symlink_metadata().is_err() && text.split_once(':').is_some_and(|(host, _)| !host.contains('/')) {
             return Err(Error::invalid("ssh is not spoken; use http://, https:// or a path"));
         }
-        Self::at(path, object_bytes_max)
+        Self::at(path, limits)
     }
 
-    fn at(path: &Path, object_bytes_max: u64) -> Result<Self> {
+    fn at(path: &Path, limits: &Limits) -> Result<Self> {
         let found = std::fs::metadata(path)
             .map_err(|error| Error::not_found(format!("cannot read {}: {error}", path.display())))?;
         match found.is_dir() {
-            true => Local::open(path, object_bytes_max).map(|local| Self::Local(Box::new(local))),
-            false => Bundle::open(path).map(Self::Bundle),
+            true => Local::open(path, limits.object_bytes_max).map(|local| Self::Local(Box::new(local))),
+            false => Bundle::open(path, limits.references_max).map(Self::Bundle),
         }
     }
 
     /// What the source offers now.
     ///
     /// # Errors
-    /// When it cannot be read or asked, or is not as it must be.
-    pub(super) fn references(&mut self, scope: Scope, limit: usize) -> Result<References> {
+    /// When it cannot be read or asked, or is not as it must be; what `patience` ends with.
+    pub(super) fn references(&mut self, scope: Scope, limit: usize, patience: Patience<'_>) -> Result<References> {
         match self {
             Self::Local(local) => local.references(scope, limit),
             Self::Bundle(bundle) => bundle.references(scope, limit),
-            Self::Remote(remote) => remote.references(scope, limit),
+            Self::Remote(remote) => remote.references(scope, limit, patience),
         }
     }
 
@@ -146,15 +152,15 @@ impl Source {
         &'a mut self,
         wants: &[Oid],
         snapshot: &'a Snapshot,
-        watch: &dyn Watch,
+        patience: Patience<'a>,
     ) -> Result<Box<dyn Read + 'a>> {
         match self {
-            Self::Local(local) => Ok(Box::new(local.pack(wants, snapshot, watch)?)),
+            Self::Local(local) => Ok(Box::new(local.pack(wants, snapshot, patience)?)),
             Self::Bundle(bundle) => Ok(Box::new(bundle.pack(snapshot)?)),
             Self::Remote(remote) => {
                 let haves = haves(snapshot)?;
                 let ask = Ask { wants, haves: &haves, shallow: Vec::new(), depth: None, is_thin: true };
-                let answer = remote.fetch(&ask)?;
+                let answer = remote.fetch(&ask, patience)?;
                 if !answer.shallow.is_empty() {
                     return Err(shallow_source(remote.url()));
                 }

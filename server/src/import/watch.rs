@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::io::{self, Read};
 use std::time::Instant;
 
-use govc_engine::{Error, ErrorKind, Progress};
+use govc_engine::{Error, ErrorKind, Progress, Result, Silent};
 
 /// Hears how far an import is, and may end it.
 pub(crate) trait Watch: Progress {
@@ -12,20 +12,53 @@ pub(crate) trait Watch: Progress {
     fn say(&self, text: &str);
 }
 
-pub(super) fn interrupted() -> Error {
-    Error::new(ErrorKind::Cancelled, "the import was interrupted; the repository is as it was")
+impl Watch for Silent {
+    fn say(&self, _text: &str) {}
+}
+
+/// How long an import may go on: until somebody ends it, or its time is over.
+#[derive(Clone, Copy)]
+pub(super) struct Patience<'a> {
+    watch: &'a dyn Watch,
+    deadline: Option<Instant>,
+}
+
+impl<'a> Patience<'a> {
+    /// One that never ends.
+    #[cfg(test)]
+    pub(super) const ENDLESS: Self = Self { watch: &Silent, deadline: None };
+
+    pub(super) fn new(watch: &'a dyn Watch, deadline: Option<Instant>) -> Self {
+        Self { watch, deadline }
+    }
+
+    /// Who is told how far it is.
+    pub(super) fn watch(&self) -> &'a dyn Watch {
+        self.watch
+    }
+
+    /// # Errors
+    /// [`ErrorKind::Cancelled`] once somebody has ended it, [`ErrorKind::Unavailable`] after its time.
+    pub(super) fn check(&self) -> Result<()> {
+        if self.watch.is_cancelled() {
+            return Err(Error::new(ErrorKind::Cancelled, "the import was interrupted; the repository is as it was"));
+        }
+        if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            return Err(Error::new(ErrorKind::Unavailable, "the time for the import is over (--timeout)"));
+        }
+        Ok(())
+    }
 }
 
 /// What all packs of an import together may take.
 pub(super) struct Bounds {
     taken_bytes: Cell<u64>,
     bytes_max: u64,
-    deadline: Option<Instant>,
 }
 
 impl Bounds {
-    pub(super) fn new(bytes_max: u64, deadline: Option<Instant>) -> Self {
-        Self { taken_bytes: Cell::new(0), bytes_max, deadline }
+    pub(super) fn new(bytes_max: u64) -> Self {
+        Self { taken_bytes: Cell::new(0), bytes_max }
     }
 
     /// Bytes that have come.
@@ -40,7 +73,7 @@ pub(super) struct Watched<'a> {
     /// What is done with it, for people.
     what: &'static str,
     bounds: &'a Bounds,
-    watch: &'a dyn Watch,
+    patience: Patience<'a>,
     /// The pack's header, as far as it has come.
     header: Vec<u8>,
 }
@@ -49,8 +82,8 @@ pub(super) struct Watched<'a> {
 const HEADER_LEN: usize = 12;
 
 impl<'a> Watched<'a> {
-    pub(super) fn new(input: &'a mut dyn Read, what: &'static str, bounds: &'a Bounds, watch: &'a dyn Watch) -> Self {
-        Self { input, what, bounds, watch, header: Vec::with_capacity(HEADER_LEN) }
+    pub(super) fn new(input: &'a mut dyn Read, what: &'static str, bounds: &'a Bounds, patience: Patience<'a>) -> Self {
+        Self { input, what, bounds, patience, header: Vec::with_capacity(HEADER_LEN) }
     }
 
     /// Begins to show, once the pack has said how many objects it has.
@@ -62,21 +95,15 @@ impl<'a> Watched<'a> {
         self.header.extend_from_slice(bytes.get(..wanted).unwrap_or(bytes));
         if let (HEADER_LEN, Some(count)) = (self.header.len(), self.header.last_chunk::<4>()) {
             let count = u32::from_be_bytes(*count);
-            self.watch.begin(&format!("{} {count} objects", self.what), None);
-            self.watch.advance(HEADER_LEN as u64);
+            self.patience.watch.begin(&format!("{} {count} objects", self.what), None);
+            self.patience.watch.advance(HEADER_LEN as u64);
         }
     }
 }
 
 impl Read for Watched<'_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        if self.watch.is_cancelled() {
-            return Err(io::Error::other(interrupted()));
-        }
-        if self.bounds.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-            let error = Error::new(ErrorKind::Unavailable, "the time for the import is over (--timeout)");
-            return Err(io::Error::other(error));
-        }
+        self.patience.check().map_err(io::Error::other)?;
         let read = self.input.read(into)?;
         let taken = self.bounds.taken_bytes.get().saturating_add(read as u64);
         self.bounds.taken_bytes.set(taken);
@@ -88,7 +115,7 @@ impl Read for Watched<'_> {
         if self.header.len() < HEADER_LEN {
             self.see_header(into.get(..read).unwrap_or_default());
         } else {
-            self.watch.advance(read as u64);
+            self.patience.watch.advance(read as u64);
         }
         Ok(read)
     }

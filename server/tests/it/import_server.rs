@@ -21,7 +21,7 @@ fn honest(_: &Asked, given: Given) -> Given {
 }
 
 /// How many imports are kept half-done.
-fn kept_imports(place: &Place) -> usize {
+pub(crate) fn kept_imports(place: &Place) -> usize {
     let stores = std::fs::read_dir(place.path("data").join("imports")).into_iter().flatten();
     stores.map(|store| std::fs::read_dir(store.expect("an entry").path()).expect("a folder").count()).sum()
 }
@@ -91,7 +91,7 @@ fn servers_of_every_version_are_asked_for_all_and_then_for_what_is_new() {
 }
 
 /// A history of one line, as deep as it is long.
-fn long(git: &Git, place: &Place) -> PathBuf {
+pub(crate) fn long(git: &Git, place: &Place) -> PathBuf {
     let source = git_dir(git, place, "long.git");
     let mut stream = String::new();
     for at in 1..=200 {

@@ -47,6 +47,8 @@ mod hostile;
 mod http2;
 mod identity;
 mod import;
+mod import_endings;
+mod import_folder;
 mod import_server;
 mod kept;
 mod partial;

@@ -11,7 +11,9 @@
 mod pack;
 mod references;
 
-use std::io::Read;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use gix_odb::Handle;
@@ -19,7 +21,7 @@ use gix_odb::store::init::Options;
 use govc_engine::{Error, Oid, Result, Snapshot};
 
 use super::source::{References, Scope, shallow_source};
-use super::watch::Watch;
+use super::watch::Patience;
 
 /// The largest of the small files that say where a repository is.
 const POINTER_BYTES_MAX: u64 = 64 << 10;
@@ -33,6 +35,8 @@ pub(crate) struct Local {
     /// Where references are.
     common: PathBuf,
     objects: Handle,
+    /// The largest object that is taken, in bytes.
+    object_bytes_max: u64,
 }
 
 impl Local {
@@ -64,7 +68,7 @@ impl Local {
         let mut objects = objects.map_err(|error| refused(&format!("its objects cannot be opened: {error}")))?;
         objects.prevent_pack_unload();
         objects.ignore_replacements = true;
-        Ok(Self { path: path.to_owned(), git_dir, common, objects })
+        Ok(Self { path: path.to_owned(), git_dir, common, objects, object_bytes_max })
     }
 
     pub(super) fn references(&self, scope: Scope, limit: usize) -> Result<References> {
@@ -75,9 +79,10 @@ impl Local {
         &'a mut self,
         wants: &[Oid],
         snapshot: &'a Snapshot,
-        watch: &dyn Watch,
+        patience: Patience<'_>,
     ) -> Result<impl Read + 'a> {
-        pack::Packed::new(&self.path, &self.objects, wants, snapshot, watch)
+        let source = pack::Objects { path: &self.path, handle: &self.objects, bytes_max: self.object_bytes_max };
+        pack::Packed::new(source, wants, snapshot, patience)
     }
 }
 
@@ -111,18 +116,37 @@ fn pointed(text: &[u8]) -> PathBuf {
 /// # Errors
 /// When it is large, or cannot be read.
 fn read_small(path: &Path) -> Result<Option<Vec<u8>>> {
-    use std::io::ErrorKind;
-    let failed = |error| Error::invalid(format!("cannot read {}: {error}", path.display()));
-    let file = match std::fs::File::open(path) {
-        Ok(file) => file,
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
-        Err(error) => return Err(failed(error)),
-    };
+    let Some(file) = open_file(path)? else { return Ok(None) };
     let mut text = Vec::new();
     match file.take(POINTER_BYTES_MAX + 1).read_to_end(&mut text) {
         Ok(read) if read as u64 <= POINTER_BYTES_MAX => Ok(Some(text)),
         Ok(_) => Err(Error::invalid(format!("{} is too large for what it should be", path.display()))),
-        Err(error) if error.kind() == ErrorKind::IsADirectory => Ok(None),
-        Err(error) => Err(failed(error)),
+        Err(error) => Err(unreadable(path, &error)),
     }
+}
+
+/// Opens a file; `None` if there is none, or a folder.
+///
+/// # Errors
+/// When it cannot be opened, or is none whose bytes lie on a disk: reading others may never end.
+fn open_file(path: &Path) -> Result<Option<File>> {
+    use io::ErrorKind;
+    let failed = |error| unreadable(path, &error);
+    // A pipe would be waited for until somebody writes to it.
+    let flags = rustix::fs::OFlags::NONBLOCK.bits() as i32;
+    let file = match File::options().read(true).custom_flags(flags).open(path) {
+        Ok(file) => file,
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    };
+    let found = file.metadata().map_err(failed)?;
+    match found.is_file() {
+        true => Ok(Some(file)),
+        false if found.is_dir() => Ok(None),
+        false => Err(unreadable(path, &io::Error::other("it is no ordinary file"))),
+    }
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> Error {
+    Error::invalid(format!("cannot read {}: {error}", path.display()))
 }

@@ -18,10 +18,19 @@ use govc_engine::{
 };
 
 use crate::git::pack::entry::{EntryKind, write_header};
-use crate::import::watch::{Watch, interrupted};
+use crate::import::watch::Patience;
 
 /// Objects between two looks at who may have had enough.
 const STEP: usize = 4096;
+
+/// The objects of the source.
+#[derive(Clone, Copy)]
+pub(super) struct Objects<'a> {
+    pub(super) path: &'a Path,
+    pub(super) handle: &'a Handle,
+    /// The largest that is taken, in bytes.
+    pub(super) bytes_max: u64,
+}
 
 /// An object to send.
 struct Item {
@@ -35,8 +44,7 @@ type Place = (u32, u64);
 
 /// A pack in the making.
 pub(super) struct Packed<'a> {
-    path: &'a Path,
-    objects: &'a Handle,
+    objects: Objects<'a>,
     items: std::vec::IntoIter<Item>,
     /// Where entries of the source's packs are in this one.
     written: HashMap<Place, u64>,
@@ -54,21 +62,19 @@ impl<'a> Packed<'a> {
     ///
     /// # Errors
     /// [`govc_engine::ErrorKind::NotFound`] naming one that is missing, [`govc_engine::ErrorKind::Corrupt`] for one that
-    /// cannot be read, [`govc_engine::ErrorKind::Cancelled`].
+    /// cannot be read, [`govc_engine::ErrorKind::TooLarge`] for one over the limit; what `patience` ends with.
     pub(super) fn new(
-        path: &'a Path,
-        objects: &'a Handle,
+        objects: Objects<'a>,
         wants: &[Oid],
         snapshot: &Snapshot,
-        watch: &dyn Watch,
+        patience: Patience<'_>,
     ) -> Result<Self> {
-        let mut walk = Walk { path, objects, snapshot, seen: HashSet::new(), items: Vec::new(), buffer: Vec::new() };
-        walk.run(wants, watch)?;
+        let mut walk = Walk { objects, snapshot, seen: HashSet::new(), items: Vec::new(), buffer: Vec::new() };
+        walk.run(wants, patience)?;
         let mut items = walk.items;
         items.sort_by_key(|item| item.place.as_ref().map_or((u32::MAX, u64::MAX), |at| (at.pack_id, at.pack_offset)));
         let count = u32::try_from(items.len()).map_err(|_| Error::too_large("more objects than a pack can hold"))?;
         let mut packed = Self {
-            path,
             objects,
             items: items.into_iter(),
             written: HashMap::new(),
@@ -119,8 +125,9 @@ impl<'a> Packed<'a> {
 
     /// Copies an entry, if what it stands on came before; whether it did.
     fn copy(&mut self, place: &Location) -> Result<bool> {
-        let unreadable = || damaged(self.path, &format!("an entry of a pack at {} cannot be read", place.pack_offset));
-        let raw = self.objects.entry_by_location(place).ok_or_else(unreadable)?.data;
+        let unreadable =
+            || damaged(self.objects.path, &format!("an entry of a pack at {} cannot be read", place.pack_offset));
+        let raw = self.objects.handle.entry_by_location(place).ok_or_else(unreadable)?.data;
         let entry = Entry::from_bytes(&raw, place.pack_offset, gix_hash::Kind::Sha1).map_err(|_| unreadable())?;
         let base = |base: Place| self.written.get(&base).map(|at| EntryKind::OfsDelta(self.offset - at));
         let kind = match entry.header {
@@ -133,7 +140,8 @@ impl<'a> Packed<'a> {
                 base((place.pack_id, at))
             }
             Header::RefDelta { base_id } => {
-                let found = self.objects.location_by_oid(&base_id, &mut self.buffer).map_err(|_| unreadable())?;
+                let found = self.objects.handle.location_by_oid(&base_id, &mut self.buffer);
+                let found = found.map_err(|_| unreadable())?;
                 found.and_then(|at| base((at.pack_id, at.pack_offset)))
             }
         };
@@ -146,7 +154,7 @@ impl<'a> Packed<'a> {
 
     /// Writes an object whole.
     fn whole(&mut self, oid: &Oid) -> Result<()> {
-        let (kind, data) = read(self.path, self.objects, oid, None, &mut self.buffer)?;
+        let (kind, data) = self.objects.read(oid, None, &mut self.buffer)?;
         write_header(&mut self.pending, EntryKind::Whole(kind), data.len() as u64);
         // It is inflated again at once.
         let mut encoder = ZlibEncoder::new(&mut self.pending, Compression::fast());
@@ -178,40 +186,49 @@ fn damaged(path: &Path, why: &str) -> Error {
     Error::corrupt(format!("{} is damaged: {why}", path.display()))
 }
 
-fn read<'b>(
-    path: &Path,
-    objects: &Handle,
-    oid: &Oid,
-    by: Option<Oid>,
-    buffer: &'b mut Vec<u8>,
-) -> Result<(Kind, &'b [u8])> {
-    let id = gix_hash::ObjectId::from_bytes_or_panic(oid.as_bytes());
-    let found = gix_object::Find::try_find(objects, &id, buffer)
-        .map_err(|error| damaged(path, &format!("object {oid} cannot be read: {error}")))?;
-    let found = match found {
-        Some(found) => found,
-        // To git it is always there.
-        None if *oid == Oid::empty_tree() => return Ok((Kind::Tree, b"")),
-        None => return Err(missing(path, oid, by)),
-    };
-    let kind = match found.kind {
-        gix_object::Kind::Commit => Kind::Commit,
-        gix_object::Kind::Tree => Kind::Tree,
-        gix_object::Kind::Blob => Kind::Blob,
-        gix_object::Kind::Tag => Kind::Tag,
-    };
-    Ok((kind, found.data))
-}
+impl Objects<'_> {
+    /// An object that `by` points at, or a reference.
+    fn read<'b>(&self, oid: &Oid, by: Option<Oid>, buffer: &'b mut Vec<u8>) -> Result<(Kind, &'b [u8])> {
+        let id = gix_hash::ObjectId::from_bytes_or_panic(oid.as_bytes());
+        let found = gix_object::Find::try_find(self.handle, &id, buffer);
+        let found = match found.map_err(|error| self.unreadable(oid, &error))? {
+            Some(found) => found,
+            // To git it is always there.
+            None if *oid == Oid::empty_tree() => return Ok((Kind::Tree, b"")),
+            None => return Err(self.missing(oid, by)),
+        };
+        let kind = match found.kind {
+            gix_object::Kind::Commit => Kind::Commit,
+            gix_object::Kind::Tree => Kind::Tree,
+            gix_object::Kind::Blob => Kind::Blob,
+            gix_object::Kind::Tag => Kind::Tag,
+        };
+        Ok((kind, found.data))
+    }
 
-fn missing(path: &Path, oid: &Oid, by: Option<Oid>) -> Error {
-    let by = by.map_or_else(|| "which a reference names".to_owned(), |by| format!("which {by} needs"));
-    Error::not_found(format!("object {oid}, {by}, is not in {}", path.display()))
+    /// What it means that an object which is there cannot be read.
+    fn unreadable(&self, oid: &Oid, error: &dyn std::fmt::Display) -> Error {
+        let id = gix_hash::ObjectId::from_bytes_or_panic(oid.as_bytes());
+        let header = gix_odb::Header::try_header(self.handle, &id).ok().flatten();
+        match header.map(|header| header.size()).filter(|size| *size > self.bytes_max) {
+            Some(size) => Error::too_large(format!(
+                "object {oid} in {} has {size} bytes, more than {} (storage.max_object)",
+                self.path.display(),
+                self.bytes_max
+            )),
+            None => damaged(self.path, &format!("object {oid} cannot be read: {error}")),
+        }
+    }
+
+    fn missing(&self, oid: &Oid, by: Option<Oid>) -> Error {
+        let by = by.map_or_else(|| "which a reference names".to_owned(), |by| format!("which {by} needs"));
+        Error::not_found(format!("object {oid}, {by}, is not in {}", self.path.display()))
+    }
 }
 
 /// A walk from the wants to what the receiver has.
 struct Walk<'a> {
-    path: &'a Path,
-    objects: &'a Handle,
+    objects: Objects<'a>,
     snapshot: &'a Snapshot,
     seen: HashSet<Oid>,
     items: Vec<Item>,
@@ -219,33 +236,33 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    fn run(&mut self, wants: &[Oid], watch: &dyn Watch) -> Result<()> {
-        watch.begin("counting objects", None);
+    fn run(&mut self, wants: &[Oid], patience: Patience<'_>) -> Result<()> {
+        patience.watch().begin("counting objects", None);
         let mut queue: Vec<(Oid, Option<Kind>, Option<Oid>)> = wants.iter().map(|want| (*want, None, None)).collect();
         let mut steps = 0;
         while let Some((oid, kind, by)) = queue.pop() {
             steps += 1;
-            if steps % STEP == 0 && watch.is_cancelled() {
-                return Err(interrupted());
+            if steps % STEP == 0 {
+                patience.check()?;
             }
             if !self.seen.insert(oid) || self.snapshot.kind_to_build_on(&oid)?.is_some() {
                 continue;
             }
             // What a blob is shows when it is sent.
             if kind != Some(Kind::Blob) {
-                let (kind, data) = read(self.path, self.objects, &oid, by, &mut self.buffer)?;
+                let (kind, data) = self.objects.read(&oid, by, &mut self.buffer)?;
                 let links = links(kind, data).map_err(|error| error.context(format!("object {oid}")))?;
                 queue.extend(links.targets.into_iter().map(|(target, kind)| (target, kind, Some(oid))));
             }
             let id = gix_hash::ObjectId::from_bytes_or_panic(oid.as_bytes());
-            let place = self.objects.location_by_oid(&id, &mut self.buffer);
-            let place = place.map_err(|error| damaged(self.path, &format!("object {oid}: {error}")))?;
-            if place.is_none() && kind == Some(Kind::Blob) && !gix_object::Exists::exists(self.objects, &id) {
-                return Err(missing(self.path, &oid, by));
+            let place = self.objects.handle.location_by_oid(&id, &mut self.buffer);
+            let place = place.map_err(|error| self.objects.unreadable(&oid, &error))?;
+            if place.is_none() && kind == Some(Kind::Blob) && !gix_object::Exists::exists(self.objects.handle, &id) {
+                return Err(self.objects.missing(&oid, by));
             }
             self.items.push(Item { oid, place });
         }
-        watch.end();
+        patience.watch().end();
         Ok(())
     }
 }

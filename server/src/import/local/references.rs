@@ -11,7 +11,7 @@ use std::path::Path;
 
 use govc_engine::{Error, Oid, Result};
 
-use super::read_small;
+use super::{open_file, read_small, unreadable};
 use crate::import::source::{Head, References, Scope};
 
 /// How far a symbolic reference may lead, as in git.
@@ -26,6 +26,8 @@ enum Value {
     Object(Oid),
     /// The name of another reference.
     Reference(Vec<u8>),
+    /// Nothing that can be read, which matters only if the reference is meant.
+    Damaged(Error),
 }
 
 pub(super) fn read(path: &Path, git_dir: &Path, common: &Path, scope: Scope, limit: usize) -> Result<References> {
@@ -34,15 +36,17 @@ pub(super) fn read(path: &Path, git_dir: &Path, common: &Path, scope: Scope, lim
     loose(path, &common.join("refs"), b"refs", 0, &mut values)?;
     packed(path, &common.join("packed-refs"), &mut values)?;
     let mut references = References::default();
-    for (name, value) in &values {
+    // Others may lead nowhere, as `refs/remotes/origin/HEAD` often does.
+    for (name, value) in values.iter().filter(|(name, _)| scope.means(name)) {
         match resolve(path, name, value, &values)? {
             Some(oid) => references.take(name, oid, scope, limit)?,
             None => references.leave_out(name, "it leads to a reference that does not exist"),
         }
     }
-    match value(path, &git_dir.join("HEAD"), b"HEAD")? {
+    match value(path, &git_dir.join("HEAD"), b"HEAD") {
         Some(Value::Object(oid)) => references.head = Head::Detached(oid),
         Some(Value::Reference(name)) => references.set_head(&name),
+        Some(Value::Damaged(error)) => return Err(error),
         None => {}
     }
     Ok(references)
@@ -55,7 +59,7 @@ fn damaged(path: &Path, name: &[u8], why: &str) -> Error {
 
 /// Reads the references below a folder.
 fn loose(path: &Path, folder: &Path, prefix: &[u8], depth: usize, values: &mut BTreeMap<Vec<u8>, Value>) -> Result<()> {
-    let failed = |error| Error::invalid(format!("cannot read {}: {error}", folder.display()));
+    let failed = |error| unreadable(folder, &error);
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
         // Gone since, as an empty folder may.
@@ -64,6 +68,10 @@ fn loose(path: &Path, folder: &Path, prefix: &[u8], depth: usize, values: &mut B
     };
     for entry in entries {
         let entry = entry.map_err(failed)?;
+        // What others leave there, such as `.DS_Store`: no part of a reference's name begins so.
+        if entry.file_name().as_bytes().starts_with(b".") {
+            continue;
+        }
         let name = [prefix, b"/", entry.file_name().as_bytes()].concat();
         let kind = entry.file_type().map_err(failed)?;
         if kind.is_dir() {
@@ -72,7 +80,7 @@ fn loose(path: &Path, folder: &Path, prefix: &[u8], depth: usize, values: &mut B
             }
             loose(path, &entry.path(), &name, depth + 1, values)?;
         } else if !name.ends_with(b".lock")
-            && let Some(value) = value(path, &entry.path(), &name)?
+            && let Some(value) = value(path, &entry.path(), &name)
         {
             values.insert(name, value);
         }
@@ -81,19 +89,22 @@ fn loose(path: &Path, folder: &Path, prefix: &[u8], depth: usize, values: &mut B
 }
 
 /// What a reference's file says; `None` if it is gone.
-fn value(path: &Path, file: &Path, name: &[u8]) -> Result<Option<Value>> {
+fn value(path: &Path, file: &Path, name: &[u8]) -> Option<Value> {
     // How symbolic references were written once.
     if let Ok(target) = fs::read_link(file)
         && target.as_os_str().as_bytes().starts_with(b"refs/")
     {
-        return Ok(Some(Value::Reference(target.as_os_str().as_bytes().to_vec())));
+        return Some(Value::Reference(target.as_os_str().as_bytes().to_vec()));
     }
-    let Some(text) = read_small(file)? else { return Ok(None) };
+    let text = match read_small(file) {
+        Ok(text) => text?,
+        Err(error) => return Some(Value::Damaged(error)),
+    };
     if let Some(target) = text.strip_prefix(b"ref:") {
-        return Ok(Some(Value::Reference(target.trim_ascii().to_vec())));
+        return Some(Value::Reference(target.trim_ascii().to_vec()));
     }
     let hex = text.split(u8::is_ascii_whitespace).next().unwrap_or_default();
-    id(path, name, hex).map(Value::Object).map(Some)
+    Some(id(path, name, hex).map_or_else(Value::Damaged, Value::Object))
 }
 
 fn id(path: &Path, name: &[u8], hex: &[u8]) -> Result<Oid> {
@@ -105,12 +116,8 @@ fn id(path: &Path, name: &[u8], hex: &[u8]) -> Result<Oid> {
 
 /// Reads the packed references that are not among the loose ones.
 fn packed(path: &Path, file: &Path, values: &mut BTreeMap<Vec<u8>, Value>) -> Result<()> {
-    let failed = |error| Error::invalid(format!("cannot read {}: {error}", file.display()));
-    let input = match fs::File::open(file) {
-        Ok(input) => input,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(failed(error)),
-    };
+    let failed = |error| unreadable(file, &error);
+    let Some(input) = open_file(file)? else { return Ok(()) };
     let mut input = BufReader::new(input);
     let mut line = Vec::new();
     loop {
@@ -140,6 +147,7 @@ fn resolve(path: &Path, name: &[u8], value: &Value, values: &BTreeMap<Vec<u8>, V
     for _ in 0..=SYMREF_DEPTH_MAX {
         match at {
             Value::Object(oid) => return Ok(Some(*oid)),
+            Value::Damaged(error) => return Err(error.clone()),
             Value::Reference(target) => match values.get(target) {
                 Some(next) => at = next,
                 None => return Ok(None),

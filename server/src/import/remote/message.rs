@@ -17,28 +17,23 @@ const BORDERS_MAX: usize = 4 << 20;
 
 /// What a server can.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Abilities {
+pub(in crate::import) struct Abilities {
     pub(super) is_v2: bool,
     /// Whether it sends histories to a depth.
     pub(super) can_deepen: bool,
     /// Whether it tells which branch `HEAD` names that does not exist.
     tells_unborn: bool,
     is_thin: bool,
-    /// Of version 0: the branch that `HEAD` names.
-    pub(super) head: Option<Vec<u8>>,
 }
 
-/// References as they are offered, unchecked.
-pub(super) type Offered = Vec<(Vec<u8>, Oid)>;
-
 /// The lines of an answer.
-pub(super) struct Lines {
-    reader: Reader<Box<dyn Read>>,
+pub(super) struct Lines<'a> {
+    reader: Reader<Box<dyn Read + 'a>>,
     url: String,
 }
 
-impl Lines {
-    pub(super) fn new(input: Box<dyn Read>, url: &str) -> Self {
+impl<'a> Lines<'a> {
+    pub(super) fn new(input: Box<dyn Read + 'a>, url: &str) -> Self {
         Self { reader: Reader::new(input), url: url.to_owned() }
     }
 
@@ -64,7 +59,27 @@ impl Lines {
 
 /// An error in the server's own words.
 pub(super) fn told(url: &str, text: &[u8]) -> Error {
-    Error::invalid(format!("{url} says: {}", pkt::one_line(String::from_utf8_lossy(text).trim())))
+    let text = format!("{url} says: {}", pkt::one_line(String::from_utf8_lossy(text).trim()));
+    Error::invalid(text).with_source(Refused)
+}
+
+/// The cause of an error that is the server's last word on what it was asked for.
+#[derive(Debug)]
+struct Refused;
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the server refuses it")
+    }
+}
+
+impl std::error::Error for Refused {}
+
+/// Whether an error says that the server does not send what it was asked for: not that it could not be asked, nor that it
+/// wants to know who asks.
+pub(in crate::import) fn is_refusal(error: &Error) -> bool {
+    use std::error::Error as _;
+    error.source().is_some_and(|source| source.is::<Refused>())
 }
 
 /// What a line's failure means: the pkt-lines of requests say it otherwise.
@@ -82,8 +97,11 @@ fn inner(cause: &std::io::Error, error: &Error) -> Error {
 }
 
 /// Reads what a server says when it is met: what it can, and in version 0 its references.
-pub(super) fn read_advertisement(lines: &mut Lines) -> Result<(Abilities, Option<Offered>)> {
-    let url = lines.url.clone();
+pub(super) fn read_advertisement(
+    lines: &mut Lines<'_>,
+    scope: Scope,
+    limit: usize,
+) -> Result<(Abilities, Option<References>)> {
     let mut first = lines.next()?;
     if first.text() == Some(b"# service=git-upload-pack") {
         if lines.next()? != Line::Flush {
@@ -95,17 +113,17 @@ pub(super) fn read_advertisement(lines: &mut Lines) -> Result<(Abilities, Option
         Some(b"version 2") => Ok((read_capabilities(lines)?, None)),
         Some(b"version 1") => {
             let line = lines.next()?.text().map(<[u8]>::to_vec);
-            read_offered(lines, line, &url)
+            read_offered(lines, line, scope, limit)
         }
         line => {
             let line = line.map(<[u8]>::to_vec);
-            read_offered(lines, line, &url)
+            read_offered(lines, line, scope, limit)
         }
     }
 }
 
 /// Of version 2, to the flush.
-fn read_capabilities(lines: &mut Lines) -> Result<Abilities> {
+fn read_capabilities(lines: &mut Lines<'_>) -> Result<Abilities> {
     let mut abilities = Abilities { is_v2: true, is_thin: true, ..Abilities::default() };
     let url = lines.url.clone();
     let mut can_fetch = false;
@@ -135,11 +153,17 @@ fn other_format(url: &str, format: &[u8]) -> Error {
 }
 
 /// The references of version 0, whose first line also says what the server can.
-fn read_offered(lines: &mut Lines, first: Option<Vec<u8>>, url: &str) -> Result<(Abilities, Option<Offered>)> {
+fn read_offered(
+    lines: &mut Lines<'_>,
+    first: Option<Vec<u8>>,
+    scope: Scope,
+    limit: usize,
+) -> Result<(Abilities, Option<References>)> {
     let mut abilities = Abilities::default();
-    let mut offered = Vec::new();
+    let mut references = References::default();
+    let url = lines.url.clone();
     // A flush at once: nothing is there, said by an old server.
-    let Some(first) = first else { return Ok((abilities, Some(offered))) };
+    let Some(first) = first else { return Ok((abilities, Some(references))) };
     let mut halves = first.splitn(2, |byte| *byte == 0);
     let line = halves.next().unwrap_or_default();
     let mut has_sideband = false;
@@ -150,33 +174,41 @@ fn read_offered(lines: &mut Lines, first: Option<Vec<u8>>, url: &str) -> Result<
             b"thin-pack" => abilities.is_thin = true,
             _ => {
                 if let Some(branch) = capability.strip_prefix(b"symref=HEAD:") {
-                    abilities.head = Some(branch.to_vec());
+                    references.set_head(branch);
                 }
                 if let Some(format) = capability.strip_prefix(b"object-format=").filter(|format| *format != b"sha1") {
-                    return Err(other_format(url, format));
+                    return Err(other_format(&url, format));
                 }
             }
         }
     }
     if !has_sideband {
-        return Err(not_git(url, "it knows no side-band-64k"));
+        return Err(not_git(&url, "it knows no side-band-64k"));
     }
     let mut line = line.to_vec();
-    loop {
+    for _ in 0..lines_max(limit) {
         match id_and_name(&line) {
-            Some((oid, name)) if name != b"capabilities^{}" && !name.ends_with(b"^{}") => {
-                offered.push((name.to_vec(), oid))
-            }
+            Some((oid, name)) if !name.ends_with(b"^{}") => take(&mut references, name, oid, None, scope, limit)?,
             Some(_) => {}
-            None if line.starts_with(b"shallow ") => return Err(shallow_source(url)),
+            None if line.starts_with(b"shallow ") => return Err(shallow_source(&url)),
             None => return Err(lines.unexpected()),
         }
         let next = lines.next()?;
         match next {
-            Line::Flush => return Ok((abilities, Some(offered))),
+            Line::Flush => return Ok((abilities, Some(references))),
             _ => line = next.text().unwrap_or_default().to_vec(),
         }
     }
+    Err(too_many(&url))
+}
+
+/// How many lines may tell of so many references: what is not meant counts, too, and what a tag stands for.
+fn lines_max(limit: usize) -> usize {
+    limit.saturating_mul(2).saturating_add(CAPABILITIES_MAX)
+}
+
+fn too_many(url: &str) -> Error {
+    Error::too_large(format!("{url} offers too many references"))
 }
 
 fn id_and_name(line: &[u8]) -> Option<(Oid, &[u8])> {
@@ -185,7 +217,7 @@ fn id_and_name(line: &[u8]) -> Option<(Oid, &[u8])> {
 }
 
 /// Takes one reference that a server offers, or `HEAD`.
-pub(super) fn take(
+fn take(
     references: &mut References,
     name: &[u8],
     oid: Oid,
@@ -223,10 +255,13 @@ pub(super) fn ls_refs(abilities: &Abilities, scope: Scope) -> Vec<u8> {
 }
 
 /// Reads the answer to [`ls_refs`].
-pub(super) fn read_ls_refs(lines: &mut Lines, references: &mut References, scope: Scope, limit: usize) -> Result<()> {
-    // What is not meant counts, too.
-    let lines_max = limit.saturating_mul(2).saturating_add(CAPABILITIES_MAX);
-    for _ in 0..lines_max {
+pub(super) fn read_ls_refs(
+    lines: &mut Lines<'_>,
+    references: &mut References,
+    scope: Scope,
+    limit: usize,
+) -> Result<()> {
+    for _ in 0..lines_max(limit) {
         let line = lines.next()?;
         let text = match line {
             Line::Flush => return Ok(()),
@@ -241,16 +276,16 @@ pub(super) fn read_ls_refs(lines: &mut Lines, references: &mut References, scope
         let name = rest.split(|byte| *byte == b' ').next().unwrap_or_default();
         take(references, name, oid, symref, scope, limit)?;
     }
-    Err(Error::too_large(format!("{} offers too many references", lines.url)))
+    Err(too_many(&lines.url))
 }
 
 /// The request for a pack.
 ///
 /// # Errors
-/// [`govc_engine::ErrorKind::Invalid`] for what the server cannot.
+/// [`govc_engine::ErrorKind::Invalid`] for what the server cannot, a refusal.
 pub(super) fn fetch(abilities: &Abilities, ask: &Ask<'_>, url: &str) -> Result<Vec<u8>> {
     if ask.depth.is_some() && !abilities.can_deepen {
-        return Err(not_git(url, "it cannot send a part of a history any more"));
+        return Err(not_git(url, "it cannot send a part of a history any more").with_source(Refused));
     }
     let is_thin = ask.is_thin && abilities.is_thin;
     let mut request = if abilities.is_v2 { Request::command("fetch") } else { Request::default() };
@@ -294,7 +329,7 @@ pub(super) fn fetch(abilities: &Abilities, ask: &Ask<'_>, url: &str) -> Result<V
 }
 
 /// Reads borders to the end of their section.
-pub(super) fn read_borders(lines: &mut Lines, shallow: &mut Vec<Oid>, unshallow: &mut Vec<Oid>) -> Result<()> {
+pub(super) fn read_borders(lines: &mut Lines<'_>, shallow: &mut Vec<Oid>, unshallow: &mut Vec<Oid>) -> Result<()> {
     for _ in 0..BORDERS_MAX {
         let line = lines.next()?;
         let text = match line {
@@ -339,92 +374,4 @@ impl Request {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const A: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
-    const B: &str = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
-
-    /// An answer of these lines; an empty one is a flush.
-    fn lines(texts: &[&str]) -> Lines {
-        let mut bytes = Vec::new();
-        for text in texts {
-            match *text {
-                "" => pkt::flush(&mut bytes).expect("room"),
-                text => pkt::data(&mut bytes, text.as_bytes()).expect("room"),
-            }
-        }
-        Lines::new(Box::new(std::io::Cursor::new(bytes)), "http://x/y")
-    }
-
-    #[test]
-    fn both_versions_of_a_server_are_met() {
-        let service = "# service=git-upload-pack\n";
-        let mut v2 =
-            lines(&[service, "", "version 2\n", "agent=x\n", "ls-refs=unborn\n", "fetch=shallow filter\n", ""]);
-        let (abilities, offered) = read_advertisement(&mut v2).expect("an advertisement");
-        assert!(abilities.is_v2 && abilities.can_deepen && abilities.tells_unborn && offered.is_none());
-
-        let first = format!("{A} HEAD\0side-band-64k shallow symref=HEAD:refs/heads/main\n");
-        let texts = [
-            &first,
-            &format!("{A} refs/heads/main\n"),
-            &format!("{B} refs/tags/v1\n"),
-            &format!("{A} refs/tags/v1^{{}}\n"),
-        ];
-        let mut v0 = lines(&[service, "", texts[0], texts[1], texts[2], texts[3], ""]);
-        let (abilities, offered) = read_advertisement(&mut v0).expect("an advertisement");
-        assert!(!abilities.is_v2 && abilities.can_deepen && !abilities.is_thin);
-        let names: Vec<_> = offered.expect("references").into_iter().map(|(name, _)| name).collect();
-        assert_eq!(names, [&b"HEAD"[..], b"refs/heads/main", b"refs/tags/v1"]);
-        assert_eq!(abilities.head.as_deref(), Some(&b"refs/heads/main"[..]));
-
-        let nothing = format!("{} capabilities^{{}}\0side-band-64k\n", Oid::null());
-        for texts in [&[service, "", &nothing, ""][..], &[service, "", ""]] {
-            let (_, offered) = read_advertisement(&mut lines(texts)).expect("an advertisement");
-            assert_eq!(offered, Some(Vec::new()));
-        }
-    }
-
-    #[test]
-    fn other_formats_shallow_sources_and_nonsense_are_refused() {
-        let shallow = format!("shallow {A}\n");
-        let first = format!("{A} HEAD\0side-band-64k\n");
-        let sha256 = format!("{A} HEAD\0side-band-64k object-format=sha256\n");
-        let narrow = format!("{A} HEAD\0ofs-delta\n");
-        for (texts, word) in [
-            (&["version 2\n", "object-format=sha256\n", "fetch\n", ""][..], "sha256"),
-            (&[&sha256, ""], "sha256"),
-            (&[&first, &shallow, ""], "shallow clone"),
-            (&[&narrow, ""], "side-band"),
-            (&["version 2\n", "ls-refs\n", ""], "does not answer as a Git server"),
-            (&["<!doctype html>\n", ""], "does not answer as a Git server"),
-            (&["version 2\n", "fetch\n"], "ends early"),
-            (&["ERR go\x1b away\n"], "says: go  away"),
-            (&[], "ends early"),
-        ] {
-            let error = read_advertisement(&mut lines(texts)).expect_err(word);
-            assert!(error.message().contains(word), "{error}");
-        }
-    }
-
-    #[test]
-    fn offered_references_are_bounded_and_unborn_heads_are_known() {
-        let read = |texts: &[&str], limit| {
-            let mut references = References::default();
-            read_ls_refs(&mut lines(texts), &mut references, Scope::BranchesAndTags, limit).map(|()| references)
-        };
-        let (main, note) = (format!("{A} refs/heads/main\n"), format!("{A} refs/notes/x\n"));
-        let head = format!("{A} HEAD symref-target:refs/heads/trunk\n");
-        let references = read(&[&head, &main, &note, ""], 10).expect("references");
-        assert_eq!(references.all.len(), 1);
-        assert_eq!(references.head, Head::Branch(govc_engine::RefName::branch("trunk").expect("a name")));
-        let unborn = read(&["unborn HEAD symref-target:refs/heads/dev\n", ""], 10).expect("references");
-        assert_eq!(unborn.head, Head::Branch(govc_engine::RefName::branch("dev").expect("a name")));
-        let other = format!("{A} refs/heads/other\n");
-        assert!(read(&[&main, &other, ""], 1).is_err());
-        let endless = vec![&note[..]; 3000];
-        assert!(read(&endless, 10).expect_err("endless").message().contains("too many"));
-        assert!(read(&["refs/heads/main\n", ""], 10).is_err());
-    }
-}
+mod tests;

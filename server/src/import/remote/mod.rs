@@ -5,6 +5,7 @@
 //! | `address` | URLs, credentials, which redirects are followed |
 //! | `transport` | requests and answers over HTTP |
 //! | `message` | what is asked, and the lines of what comes |
+//! | `pump` | waiting for answers, until there is no patience left |
 //! | `sideband` | the pack within an answer |
 //!
 //! There is one request for each pack: what is here is told at once, and no rounds are negotiated. Nothing that the server
@@ -13,6 +14,7 @@
 
 mod address;
 mod message;
+mod pump;
 mod sideband;
 mod transport;
 
@@ -21,10 +23,12 @@ use std::time::Duration;
 
 use govc_engine::{Error, Oid, Result};
 
-use self::message::{Abilities, Lines, Offered};
+pub(super) use self::message::is_refusal;
+use self::message::{Abilities, Lines};
 use self::sideband::Pack;
 use self::transport::Http;
 use super::source::{References, Scope, shallow_source};
+use super::watch::Patience;
 use crate::git::pkt::Line;
 
 /// How a server is asked.
@@ -44,9 +48,8 @@ pub(crate) struct RemoteOptions {
 pub(crate) struct Remote {
     http: Http,
     silence_max: Duration,
+    /// Since it was met.
     abilities: Option<Abilities>,
-    /// What a server of version 0 offered when it was asked first.
-    offered: Option<Offered>,
 }
 
 /// What is asked for.
@@ -63,12 +66,12 @@ pub(super) struct Ask<'a> {
 }
 
 /// What is answered.
-pub(super) struct Answer {
+pub(super) struct Answer<'a> {
     /// Commits that come without their parents.
     pub(super) shallow: Vec<Oid>,
     /// Commits that are whole from now on.
     pub(super) unshallow: Vec<Oid>,
-    pub(super) pack: Box<dyn Read>,
+    pub(super) pack: Box<dyn Read + 'a>,
 }
 
 impl Remote {
@@ -78,7 +81,7 @@ impl Remote {
     /// [`govc_engine::ErrorKind::Invalid`] for what is none; nothing has been asked yet.
     pub(super) fn new(url: &str, options: RemoteOptions) -> Result<Self> {
         let silence_max = options.silence_max;
-        Ok(Self { http: Http::new(url, options)?, silence_max, abilities: None, offered: None })
+        Ok(Self { http: Http::new(url, options)?, silence_max, abilities: None })
     }
 
     /// The URL without any secret.
@@ -96,47 +99,47 @@ impl Remote {
     /// # Errors
     /// [`govc_engine::ErrorKind::Unavailable`] when it cannot be reached, [`govc_engine::ErrorKind::NotFound`] when it has
     /// no such repository or shows none, [`govc_engine::ErrorKind::Invalid`] for what is no answer of a Git server.
-    pub(super) fn references(&mut self, scope: Scope, limit: usize) -> Result<References> {
-        let abilities = self.meet()?;
-        let mut references = References::default();
-        if let Some(offered) = self.offered.take() {
-            if let Some(head) = &abilities.head {
-                references.set_head(head);
-            }
-            for (name, oid) in offered {
-                message::take(&mut references, &name, oid, None, scope, limit)?;
-            }
+    pub(super) fn references(&mut self, scope: Scope, limit: usize, patience: Patience<'_>) -> Result<References> {
+        let (abilities, offered) = self.meet(scope, limit, patience)?;
+        if let Some(references) = offered {
             return Ok(references);
         }
+        let mut references = References::default();
         let url = self.http.url().to_owned();
         let body = message::ls_refs(&abilities, scope);
-        let mut lines = Lines::new(self.http.post(&body, true)?, &url);
+        let mut lines = Lines::new(self.http.post(body, true, patience)?, &url);
         message::read_ls_refs(&mut lines, &mut references, scope, limit)?;
         Ok(references)
     }
 
-    /// Finds out which version the server speaks and what it can.
-    fn meet(&mut self) -> Result<Abilities> {
-        let input = self.http.advertisement()?;
-        let url = self.http.url().to_owned();
-        let (abilities, offered) = message::read_advertisement(&mut Lines::new(input, &url))?;
-        self.offered = offered;
-        self.abilities = Some(abilities.clone());
-        Ok(abilities)
-    }
-
-    /// Asks for a pack.
+    /// Finds out whether the server answers who asks, which version it speaks and what it can. One of version 0 says at once
+    /// what it offers.
     ///
     /// # Errors
-    /// As [`Remote::references`]; the pack's own failures come when it is read.
-    pub(super) fn fetch(&mut self, ask: &Ask<'_>) -> Result<Answer> {
-        let abilities = match &self.abilities {
-            Some(abilities) => abilities.clone(),
-            None => self.meet()?,
-        };
+    /// As [`Remote::references`].
+    pub(super) fn meet(
+        &mut self,
+        scope: Scope,
+        limit: usize,
+        patience: Patience<'_>,
+    ) -> Result<(Abilities, Option<References>)> {
+        let input = self.http.advertisement(patience)?;
         let url = self.http.url().to_owned();
-        let body = message::fetch(&abilities, ask, &url)?;
-        let mut lines = Lines::new(self.http.post(&body, abilities.is_v2)?, &url);
+        let met = message::read_advertisement(&mut Lines::new(input, &url), scope, limit)?;
+        self.abilities = Some(met.0.clone());
+        Ok(met)
+    }
+
+    /// Asks for a pack, once the server has been met.
+    ///
+    /// # Errors
+    /// As [`Remote::references`]; one that [`is_refusal`] is the server's own word that it does not send what is wanted. The
+    /// pack's own failures come when it is read.
+    pub(super) fn fetch<'a>(&self, ask: &Ask<'_>, patience: Patience<'a>) -> Result<Answer<'a>> {
+        let url = self.http.url().to_owned();
+        let abilities = self.abilities.as_ref().ok_or_else(|| not_git(&url, "it has not said what it can"))?;
+        let body = message::fetch(abilities, ask, &url)?;
+        let mut lines = Lines::new(self.http.post(body, abilities.is_v2, patience)?, &url);
         let (mut shallow, mut unshallow, mut first) = (Vec::new(), Vec::new(), None);
         if abilities.is_v2 {
             loop {
@@ -181,7 +184,7 @@ fn not_git(url: &str, why: &str) -> Error {
 pub(super) fn fuzz(data: &[u8]) {
     let lines = || Lines::new(Box::new(std::io::Cursor::new(data.to_vec())), "http://x/y");
     // What is refused is refused with an error; only a panic, or no end, is a finding.
-    let _ = message::read_advertisement(&mut lines());
+    let _ = message::read_advertisement(&mut lines(), Scope::Mirror, 1000);
     let _ = message::read_ls_refs(&mut lines(), &mut References::default(), Scope::Mirror, 1000);
     let _ = message::read_borders(&mut lines(), &mut Vec::new(), &mut Vec::new());
     let _ = std::io::copy(&mut Pack::new(lines(), None, Duration::from_secs(1)), &mut std::io::sink());

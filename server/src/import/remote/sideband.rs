@@ -15,8 +15,8 @@ const CHATTER_BYTES_MAX: u64 = 16 << 20;
 const IDLE_FACTOR: u32 = 6;
 
 /// A pack on its way. Its errors wrap the engine's.
-pub(super) struct Pack {
-    lines: Lines,
+pub(super) struct Pack<'a> {
+    lines: Lines<'a>,
     /// A packet that was read already.
     first: Option<Vec<u8>>,
     /// Content of the newest packet that was not read: `packet[at..]`.
@@ -28,9 +28,9 @@ pub(super) struct Pack {
     ended: bool,
 }
 
-impl Pack {
+impl<'a> Pack<'a> {
     /// A pack that begins with the packet `first`, if that was read already.
-    pub(super) fn new(lines: Lines, first: Option<Vec<u8>>, silence_max: Duration) -> Self {
+    pub(super) fn new(lines: Lines<'a>, first: Option<Vec<u8>>, silence_max: Duration) -> Self {
         let idle_max = silence_max.saturating_mul(IDLE_FACTOR);
         Self {
             lines,
@@ -91,7 +91,7 @@ impl Pack {
     }
 }
 
-impl Read for Pack {
+impl Read for Pack<'_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         if self.at >= self.packet.len() && !self.ended {
             self.next().map_err(io::Error::other)?;

@@ -4,11 +4,15 @@ use std::io::{self, Read};
 use std::time::Duration;
 
 use govc_engine::{Error, ErrorKind, Result};
+use ureq::http::Response;
+use ureq::http::response::Parts;
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 
 use super::RemoteOptions;
 use super::address::{ADVERTISEMENT, Address, Credentials};
 use super::not_git;
+use super::pump::{self, Pump};
+use crate::import::watch::Patience;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 const REDIRECTS_MAX: usize = 5;
@@ -23,7 +27,7 @@ pub(super) struct Http {
     follow_redirects: bool,
 }
 
-type Input = Box<dyn Read>;
+type Input<'a> = Box<dyn Read + 'a>;
 
 impl Http {
     pub(super) fn new(url: &str, options: RemoteOptions) -> Result<Self> {
@@ -50,26 +54,26 @@ impl Http {
     }
 
     /// What the server says of the repository; from then on it is asked where this came from.
-    pub(super) fn advertisement(&mut self) -> Result<Input> {
+    pub(super) fn advertisement<'a>(&mut self, patience: Patience<'a>) -> Result<Input<'a>> {
         for _ in 0..=REDIRECTS_MAX {
             let mut request =
                 self.agent.get(format!("{}{ADVERTISEMENT}", self.url())).header("Git-Protocol", "version=2");
             if let Some(credentials) = &self.credentials {
                 request = request.header("Authorization", credentials.header());
             }
-            let answer = request.call().map_err(|error| self.unreachable(&error))?;
-            if let 301 | 302 | 303 | 307 | 308 = answer.status().as_u16() {
-                let location = answer.headers().get("location").and_then(|location| location.to_str().ok());
+            let (head, body) = self.ask(patience, move || request.call())?;
+            if let 301 | 302 | 303 | 307 | 308 = head.status.as_u16() {
+                let location = head.headers.get("location").and_then(|location| location.to_str().ok());
                 self.redirect(location.unwrap_or_default())?;
                 continue;
             }
-            return self.body(answer, "application/x-git-upload-pack-advertisement");
+            return self.body(&head, body, "application/x-git-upload-pack-advertisement");
         }
         Err(not_git(self.url(), "it redirects without end"))
     }
 
     /// Asks the repository something.
-    pub(super) fn post(&self, body: &[u8], is_v2: bool) -> Result<Input> {
+    pub(super) fn post<'a>(&self, body: Vec<u8>, is_v2: bool, patience: Patience<'a>) -> Result<Input<'a>> {
         let mut request = self
             .agent
             .post(format!("{}/git-upload-pack", self.url()))
@@ -81,8 +85,20 @@ impl Http {
         if let Some(credentials) = &self.credentials {
             request = request.header("Authorization", credentials.header());
         }
-        let answer = request.send(body).map_err(|error| self.unreachable(&error))?;
-        self.body(answer, "application/x-git-upload-pack-result")
+        let (head, body) = self.ask(patience, move || request.send(body))?;
+        self.body(&head, body, "application/x-git-upload-pack-result")
+    }
+
+    fn ask<'a>(
+        &self,
+        patience: Patience<'a>,
+        request: impl FnOnce() -> std::result::Result<Response<ureq::Body>, ureq::Error> + Send + 'static,
+    ) -> Result<(Parts, Pump<'a>)> {
+        let answer = pump::ask::<Parts, ureq::Error>(patience, move || {
+            let (head, body) = request()?.into_parts();
+            Ok((head, Box::new(body.into_reader()) as Box<dyn Read + Send>))
+        });
+        answer?.map_err(|error| self.unreachable(&error))
     }
 
     fn unreachable(&self, error: &ureq::Error) -> Error {
@@ -103,9 +119,9 @@ impl Http {
         Ok(())
     }
 
-    fn body(&self, answer: ureq::http::Response<ureq::Body>, wanted: &str) -> Result<Input> {
-        let url = self.url();
-        match answer.status().as_u16() {
+    fn body<'a>(&self, head: &Parts, body: Pump<'a>, wanted: &str) -> Result<Input<'a>> {
+        let (url, status) = (self.url(), head.status);
+        match status.as_u16() {
             200 => {}
             401 if self.credentials.is_some() => {
                 return Err(Error::not_found(format!("{url} does not accept the credentials")));
@@ -115,23 +131,26 @@ impl Http {
                 return Err(Error::not_found(format!("{url} asks for credentials ({how})")));
             }
             403 | 404 | 410 => {
-                let status = answer.status();
                 let who = if self.credentials.is_some() { "" } else { ", at least to nobody without credentials" };
                 return Err(Error::not_found(format!("{url} shows no repository{who}: {status}")));
             }
-            400..=499 => return Err(not_git(url, &format!("it answers {}", answer.status()))),
-            _ => {
-                let message = format!("{url} answers {}", answer.status());
-                return Err(Error::new(ErrorKind::Unavailable, message));
-            }
+            // What may be otherwise when it is asked again: too slow, too early, too often.
+            408 | 425 | 429 => return Err(Error::new(ErrorKind::Unavailable, format!("{url} answers {status}"))),
+            400..=499 => return Err(not_git(url, &format!("it answers {status}"))),
+            _ => return Err(Error::new(ErrorKind::Unavailable, format!("{url} answers {status}"))),
         }
-        let kind = answer.headers().get("content-type").and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-        if kind != wanted {
+        let kind = head.headers.get("content-type").and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+        if !is_of_type(kind, wanted) {
             let shown: String = kind.chars().take(100).collect();
             return Err(not_git(url, &format!("it answers with {shown:?}, not with {wanted}")));
         }
-        Ok(Box::new(Answer { input: Box::new(answer.into_body().into_reader()), url: url.to_owned() }))
+        Ok(Box::new(Answer { input: body, url: url.to_owned() }))
     }
+}
+
+/// Whether a header names a type, with parameters or without, as git looks at it.
+fn is_of_type(header: &str, wanted: &str) -> bool {
+    header.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(wanted)
 }
 
 /// The certificates in a PEM file.
@@ -150,22 +169,39 @@ fn roots(pem: &[u8]) -> Result<RootCerts> {
 }
 
 /// The body of an answer; its errors wrap the engine's.
-struct Answer {
-    input: Box<dyn Read>,
+struct Answer<'a> {
+    input: Pump<'a>,
     url: String,
 }
 
-impl Read for Answer {
+impl Read for Answer<'_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        loop {
-            match self.input.read(into) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    let message = format!("the connection to {} broke: {error}", self.url);
-                    return Err(io::Error::other(Error::new(ErrorKind::Unavailable, message)));
-                }
-                read => return read,
+        self.input.read(into).map_err(|error| {
+            if error.get_ref().is_some_and(|inner| inner.is::<Error>()) {
+                return error;
             }
+            let message = format!("the connection to {} broke: {error}", self.url);
+            io::Error::other(Error::new(ErrorKind::Unavailable, message))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_of_type;
+
+    #[test]
+    fn a_type_may_have_parameters() {
+        let wanted = "application/x-git-upload-pack-result";
+        for (header, expected) in [
+            ("application/x-git-upload-pack-result", true),
+            ("application/x-git-upload-pack-result; charset=utf-8", true),
+            ("Application/X-Git-Upload-Pack-Result ;charset=utf-8", true),
+            ("application/x-git-upload-pack-results", false),
+            ("text/html; application/x-git-upload-pack-result", false),
+            ("", false),
+        ] {
+            assert_eq!(is_of_type(header, wanted), expected, "{header}");
         }
     }
 }
