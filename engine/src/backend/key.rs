@@ -4,7 +4,7 @@ use crate::{
     Error, Result,
     object::Oid,
     refs::RefName,
-    store::{PoolId, RepoId, Seq},
+    store::{LfsOid, PoolId, RepoId, Seq},
 };
 
 /// The smallest key greater than every key with this prefix; `None` if there is none.
@@ -21,6 +21,14 @@ pub(crate) const UNFINISHED: &[u8] = b"unfinished";
 pub(crate) const INTENT: &[u8] = b"intent/";
 pub(crate) const SEGMENT_ROW: &[u8] = b"segment/";
 pub(crate) const NOTE: &[u8] = b"note/";
+pub(crate) const LFS_OBJECT: &[u8] = b"lfs/";
+pub(crate) const LFS_OPEN: &[u8] = b"lfs_open/";
+pub(crate) const LFS_LOCK: &[u8] = b"lfs_lock/";
+pub(crate) const LFS_LOCKED: &[u8] = b"lfs_locked/";
+/// Where the number of a segment stands in the keys of blocks; no segment has this one.
+pub(crate) const LFS_SEGMENT: u32 = u32::MAX;
+/// How long the key of a chunk is, which no block's is.
+pub(crate) const LFS_CHUNK_LEN: usize = 20;
 pub(crate) const NEXT_SEGMENT: &[u8] = b"next_segment";
 pub(crate) const NEXT_SEQ: &[u8] = b"next_seq";
 pub(crate) const FEED_FLOOR: &[u8] = b"feed_floor";
@@ -78,6 +86,47 @@ pub(crate) fn segment_rows_of(pool: PoolId) -> Vec<u8> {
 
 pub(crate) fn segment_row(pool: PoolId, segment: u32) -> Vec<u8> {
     [SEGMENT_ROW, &pool.0.to_be_bytes(), &segment.to_be_bytes()].concat()
+}
+
+/// Where the chunks of a pool's large contents begin, behind all of its blocks.
+pub(crate) fn lfs_of(pool: PoolId) -> Vec<u8> {
+    segment(pool, LFS_SEGMENT)
+}
+
+pub(crate) fn lfs_chunks(pool: PoolId, number: u32) -> Vec<u8> {
+    [&lfs_of(pool)[..], &number.to_be_bytes()].concat()
+}
+
+pub(crate) fn lfs_chunk(pool: PoolId, number: u32, chunk: u32) -> Vec<u8> {
+    [&lfs_chunks(pool, number)[..], &chunk.to_be_bytes()].concat()
+}
+
+pub(crate) fn lfs_objects(pool: PoolId) -> Vec<u8> {
+    [LFS_OBJECT, &pool.0.to_be_bytes()].concat()
+}
+
+pub(crate) fn lfs_object(pool: PoolId, oid: &LfsOid) -> Vec<u8> {
+    [LFS_OBJECT, &pool.0.to_be_bytes(), oid.as_bytes()].concat()
+}
+
+pub(crate) fn lfs_open(number: u32) -> Vec<u8> {
+    [LFS_OPEN, &number.to_be_bytes()].concat()
+}
+
+pub(crate) fn lfs_locks(pool: PoolId) -> Vec<u8> {
+    [LFS_LOCK, &pool.0.to_be_bytes()].concat()
+}
+
+pub(crate) fn lfs_lock(pool: PoolId, number: u32) -> Vec<u8> {
+    [LFS_LOCK, &pool.0.to_be_bytes()[..], &number.to_be_bytes()].concat()
+}
+
+pub(crate) fn lfs_locked_paths(pool: PoolId) -> Vec<u8> {
+    [LFS_LOCKED, &pool.0.to_be_bytes()].concat()
+}
+
+pub(crate) fn lfs_locked_path(pool: PoolId, path: &str) -> Vec<u8> {
+    [LFS_LOCKED, &pool.0.to_be_bytes(), path.as_bytes()].concat()
 }
 
 pub(crate) fn note(name: &[u8]) -> Vec<u8> {

@@ -80,6 +80,9 @@ pub(crate) struct Core {
     pub(crate) memory_held_bytes: AtomicU64,
     /// The numbers of segments.
     pub(crate) segments: Segments,
+    /// Which version of the layout the backend says, once that has been looked up; see `identity.rs`. Its lock is taken after
+    /// `id_rows`.
+    pub(crate) format: Mutex<Option<usize>>,
     /// Held while rows of pools that have forks, or that are rewritten, are compared and written.
     pub(crate) id_rows: Mutex<()>,
     /// Segments that were rewritten and wait for their last readers.
@@ -125,6 +128,7 @@ impl Core {
             counters: Counters::default(),
             memory_held_bytes: AtomicU64::new(0),
             segments: Segments::new(next_segment),
+            format: Mutex::new(None),
             id_rows: Mutex::new(()),
             leaving: Mutex::new(Vec::new()),
             publishing: AtomicUsize::new(0),

@@ -18,6 +18,7 @@ use super::{
     health::Health,
     ids::{PoolId, RepoId, Seq},
     ingest::IdRow,
+    lfs,
     pool::Pool,
     record::{CatalogRow, FeedRow, RefRow, VersionRow, read_record},
     segment_index,
@@ -53,6 +54,10 @@ pub struct Fsck {
     pub objects: u64,
     /// Their bytes.
     pub object_bytes: u64,
+    /// Large contents that were hashed.
+    pub large_contents: u64,
+    /// Their bytes.
+    pub large_content_bytes: u64,
     /// What is wrong, in words; at most a thousand.
     pub findings: Vec<String>,
     /// How much is wrong.
@@ -145,8 +150,11 @@ impl Check<'_> {
                     Family::History => history(&row_key, &value),
                     Family::Journal => read_record(&value).map(drop),
                     Family::Ids => id_of(&row_key).and_then(|_| IdRow::decode(&value)).map(drop),
-                    Family::Blocks => self.block(backend, &row_key, value),
-                    Family::Meta => Ok(()),
+                    Family::Blocks => match lfs::chunk_row(&row_key, &value) {
+                        Ok(false) => self.block(backend, &row_key, value),
+                        read => read.map(drop),
+                    },
+                    Family::Meta => lfs::meta_row(&row_key, &value),
                 };
                 match read {
                     Err(error) if !is_damage(&error) => return Err(error),
@@ -186,6 +194,7 @@ impl Check<'_> {
         }
         let core = store.core();
         let missing = self.objects(core)?;
+        self.large_contents(core)?;
         let repos = store.list(None, usize::MAX);
         self.progress.begin("references", None);
         for repo in &repos {
@@ -198,6 +207,20 @@ impl Check<'_> {
             }
         }
         self.progress.end();
+        Ok(())
+    }
+
+    /// Reads every large content to its end, and looks at the locks.
+    fn large_contents(&mut self, core: &Arc<Core>) -> Result<()> {
+        let catalog = core.catalog.all();
+        let pools: HashSet<_> =
+            catalog.values().flat_map(|state| state.pool.layers()).map(|(pool, _)| pool.id).collect();
+        let progress = self.progress;
+        let (count, bytes) =
+            lfs::contents(&*core.backend, |pool| pools.contains(&pool), progress, |finding| self.find(finding))?;
+        lfs::locks(&*core.backend, |finding| self.find(finding))?;
+        self.found.large_contents = count;
+        self.found.large_content_bytes = bytes;
         Ok(())
     }
 

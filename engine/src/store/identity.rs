@@ -5,15 +5,24 @@
 
 use std::fmt;
 
+use super::core::Core;
 use crate::{
     Error, Result,
     backend::{Backend, Batch, Family, Scan, Sync, key},
 };
 
-/// The version of the whole layout.
-const FORMAT: &[u8] = b"govc store 1";
-/// The same, where objects may be in an index instead of rows.
-const FORMAT_WITH_INDEXES: &[u8] = b"govc store 2";
+/// The versions of the whole layout, the first one first.
+const FORMATS: [&[u8]; 3] = [b"govc store 1", b"govc store 2", b"govc store 3"];
+
+/// What programs do not understand that know only earlier versions of the layout. Each goes with all before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Feature {
+    /// Objects are in an index instead of rows: such a program would miss them.
+    Indexes = 1,
+    /// Chunks of large contents are behind the blocks of a pool: such a program would take them for a segment that nothing
+    /// leads to, and remove them when it stores the pool anew.
+    LargeContents = 2,
+}
 
 /// What tells a store, and its copies, from others.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -126,12 +135,18 @@ fn is_store(backend: &dyn Backend) -> Result<bool> {
         }
         return Ok(false);
     };
-    let known = [FORMAT, FORMAT_WITH_INDEXES];
-    if !known.contains(&&*format) {
-        let [found, first, last] = [&*format, known[0], known[1]].map(String::from_utf8_lossy);
-        return Err(Error::corrupt(format!("the storage holds {found:?}; this program reads {first:?} and {last:?}")));
-    }
-    Ok(true)
+    level(&format).map(|_| true)
+}
+
+/// The place of a version among [`FORMATS`].
+///
+/// # Errors
+/// [`crate::ErrorKind::Corrupt`] if it is not one of them.
+fn level(format: &[u8]) -> Result<usize> {
+    FORMATS.iter().position(|known| *known == format).ok_or_else(|| {
+        let [found, first, last] = [format, FORMATS[0], FORMATS[FORMATS.len() - 1]].map(String::from_utf8_lossy);
+        Error::corrupt(format!("the storage holds {found:?}; this program reads {first:?} to {last:?}"))
+    })
 }
 
 fn stored_id(backend: &dyn Backend) -> Result<Option<StoreId>> {
@@ -156,13 +171,33 @@ pub(crate) fn open(backend: &dyn Backend) -> Result<StoreId> {
     }
     let id = StoreId::new()?;
     let mut batch = Batch::new();
-    batch.put(Family::Meta, key::FORMAT.to_vec(), FORMAT);
+    batch.put(Family::Meta, key::FORMAT.to_vec(), FORMATS[0]);
     batch.put(Family::Meta, key::STORE_ID.to_vec(), id.0.to_vec());
     backend.write(batch, Sync::Yes)?;
     Ok(id)
 }
 
-/// Adds to `batch` that the store is not for programs that know no indexes.
-pub(super) fn raise_format(batch: &mut Batch) {
-    batch.put(Family::Meta, key::FORMAT.to_vec(), FORMAT_WITH_INDEXES);
+impl Core {
+    /// Says in the backend that the store is not for programs that do not know `feature`, unless it says so already. That
+    /// is not synced: what is written from now on reaches the disk after it.
+    ///
+    /// # Errors
+    /// When the backend fails; the caller writes nothing of the feature then.
+    pub(super) fn raise_format(&self, feature: Feature) -> Result<()> {
+        let wanted = feature as usize;
+        // Under one lock, so that nobody takes back what another has said.
+        let mut said = self.format.lock();
+        if said.is_some_and(|said| said >= wanted) {
+            return Ok(());
+        }
+        let stored = self.backend.get(Family::Meta, key::FORMAT)?;
+        let stored = level(&stored.ok_or_else(|| Error::corrupt("the storage does not say its format any more"))?)?;
+        if stored < wanted {
+            let mut batch = Batch::new();
+            batch.put(Family::Meta, key::FORMAT.to_vec(), FORMATS[wanted]);
+            self.backend.write(batch, Sync::No)?;
+        }
+        *said = Some(stored.max(wanted));
+        Ok(())
+    }
 }

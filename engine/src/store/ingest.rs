@@ -433,7 +433,7 @@ impl Target {
     }
 }
 
-/// The numbers of segments, of all pools: none is ever given twice.
+/// The numbers of segments, of all pools, and of uploads of large contents: none is ever given twice.
 ///
 /// What is stored is a ceiling, raised ahead and before the first number under it is used, so that a crash skips
 /// numbers and never repeats one.
@@ -448,7 +448,7 @@ impl Segments {
         Self(Mutex::new(next..next))
     }
 
-    fn take(&self, backend: &dyn Backend) -> Result<u32> {
+    pub(super) fn take(&self, backend: &dyn Backend) -> Result<u32> {
         let mut numbers = self.0.lock();
         if numbers.is_empty() {
             let ceiling = numbers.end.checked_add(Self::STEP);

@@ -6,7 +6,7 @@
 //! since which version it has it. A pool stays as long as there is a layer over it, also when its repository is gone.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, OnceLock, Weak},
 };
 
@@ -17,6 +17,7 @@ use super::{
     garbage::Doomed,
     ids::PoolId,
     ingest::{IdRow, Staged},
+    lfs::{LfsLock, LfsOid, LfsRow},
     segment_index::IndexCell,
     table::Scope,
 };
@@ -105,6 +106,9 @@ pub(crate) struct MemoryPool {
 pub(crate) struct MemorySegments {
     pub(crate) ids: papaya::HashMap<Oid, IdRow>,
     pub(crate) blocks: papaya::HashMap<(u32, u32), Bytes>,
+    /// Large contents, whose chunks are among the blocks.
+    pub(crate) lfs: papaya::HashMap<LfsOid, LfsRow>,
+    pub(crate) lfs_locks: Mutex<BTreeMap<u32, LfsLock>>,
 }
 
 impl MemoryPool {
@@ -298,6 +302,8 @@ impl Core {
                 if let Some(segments) = memory.segments() {
                     segments.blocks.pin().clear();
                     segments.ids.pin().clear();
+                    segments.lfs.pin().clear();
+                    segments.lfs_locks.lock().clear();
                 }
                 self.free_blocks(pool, memory.block_bytes.load(Ordering::Relaxed));
                 self.free_memory(pool, memory.held_bytes.load(Ordering::Relaxed));

@@ -20,6 +20,7 @@ use super::{
     ids::{PoolId, RepoId, Seq},
     ingest::removal,
     journal::{Carried, JournalHandle, JournalQueue},
+    lfs,
     record::{CatalogRow, Entry, RefRow, TransactionEntry, read_record},
     settle::{Group, GroupEntry, remove_repo},
     state::RepoState,
@@ -81,15 +82,19 @@ fn remove_leftovers(backend: &dyn Backend) -> Result<u32> {
         Some(value) => read_u32(&value)?,
         None => 1,
     };
-    let intents = backend.scan(Family::Meta, Scan::prefix(key::INTENT))?.collect::<Result<Vec<_>, _>>()?;
-    for (intent, pool) in intents {
-        let segment = read_u32(intent.get(key::INTENT.len()..).unwrap_or_default())?;
-        next = next.max(segment.saturating_add(1));
-        tracing::info!(segment, "removing the blocks of a write that a crash cut off");
-        match backend.write(removal(PoolId(key::trailing_u64(&pool)?), segment), Sync::No) {
-            // A store on a full disk still opens for reading; the intent stays for the next opening.
-            Err(error) if error.kind != BackendErrorKind::Full => return Err(error.into()),
-            _ => {}
+    for (prefix, is_upload) in [(key::INTENT, false), (key::LFS_OPEN, true)] {
+        let intents = backend.scan(Family::Meta, Scan::prefix(prefix))?.collect::<Result<Vec<_>, _>>()?;
+        for (intent, pool) in intents {
+            let number = read_u32(intent.get(prefix.len()..).unwrap_or_default())?;
+            next = next.max(number.saturating_add(1));
+            tracing::info!(number, is_upload, "removing the blocks of a write that a crash cut off");
+            let pool = PoolId(key::trailing_u64(&pool)?);
+            let removal = if is_upload { lfs::removal(pool, number) } else { removal(pool, number) };
+            match backend.write(removal, Sync::No) {
+                // A store on a full disk still opens for reading; the intent stays for the next opening.
+                Err(error) if error.kind != BackendErrorKind::Full => return Err(error.into()),
+                _ => {}
+            }
         }
     }
     Ok(next)

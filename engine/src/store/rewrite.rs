@@ -10,6 +10,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Bound,
     sync::{Arc, Weak},
 };
 
@@ -19,7 +20,7 @@ use govc_id_table::wait_for_guards;
 use super::{
     core::Core,
     garbage::Collection,
-    identity,
+    identity::Feature,
     ingest::{IdRow, Ingest, Lane, Staged, removal},
     mark::{Marks, Tracer, Walk},
     pool::{Generation, Pool},
@@ -183,7 +184,10 @@ impl Repo {
     fn segments(&self, progress: &dyn Progress) -> Result<BTreeMap<u32, u64>> {
         let mut segments = BTreeMap::new();
         let prefix = key::pool(self.state.pool.id);
-        for (at, row) in self.core.backend.scan(Family::Blocks, Scan::prefix(&prefix))?.enumerate() {
+        let mut blocks = Scan::prefix(&prefix);
+        // What follows are large contents, which stay as they are.
+        blocks.to = Bound::Excluded(key::lfs_of(self.state.pool.id));
+        for (at, row) in self.core.backend.scan(Family::Blocks, blocks)?.enumerate() {
             // These are large.
             if at % 16 == 0 {
                 check_cancelled(progress)?;
@@ -496,6 +500,7 @@ fn switch(repo: &Repo, staged: &Staged, index: PoolIndex, first_version: u64) ->
     // Rows of a pool go under this lock.
     let _rows = core.id_rows.lock();
     check_there(repo)?;
+    core.raise_format(Feature::Indexes)?;
     if let Some(segment) = core.index_of(pool)?.segment() {
         let row_key = key::segment_row(pool.id, segment);
         let row = core.backend.get(Family::Meta, &row_key)?;
@@ -504,8 +509,6 @@ fn switch(repo: &Repo, staged: &Staged, index: PoolIndex, first_version: u64) ->
     }
     let (millis, level) = (core.now_millis(), staged.level());
     staged.end_intent(&mut batch, Some(Compacted { millis, first_version, level, is_indexed: true }));
-    // A program that knows no indexes would miss what has no rows.
-    identity::raise_format(&mut batch);
     let written = core.backend.write(batch, Sync::No);
     if written.is_ok() || written.as_ref().is_err_and(|error| !error.kind.is_passing()) {
         // It may have been written; should it not, the next opening finds the intent.

@@ -17,6 +17,7 @@ use super::{
     ids::{PoolId, RepoId, Seq},
     ingest::{Ingest, Staged},
     journal::Carried,
+    lfs,
     record::{CatalogRow, FeedRow, RefRow, VersionRow},
     segment_rows::forget_segments,
     state::RepoState,
@@ -464,6 +465,7 @@ pub(super) fn remove_repo(batch: &mut Batch, pool: PoolId) {
         (Family::Blocks, key::pool(pool)),
     ];
     forget_segments(batch, pool);
+    lfs::forget(batch, pool);
     for (family, prefix) in ranges {
         if let Some(end) = key::after_prefix(&prefix) {
             batch.delete_range(family, prefix, end);

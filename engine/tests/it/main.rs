@@ -12,6 +12,7 @@ mod fsck;
 mod garbage;
 mod helper;
 mod history;
+mod lfs;
 mod linear;
 mod model;
 mod publish;

@@ -154,9 +154,9 @@ fn newer_formats_and_damage_are_refused() {
         let crc = crc32c::crc32c(&value[..body]);
         value[body..].copy_from_slice(&crc.to_le_bytes());
     };
-    let error = reopen(&settled, Family::Meta, b"format", |value| *value = b"govc store 3".to_vec()).err().unwrap();
+    let error = reopen(&settled, Family::Meta, b"format", |value| *value = b"govc store 4".to_vec()).err().unwrap();
     assert_eq!(error.kind(), &ErrorKind::Corrupt);
-    assert!(error.message().contains("govc store 3") && error.message().contains("govc store 1"), "{error}");
+    assert!(error.message().contains("govc store 4") && error.message().contains("govc store 1"), "{error}");
     for (from, family) in [(&journal, Family::Journal), (&settled, Family::Catalog)] {
         let error = reopen(from, family, b"", newer).err().unwrap();
         assert_eq!(error.kind(), &ErrorKind::Corrupt, "{}", family.name());
