@@ -231,6 +231,7 @@ The TOML file (--config, GOVC_CONFIG), with the defaults:
   ssh_listen                    # GOVC_SSH_LISTEN: an address for Git over SSH; needs
   ssh_authorized_keys           # GOVC_SSH_AUTHORIZED_KEYS: a file like OpenSSH's, looked at for each login
   ssh_host_key                  # GOVC_SSH_HOST_KEY: a private key; default one that is made in the data folder
+  public_url                    # GOVC_PUBLIC_URL: the address in links of Git LFS; default the one that was asked for
 
   [storage]
   backend = \"rocksdb\"           # GOVC_BACKEND: also sqlite, memory, or a URL
@@ -282,6 +283,9 @@ The TOML file (--config, GOVC_CONFIG), with the defaults:
   pack_cache_memory             # GOVC_PACK_CACHE_MEMORY: default 1/8 of memory, at most 256MiB
   pack_cache_disk = \"4GiB\"      # GOVC_PACK_CACHE_DISK
   fetch_grace = \"60s\"           # GOVC_FETCH_GRACE: what a reference named can be fetched so long after
+
+  [lfs]
+  max_object = \"16GiB\"          # GOVC_LFS_MAX_OBJECT: largest file of Git LFS
 
 Sizes: 4096, 512MiB, 2G (powers of 1024), 500MB (powers of 1000). Durations: 500ms, 30s, 5m, 1h; ages\nalso 90d.";
 

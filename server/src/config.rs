@@ -58,6 +58,8 @@ pub struct Config {
     pub metrics: MetricsConfig,
     /// The Git protocol.
     pub git: GitConfig,
+    /// Git LFS.
+    pub lfs: LfsConfig,
 }
 
 /// Section `[server]`.
@@ -91,6 +93,8 @@ pub struct ServerConfig {
     pub tls: Option<TlsConfig>,
     /// Git over SSH, if it is served.
     pub ssh: Option<SshConfig>,
+    /// The address that clients reach this server by, without a slash at its end, where requests do not say it.
+    pub public_url: Option<String>,
 }
 
 /// Section `[storage]`.
@@ -212,6 +216,13 @@ pub struct GitConfig {
     pub fetch_grace: Duration,
 }
 
+/// Section `[lfs]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LfsConfig {
+    /// The largest file that an upload may send, in bytes.
+    pub object_bytes_max: u64,
+}
+
 /// Everything that a configuration is made of, as text.
 #[derive(Debug, Clone, Default)]
 pub struct Given {
@@ -263,6 +274,7 @@ impl Default for Config {
                 shutdown_timeout: SHUTDOWN_TIMEOUT_MAX,
                 tls: None,
                 ssh: None,
+                public_url: None,
             },
             storage: StorageConfig {
                 backend: Location::Rocksdb(PathBuf::from("./govc-data/rocksdb")),
@@ -294,6 +306,7 @@ impl Default for Config {
                 pack_cache_disk_bytes: 4 * GIB,
                 fetch_grace: Duration::from_secs(60),
             },
+            lfs: LfsConfig { object_bytes_max: 16 * GIB },
         }
     }
 }
@@ -398,6 +411,7 @@ impl Config {
         })?;
         server.tls = transport::tls(&layers)?;
         server.ssh = transport::ssh(&layers)?;
+        layers.set("server.public_url", &mut server.public_url, |text| values::url(text).map(Some))?;
 
         let storage = &mut config.storage;
         if let Some(machine_bytes) = given.machine_memory_bytes {
@@ -454,6 +468,8 @@ impl Config {
         layers.set("git.pack_cache_memory", &mut git.pack_cache_memory_bytes, values::size)?;
         layers.set("git.pack_cache_disk", &mut git.pack_cache_disk_bytes, values::size)?;
         layers.set("git.fetch_grace", &mut git.fetch_grace, values::duration)?;
+
+        layers.set("lfs.max_object", &mut config.lfs.object_bytes_max, |text| values::size_from(text, KIB))?;
 
         config.check_together(&layers)?;
         Ok(config)

@@ -32,7 +32,7 @@ use tower::Service as _;
 
 use self::stall::{Exchanges, Impatient};
 use crate::config::ServerConfig;
-use crate::telemetry::PeerAddress;
+use crate::telemetry::{IsSecure, PeerAddress};
 use crate::tls::Tls;
 
 /// A request line and headers of HTTP/1.1; also what is read of a body at once.
@@ -116,11 +116,13 @@ impl Connector {
         let service = {
             let (heard, exchanges) = (Arc::clone(&heard), Arc::clone(&exchanges));
             let router = self.router.clone();
+            let is_secure = IsSecure(self.tls.is_some());
             service_fn(move |request: hyper::Request<Incoming>| {
                 heard.note(request.version());
                 let exchange = (request.version() == hyper::Version::HTTP_2).then(|| exchanges.begin());
                 let mut request: Request = request.map(Body::new);
                 request.extensions_mut().insert(peer);
+                request.extensions_mut().insert(is_secure);
                 // The router is always ready; its clone is one reference.
                 let answered = router.clone().call(crate::http::versions::rewrite(request));
                 async move {

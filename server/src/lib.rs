@@ -8,6 +8,7 @@
 //! | `app` | what all handlers share |
 //! | `http` | REST under `/api/v1`, health, metrics, problem documents |
 //! | [`git`] | Git's protocol: references, packs, pushes |
+//! | `lfs` | Git LFS: large contents and locks |
 //! | `archive` | the files of a commit as tar and zip |
 //! | `ssh` | Git over SSH: who may come in, channels |
 //! | `tls`, `connection` | HTTPS; HTTP on a connection |
@@ -45,6 +46,7 @@ mod export;
 pub mod git;
 mod http;
 mod import;
+mod lfs;
 mod pattern;
 mod priority;
 mod serve;

@@ -38,7 +38,9 @@ const THREAD_STACK_BYTES: usize = 8 << 20;
 
 /// All routes with all layers around them: what the server serves, without the network.
 pub fn router(app: Arc<App>) -> Router {
-    let routes = crate::http::router(Arc::clone(&app)).merge(crate::git::router(Arc::clone(&app)));
+    let routes = crate::http::router(Arc::clone(&app))
+        .merge(crate::git::router(Arc::clone(&app)))
+        .merge(crate::lfs::router(Arc::clone(&app)));
     telemetry::layered(routes, app)
 }
 

@@ -313,6 +313,8 @@ impl FsckArgs {
             "references": found.references,
             "objects": found.objects,
             "object_bytes": found.object_bytes,
+            "large_contents": found.large_contents,
+            "large_content_bytes": found.large_content_bytes,
             "findings": found.findings,
             "findings_total": found.findings_total,
         });
@@ -347,6 +349,9 @@ fn tell(found: &Fsck) -> ExitCode {
         found.blocks,
         found.rows
     );
+    if found.large_contents > 0 {
+        say!("{} large contents of {} hashed", found.large_contents, Bytes(found.large_content_bytes));
+    }
     code_of(found)
 }
 

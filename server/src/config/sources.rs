@@ -49,6 +49,7 @@ const SETTINGS: &[Setting] = &[
     setting("server.ssh_listen", "GOVC_SSH_LISTEN", Some("ssh-listen")),
     setting("server.ssh_authorized_keys", "GOVC_SSH_AUTHORIZED_KEYS", Some("ssh-authorized-keys")),
     setting("server.ssh_host_key", "GOVC_SSH_HOST_KEY", None),
+    setting("server.public_url", "GOVC_PUBLIC_URL", None),
     setting("storage.backend", "GOVC_BACKEND", Some("backend")),
     setting("storage.data", "GOVC_DATA", Some("data")),
     setting("storage.memory", "GOVC_MEMORY", Some("memory")),
@@ -81,6 +82,7 @@ const SETTINGS: &[Setting] = &[
     setting("git.pack_cache_memory", "GOVC_PACK_CACHE_MEMORY", None),
     setting("git.pack_cache_disk", "GOVC_PACK_CACHE_DISK", None),
     setting("git.fetch_grace", "GOVC_FETCH_GRACE", None),
+    setting("lfs.max_object", "GOVC_LFS_MAX_OBJECT", None),
 ];
 
 /// Where a value was given.

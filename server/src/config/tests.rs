@@ -71,6 +71,7 @@ fn every_setting_is_taken_from_file_and_environment() {
         ssh_listen = "127.0.0.1:2222"
         ssh_authorized_keys = "people"
         ssh_host_key = "h"
+        public_url = "https://git.example.org:8443/code/"
         [storage]
         backend = "memory"
         data = "d"
@@ -112,6 +113,8 @@ fn every_setting_is_taken_from_file_and_environment() {
         pack_cache_memory = "1M"
         pack_cache_disk = "2M"
         fetch_grace = "7s"
+        [lfs]
+        max_object = "6M"
     "#;
     check_refused(resolve(file, &[], &[]), &["storage.max_object", "\"1KB\"", "at least 1024"]);
     let config = resolve(&file.replace("1KB", "1K"), &[], &[]).unwrap();
@@ -133,6 +136,7 @@ fn every_setting_is_taken_from_file_and_environment() {
             authorized_keys: PathBuf::from("people"),
             host_key: Some(PathBuf::from("h")),
         }),
+        public_url: Some("https://git.example.org:8443/code".to_owned()),
     };
     let storage = StorageConfig {
         backend: Location::Memory,
@@ -164,9 +168,10 @@ fn every_setting_is_taken_from_file_and_environment() {
         pack_cache_disk_bytes: 2 * MIB,
         fetch_grace: Duration::from_secs(7),
     };
+    let lfs = LfsConfig { object_bytes_max: 6 * MIB };
     assert_eq!(
         config,
-        Config { server, storage, versions, compaction, search, limits, transactions, logging, metrics, git }
+        Config { server, storage, versions, compaction, search, limits, transactions, logging, metrics, git, lfs }
     );
 
     // No setting's variable may be unknown to the environment, and none may be ignored.

@@ -145,6 +145,18 @@ pub(super) fn port(text: &str) -> Result<u16, String> {
     text.trim().parse().map_err(|_| "expected a port from 0 to 65535".to_owned())
 }
 
+/// `https://git.example.org`, `http://host:8080/code`: where clients reach this server; without a slash at its end.
+pub(super) fn url(text: &str) -> Result<String, String> {
+    const FORM: &str = "expected an address such as https://git.example.org or http://host:8080/code";
+    let text = text.trim().trim_end_matches('/');
+    let url: http::Uri = text.parse().map_err(|_| FORM)?;
+    let is_url = matches!(url.scheme_str(), Some("http" | "https"))
+        && url.authority().is_some_and(|authority| !authority.host().is_empty() && !authority.as_str().contains('@'))
+        && url.query().is_none()
+        && !text.contains('#');
+    if is_url { Ok(text.to_owned()) } else { Err(FORM.to_owned()) }
+}
+
 pub(super) fn path(text: &str) -> Result<PathBuf, String> {
     if text.is_empty() || text.contains('\0') {
         return Err("expected a path".to_owned());

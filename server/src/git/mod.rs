@@ -44,8 +44,8 @@ mod upload_pack;
 mod visible;
 
 pub(crate) use advertise::{Service, Version};
-pub(crate) use bridge::discard;
+pub(crate) use bridge::{Patience, discard};
 pub use cache::{PackCache, PackCacheOptions};
 pub use fuzz::{fuzz_filter, fuzz_pack, fuzz_pkt_line, fuzz_receive_commands, fuzz_upload_request};
 pub(crate) use reachable::Reachable;
-pub(crate) use route::router;
+pub(crate) use route::{repo_name, router};

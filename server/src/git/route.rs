@@ -295,7 +295,7 @@ fn repo_of(app: &App, path: &str, ending: &str) -> std::result::Result<Repo, Mis
 }
 
 /// The repository that a path names, with or without `.git`.
-fn repo_name(path: &str, ending: &str) -> Result<RepoName> {
+pub(crate) fn repo_name(path: &str, ending: &str) -> Result<RepoName> {
     let encoded = path.strip_suffix(ending).unwrap_or(path).trim_start_matches('/');
     let decoded = percent_decode_str(encoded).decode_utf8();
     let name = decoded.map_err(|_| Error::invalid("the name is not UTF-8"))?;

@@ -236,7 +236,7 @@ impl Bodies {
         response.map(|body| {
             let (pieces, queue) = mpsc::channel(PIECES_MAX);
             tokio::spawn(feed(body, held, pieces, stall_max));
-            Body::from_stream(stream::unfold((queue, bytes), |(mut queue, left)| async move {
+            let pieces = stream::unfold((queue, bytes), |(mut queue, left)| async move {
                 match queue.recv().await {
                     Some(piece) => {
                         let left = left.saturating_sub(piece.len() as u64);
@@ -248,8 +248,38 @@ impl Bodies {
                     }
                     None => None,
                 }
-            }))
+            });
+            sized(Body::from_stream(pieces), bytes)
         })
+    }
+}
+
+/// A body of so many bytes, which ends with the last of them: who writes it does not ask for more then.
+pub(crate) fn sized(body: Body, bytes: u64) -> Body {
+    Body::new(Counted { body, left: bytes })
+}
+
+struct Counted {
+    body: Body,
+    left: u64,
+}
+
+impl HttpBody for Counted {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        let bytes = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref().map(Bytes::len)).unwrap_or(0);
+        self.left = self.left.saturating_sub(bytes as u64);
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left == 0
     }
 }
 
@@ -403,6 +433,17 @@ mod tests {
         let body = bodies(8 << 20, Duration::from_millis(1)).made(endless);
         assert!(source.await.is_err(), "dropped");
         assert!(to_bytes(body, usize::MAX).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_body_of_known_length_ends_with_its_last_byte() {
+        let mut body = sized(pieces(vec!["one".into(), "two".into()]), 6);
+        for is_last in [false, true] {
+            assert!(!body.is_end_stream() && body.size_hint().exact().is_none());
+            let frame = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await;
+            assert_eq!(frame.expect("a frame").expect("data").into_data().expect("data").len(), 3);
+            assert_eq!(body.is_end_stream(), is_last);
+        }
     }
 
     #[tokio::test]

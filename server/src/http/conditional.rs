@@ -28,6 +28,11 @@ impl ETag {
         Self(format!("\"{oid}\""))
     }
 
+    /// The tag of a content that goes by another name than an object's id: letters and digits.
+    pub(crate) fn of_text(name: &str) -> Self {
+        Self(format!("\"{name}\""))
+    }
+
     /// The tag of a file whose mode is part of the answer.
     pub(crate) fn of_file(oid: &Oid, mode: EntryMode) -> Self {
         if mode == EntryMode::BLOB { Self::of(oid) } else { Self(format!("\"{oid}-{}\"", mode.to_octal())) }

@@ -10,13 +10,13 @@
 //! Handlers carry their full paths, which are the routes as well as the OpenAPI document's, so that one search
 //! finds all three.
 
-mod answer;
+pub(crate) mod answer;
 mod archive;
 pub(crate) mod body;
 mod branches;
 mod commits;
 mod compaction;
-mod conditional;
+pub(crate) mod conditional;
 mod content;
 mod extract;
 mod forks;
@@ -27,14 +27,14 @@ mod openapi;
 mod page;
 mod people;
 pub(crate) mod problem;
-mod range;
+pub(crate) mod range;
 mod realities;
 mod repos;
 mod revision;
 mod search;
 mod system;
 mod tags;
-mod time;
+pub(crate) mod time;
 mod transactions;
 pub(crate) mod versions;
 

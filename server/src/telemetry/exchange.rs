@@ -27,6 +27,10 @@ const STATUS_CLIENT_GONE: u16 = 499;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PeerAddress(pub(crate) SocketAddr);
 
+/// Whether the client's connection is secured by this server, among the request's extensions.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct IsSecure(pub(crate) bool);
+
 /// What a git client says with `--server-option`, for the log's line about its request.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ServerOptions(Arc<OnceLock<String>>);

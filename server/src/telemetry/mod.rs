@@ -22,7 +22,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 
-pub(crate) use exchange::{PeerAddress, ServerOptions};
+pub(crate) use exchange::{IsSecure, PeerAddress, ServerOptions};
 pub use metrics::Metrics;
 pub(crate) use request_id::RequestId;
 pub(crate) use ssh::{CallResult, LoginResult, OTHER_SERVICE, SshExchange, SshFigures};

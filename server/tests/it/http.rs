@@ -45,6 +45,14 @@ impl Http {
         self.send("GET", path, headers, b"")
     }
 
+    /// Asks for the head of an answer.
+    pub(crate) fn head(&self, path: &str) -> Reply {
+        let mut connection = self.connect();
+        connection
+            .write(format!("HEAD {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", self.address).as_bytes());
+        connection.try_head().expect("a head")
+    }
+
     pub(crate) fn delete(&self, path: &str) -> Reply {
         self.send("DELETE", path, &[], b"")
     }
@@ -127,19 +135,8 @@ impl Connection {
 
     /// Reads one answer, also an interim one.
     pub(crate) fn try_reply(&mut self) -> std::io::Result<Reply> {
-        let status_line = self.line()?;
-        let status = status_line
-            .split(' ')
-            .nth(1)
-            .and_then(|code| code.parse().ok())
-            .ok_or_else(|| std::io::Error::other(format!("not a status line: {status_line:?}")))?;
-        let mut headers = Vec::new();
-        loop {
-            let line = self.line()?;
-            let Some((name, value)) = line.split_once(':') else { break };
-            headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
-        }
-        let mut reply = Reply { status, headers, body: Vec::new() };
+        let mut reply = self.try_head()?;
+        let status = reply.status;
         if status < 200 || status == 204 || status == 304 {
             return Ok(reply);
         }
@@ -163,6 +160,23 @@ impl Connection {
             self.stream.read_to_end(&mut reply.body)?;
         }
         Ok(reply)
+    }
+
+    /// Reads the head of an answer.
+    fn try_head(&mut self) -> std::io::Result<Reply> {
+        let status_line = self.line()?;
+        let status = status_line
+            .split(' ')
+            .nth(1)
+            .and_then(|code| code.parse().ok())
+            .ok_or_else(|| std::io::Error::other(format!("not a status line: {status_line:?}")))?;
+        let mut headers = Vec::new();
+        loop {
+            let line = self.line()?;
+            let Some((name, value)) = line.split_once(':') else { break };
+            headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
+        }
+        Ok(Reply { status, headers, body: Vec::new() })
     }
 
     fn line(&mut self) -> std::io::Result<String> {

@@ -17,6 +17,7 @@
 //! | `sync` | a disk that fails to sync, or claims to |
 //! | `start` | settings, addresses, locks, health |
 //! | `admin` | copies, backups, checks of whole stores from the command line |
+//! | `lfs` | Git LFS with the real `git lfs`, and its API by hand |
 //! | `archives` | the files of a commit as tar and zip |
 //! | `export`, `import*` | repositories as files that git reads, and from folders, bundles and servers |
 //! | `rest_*`, `grep`, `search*` | the API, and `govc search` |
@@ -51,6 +52,7 @@ mod import_endings;
 mod import_folder;
 mod import_server;
 mod kept;
+mod lfs;
 mod partial;
 mod push;
 mod refused;

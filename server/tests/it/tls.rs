@@ -166,6 +166,29 @@ fn git_clones_and_pushes_over_both_versions() {
 }
 
 #[test]
+fn git_lfs_goes_over_tls() {
+    let place = Place::new();
+    let authority = Authority::new(&place);
+    authority.fresh();
+    let server = authority.launch(&place).with(&["--create-on-push"]).start();
+    let url = format!("https://{}/repo.git", server.address());
+    let git = Git::new(&place.path("home")).with("http.sslCAInfo", authority.ca());
+    let work = place.path("work");
+    git.init(&work);
+    git.ok(&work, &["lfs", "install", "--local"]);
+    git.ok(&work, &["remote", "add", "origin", &url]);
+    std::fs::write(work.join(".gitattributes"), "*.bin filter=lfs -text\n").expect("a file");
+    let content = history::noise(1, 3 << 20);
+    std::fs::write(work.join("a.bin"), &content).expect("a file");
+    git.commit(&work, "README", b"text\n", "a large file");
+    git.ok(&work, &["push", "-q", "origin", "main"]);
+    let git = git.with("filter.lfs.process", "git-lfs filter-process").with("filter.lfs.required", "true");
+    let copy = place.path("copy");
+    git.clone_repo(&url, &copy, &[]);
+    assert!(std::fs::read(copy.join("a.bin")).expect("a file") == content);
+}
+
+#[test]
 fn clients_choose_the_version_of_http() {
     let place = Place::new();
     let authority = Authority::new(&place);
