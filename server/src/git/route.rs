@@ -158,13 +158,16 @@ async fn serve(app: Arc<App>, service: Service, request: Request) -> Response {
         let served = upload_pack::serve(&app, &repo, version, &mut input, &mut out, &flow);
         return answer_inline(served, out, result_type);
     }
-    let mut input = body.into_reader(&headers, bytes_max);
     let work_flow = Arc::clone(&flow);
-    let work = move |app: &App, out: &mut ResponseWriter| match service {
-        Service::UploadPack => upload_pack::serve(app, &repo, version, &mut *input, out, &work_flow),
-        Service::ReceivePack => {
-            let target = receive_pack::Target { repo: &repo, is_draft, actor: ACTOR, is_live: false };
-            receive_pack::serve(app, target, &mut *input, out, &work_flow)
+    let work = move |app: &App, out: &mut ResponseWriter| {
+        // Made by the thread that reads it: a decoder waits for its first bytes at once.
+        let mut input = body.into_reader(&headers, bytes_max);
+        match service {
+            Service::UploadPack => upload_pack::serve(app, &repo, version, &mut *input, out, &work_flow),
+            Service::ReceivePack => {
+                let target = receive_pack::Target { repo: &repo, is_draft, actor: ACTOR, is_live: false };
+                receive_pack::serve(app, target, &mut *input, out, &work_flow)
+            }
         }
     };
     respond(start(&app, flow, work), result_type).await

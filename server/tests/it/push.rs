@@ -175,17 +175,22 @@ fn a_compressed_push_is_understood() {
     let place = Place::new();
     let git = Git::new(&place.path("home"));
     let (server, work) = checkout(&place, &git);
-    let mut built = Pack::new();
-    let new = built.commit("compressed");
-    let change = RefChange { old: govc_engine::Oid::null(), new, name: b"refs/heads/gz".to_vec() };
-    let body = pack::push_body(&[change], "report-status", &built.finish());
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    std::io::Write::write_all(&mut encoder, &body).expect("memory takes it");
-    let body = encoder.finish().expect("memory takes it");
-    let headers = [RECEIVE_HEADERS, &[("content-encoding", "gzip")]].concat();
-    let reply = server.http().send("POST", "/repo.git/git-receive-pack", &headers, &body);
-    assert!(Report::parse(&reply.body).accepted(), "{}", reply.text());
-    assert_eq!(remote(&git, &work, "refs/heads/gz"), new.to_string());
+    // One that the server has before it begins, and one that it reads as it comes.
+    for (name, length) in [("refs/heads/short", 100), ("refs/heads/long", 200_000)] {
+        let mut built = Pack::new();
+        built.object(Kind::Blob, &history::noise(5, length));
+        let new = built.commit(name);
+        let change = RefChange { old: govc_engine::Oid::null(), new, name: name.as_bytes().to_vec() };
+        let body = pack::push_body(&[change], "report-status", &built.finish());
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut encoder, &body).expect("memory takes it");
+        let body = encoder.finish().expect("memory takes it");
+        let headers = [RECEIVE_HEADERS, &[("content-encoding", "gzip")]].concat();
+        let reply = server.http().send("POST", "/repo.git/git-receive-pack", &headers, &body);
+        assert_eq!(reply.status, 200, "{name}: {}", reply.text());
+        assert!(Report::parse(&reply.body).accepted(), "{name}: {}", reply.text());
+        assert_eq!(remote(&git, &work, name), new.to_string());
+    }
 }
 
 #[test]
