@@ -38,6 +38,8 @@ test:
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	@echo '== documentation'
 	RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --workspace --locked
+	@echo '== the Git clients that the tests drive'
+	@scripts/clients
 	@echo '== tests'
 	cargo test --workspace --locked
 	@echo '== fuzzing, 10 seconds a target'

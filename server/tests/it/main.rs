@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `identity` | a whole history comes back bit by bit, over every protocol version, after stop and kill |
 //! | `fetch`, `push` | what clients do all day |
+//! | `clients` | libgit2, dulwich, JGit, isomorphic-git, gix |
 //! | `partial` | clones that leave something out, and objects by their ids |
 //! | `requests` | features of version 2, and requests made to harm |
 //! | `kept` | packs that are kept to be served again |
@@ -25,8 +26,10 @@
 //! `GOVC_TEST_HISTORY=/path/to/bare.git[:/another.git]` runs `identity` and `histories_stay_identical` on real histories instead of
 //! the generated one:
 //! `GOVC_TEST_HISTORY=redis.git cargo test -p govc-server --test it identity`. `GOVC_TEST_KILLS=N` sets the number of
-//! kills (8). Every server gets a free port and a temporary folder of its own, so tests run side by side.
+//! kills (8). `GOVC_TEST_CLIENTS` names the folder in which `scripts/clients` has installed the clients of `clients`, where that
+//! is not the usual one. Every server gets a free port and a temporary folder of its own, so tests run side by side.
 
+mod client;
 mod git;
 mod history;
 mod http;
@@ -35,10 +38,12 @@ mod oddities;
 mod pack;
 mod server;
 mod ssh_client;
+mod trial;
 
 mod admin;
 mod archives;
 mod busy;
+mod clients;
 mod crash;
 mod disk;
 mod export;

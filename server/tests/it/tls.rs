@@ -25,7 +25,7 @@ use crate::{
 const SOON: Duration = Duration::from_secs(120);
 
 /// An authority with a folder: its own certificate, and what the server shows.
-struct Authority {
+pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     ca: PathBuf,
     cert: PathBuf,
@@ -33,13 +33,13 @@ struct Authority {
 }
 
 /// A server's certificate and its key, in PEM.
-struct Pair {
+pub(crate) struct Pair {
     cert: String,
     key: String,
 }
 
 impl Authority {
-    fn new(place: &Place) -> Self {
+    pub(crate) fn new(place: &Place) -> Self {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(Vec::new()).expect("parameters");
         // A name of its own: a chain whose parts have one name is taken for a certificate that signed itself.
@@ -65,18 +65,23 @@ impl Authority {
         std::fs::write(&self.key, key).expect("a file");
     }
 
-    fn fresh(&self) -> Pair {
+    pub(crate) fn fresh(&self) -> Pair {
         let pair = self.pair(2999);
         self.put(&pair.cert, &pair.key);
         pair
     }
 
     fn launch(&self, place: &Place) -> Launch {
-        let path = |path: &PathBuf| path.to_str().expect("UTF-8").to_owned();
-        place.launch().with(&["--tls-cert", &path(&self.cert)]).env("GOVC_TLS_KEY", &path(&self.key))
+        self.secure(place.launch())
     }
 
-    fn ca(&self) -> &str {
+    /// The same server over HTTPS.
+    pub(crate) fn secure(&self, launch: Launch) -> Launch {
+        let path = |path: &PathBuf| path.to_str().expect("UTF-8").to_owned();
+        launch.with(&["--tls-cert", &path(&self.cert)]).env("GOVC_TLS_KEY", &path(&self.key))
+    }
+
+    pub(crate) fn ca(&self) -> &str {
         self.ca.to_str().expect("UTF-8")
     }
 
