@@ -26,11 +26,12 @@ pub use integrate::{Integration, Promotion};
 pub use log::{LogCursor, LogOptions, LogPage};
 pub use reach::{Reach, ReachOptions, Similar};
 pub use reality::{Comparison, NewRealities, PromoteRequest, Promoted};
+pub use resolve::TAG_DEPTH_MAX;
 pub use staging::{CommitDetails, Staging};
 pub use walk::Walk;
 
 /// Directories may be nested this deep: walks over trees recurse.
-pub(crate) const TREE_DEPTH_MAX: usize = 1024;
+pub const TREE_DEPTH_MAX: usize = 1024;
 
 /// # Errors
 /// [`crate::ErrorKind::TooLarge`] for a directory at this depth.

@@ -13,7 +13,7 @@ use crate::{
 /// The longest text that can name a revision, in bytes.
 const REV_LEN_MAX: usize = 2048;
 /// Tags that point at tags are followed this far.
-const TAG_DEPTH_MAX: usize = 64;
+pub const TAG_DEPTH_MAX: usize = 64;
 
 impl Snapshot {
     /// The object that `rev` names: `HEAD` or `@`, a full or short reference, a full or abbreviated id, each followed
@@ -91,7 +91,7 @@ impl Snapshot {
                 None => return Err(Error::not_found(format!("object {at} does not exist"))),
             }
         }
-        Err(Error::corrupt(format!("tag {oid} points through more than {TAG_DEPTH_MAX} tags")))
+        Err(Error::corrupt(format!("tag {oid} points through {TAG_DEPTH_MAX} tags or more")))
     }
 
     fn resolve_name(&self, name: &str) -> Result<Oid> {

@@ -5,7 +5,7 @@
 use std::fmt;
 use std::io::Write;
 
-use govc_engine::{Kind, Oid, Result, Snapshot};
+use govc_engine::{ErrorKind, Kind, Oid, Result, Snapshot};
 
 use super::pkt;
 use super::visible::Visible;
@@ -160,7 +160,11 @@ pub(crate) fn peeled(snapshot: &Snapshot, is_branch: bool, oid: &Oid) -> Result<
         return Ok(None);
     }
     match snapshot.header(oid)? {
-        Some((Kind::Tag, _)) => Ok(Some(snapshot.peel(*oid)?.0)),
+        // What is behind more tags than are followed is not told; the others are.
+        Some((Kind::Tag, _)) => match snapshot.peel(*oid) {
+            Err(error) if *error.kind() == ErrorKind::Corrupt => Ok(None),
+            peeled => peeled.map(|(oid, _)| Some(oid)),
+        },
         _ => Ok(None),
     }
 }

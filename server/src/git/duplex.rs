@@ -342,7 +342,7 @@ impl PushHead {
     /// Of the commands with their flush.
     fn of(text: &[u8]) -> Self {
         let mut request = PushRequest::default();
-        let read = request.read(&mut pkt::Reader::new(text));
+        let read = request.read(&mut pkt::Reader::new(text), usize::MAX);
         let pack_follows = !request.only_deletes() || request.commands.is_empty();
         Self { is_right: read.is_ok(), has_options: request.has_options, pack_follows }
     }

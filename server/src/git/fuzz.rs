@@ -67,7 +67,7 @@ pub fn fuzz_filter(data: &[u8]) {
 /// Reads `data` as the commands of a push.
 pub fn fuzz_receive_commands(data: &[u8]) {
     let mut request = PushRequest::default();
-    if request.read(&mut Reader::new(data)).is_ok() {
+    if request.read(&mut Reader::new(data), 1000).is_ok() {
         for command in &request.commands {
             assert!(!command.name.contains(&b'\n') && !command.name.contains(&0), "a name is one word of a report");
         }

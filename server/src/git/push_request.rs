@@ -12,8 +12,8 @@ use govc_engine::{Error, Oid, Promotion, Result};
 use super::pkt::{Line, Reader};
 use super::sideband::Bands;
 
-/// The most commands, and the most borders, that a push may name.
-const LINES_MAX: usize = 1 << 17;
+/// The most borders that a push may name.
+const BORDERS_MAX: usize = 1 << 17;
 
 /// The most push options.
 const OPTIONS_MAX: usize = 256;
@@ -60,8 +60,8 @@ impl PushRequest {
     ///
     /// # Errors
     /// `Invalid` for what git would refuse, `TooLarge` beyond the limits.
-    pub(crate) fn read<R: Read>(&mut self, reader: &mut Reader<R>) -> Result<()> {
-        for seen in 0..LINES_MAX {
+    pub(crate) fn read<R: Read>(&mut self, reader: &mut Reader<R>, references_max: usize) -> Result<()> {
+        for seen in 0..references_max.saturating_add(BORDERS_MAX) {
             let line = reader.read()?;
             let text = match line {
                 Line::Flush if self.has_options => return self.read_options(reader),
@@ -79,9 +79,12 @@ impl PushRequest {
             if let Some(features) = halves.next() {
                 self.features(features)?;
             }
+            if self.commands.len() >= references_max {
+                return Err(Error::too_large(format!("a push changes at most {references_max} references")));
+            }
             self.commands.push(command_line(command)?);
         }
-        Err(Error::too_large(format!("a push names at most {LINES_MAX} references")))
+        Err(Error::too_large(format!("a push names at most {BORDERS_MAX} borders")))
     }
 
     fn read_options<R: Read>(&mut self, reader: &mut Reader<R>) -> Result<()> {
@@ -172,7 +175,7 @@ mod tests {
         }
         out.extend_from_slice(end);
         let mut request = PushRequest::default();
-        let result = request.read(&mut Reader::new(&out[..]));
+        let result = request.read(&mut Reader::new(&out[..]), 10);
         (request, result)
     }
 
@@ -188,7 +191,7 @@ mod tests {
         out.extend_from_slice(b"0000PACK");
         let mut reader = Reader::new(&out[..]);
         let mut request = PushRequest::default();
-        request.read(&mut reader).unwrap();
+        request.read(&mut reader, 10).unwrap();
         assert_eq!(reader.into_inner(), b"PACK");
         let command = |old: &str, new: &str, name: &str| Command {
             old: old.parse().unwrap(),
@@ -272,7 +275,12 @@ mod tests {
 
     #[test]
     fn endless_requests_are_refused() {
-        let lines = vec![format!("shallow {A}"); LINES_MAX + 1];
+        let lines = vec![format!("shallow {A}"); BORDERS_MAX + 10 + 1];
         assert_eq!(*parse(&lines, b"0000").1.unwrap_err().kind(), govc_engine::ErrorKind::TooLarge);
+        let changes =
+            |count: usize| -> Vec<String> { (0..count).map(|at| format!("{ZERO} {A} refs/heads/{at}")).collect() };
+        assert_eq!(parse(&changes(10), b"0000").0.commands.len(), 10);
+        assert!(parse(&changes(10), b"0000").1.is_ok());
+        assert_eq!(*parse(&changes(11), b"0000").1.unwrap_err().kind(), govc_engine::ErrorKind::TooLarge);
     }
 }

@@ -47,6 +47,7 @@ mod clients;
 mod crash;
 mod disk;
 mod export;
+mod extremes;
 mod fetch;
 mod grep;
 mod hostile;

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// How many pieces of long work run or wait.
-fn at_work(http: &Http) -> u32 {
+pub(crate) fn at_work(http: &Http) -> u32 {
     let metrics = http.get("/metrics").text();
     let gauge = |name: &str| -> u32 {
         let line = metrics.lines().find_map(|line| line.strip_prefix(name)).expect("a gauge");

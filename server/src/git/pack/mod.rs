@@ -10,6 +10,7 @@
 //! | `write` | packs for fetches |
 
 pub(crate) mod entry;
+mod nesting;
 pub(crate) mod receive;
 mod resolve;
 pub(crate) mod spool;

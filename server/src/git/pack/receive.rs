@@ -18,6 +18,7 @@ use govc_engine::{
 
 use super::{
     entry::EntryKind,
+    nesting::Nesting,
     resolve::{Found, Resolved, Whole, resolve},
     spool::{Folder, Spool},
     stream::{PackEntry, PackStream},
@@ -111,6 +112,7 @@ pub(crate) fn receive_pack(
     if deltas > 0 {
         progress(&format!("Resolving deltas: 100% ({deltas}/{deltas}), done.\n"));
     }
+    std::mem::take(&mut targets.nesting).check()?;
     let (riding, spilled) = sink.finish()?;
     let staged = if spilled { Some(ingest.finish()?) } else { None };
     let mut received = Received {
@@ -120,7 +122,8 @@ pub(crate) fn receive_pack(
         staged,
         closed: false,
         roots: None,
-        pack: (!thin).then_some(NewPack { entries: kept, checksum, spool }),
+        // Clients refuse some packs in which an object comes twice.
+        pack: (!thin && are_distinct(&kept)).then_some(NewPack { entries: kept, checksum, spool }),
     };
     received.closed = received.has_all(&targets)?;
     received.roots = received.roots_of(&targets);
@@ -163,11 +166,21 @@ fn check(oid: Oid, kind: Kind, data: &[u8], targets: &mut Targets) -> Result<()>
     }
     for (target, wanted) in links(kind, data).map_err(|error| error.context(format!("object {oid}")))?.targets {
         let Some(wanted) = wanted else { continue };
-        if *targets.entry(target).or_insert(wanted) != wanted {
+        if kind == Kind::Tree && wanted == Kind::Tree {
+            targets.nesting.note(&oid, &target);
+        }
+        if *targets.kinds.entry(target).or_insert(wanted) != wanted {
             return Err(Error::invalid(format!("object {target} is pointed at as two kinds")));
         }
     }
     Ok(())
+}
+
+/// Whether no object comes twice.
+fn are_distinct(entries: &[KeptEntry]) -> bool {
+    let distinct: HashSet<Oid, std::hash::BuildHasherDefault<OidHasher>> =
+        entries.iter().map(|entry| entry.oid).collect();
+    distinct.len() == entries.len()
 }
 
 /// Ids are uniform, so their own bits are their hash.
@@ -190,7 +203,11 @@ impl std::hash::Hasher for OidHasher {
     fn write_usize(&mut self, _: usize) {}
 }
 
-type Targets = HashMap<Oid, Kind, std::hash::BuildHasherDefault<OidHasher>>;
+#[derive(Default)]
+struct Targets {
+    kinds: HashMap<Oid, Kind, std::hash::BuildHasherDefault<OidHasher>>,
+    nesting: Nesting,
+}
 
 /// The entries for the cache, with their bases; their ids are filled in as they become known.
 fn kept_entries(entries: &[PackEntry]) -> Vec<KeptEntry> {
@@ -331,8 +348,9 @@ impl Received {
     /// The pack's objects that are not among `targets`; `None` if some of those are not in the pack.
     fn roots_of(&self, targets: &Targets) -> Option<Vec<Oid>> {
         let entries = &self.pack.as_ref()?.entries;
-        let is_closed = targets.keys().all(|oid| self.header(oid).is_some());
-        is_closed.then(|| entries.iter().map(|entry| entry.oid).filter(|oid| !targets.contains_key(oid)).collect())
+        let is_closed = targets.kinds.keys().all(|oid| self.header(oid).is_some());
+        is_closed
+            .then(|| entries.iter().map(|entry| entry.oid).filter(|oid| !targets.kinds.contains_key(oid)).collect())
     }
 
     fn header(&self, oid: &Oid) -> Option<Kind> {
@@ -345,7 +363,7 @@ impl Received {
     /// What points at another kind than there is, is wrong whatever reaches it.
     fn has_all(&self, targets: &Targets) -> Result<bool> {
         let mut closed = true;
-        for (oid, wanted) in targets {
+        for (oid, wanted) in &targets.kinds {
             let kind = match self.header(oid) {
                 Some(kind) => Some(kind),
                 None => self.snapshot.kind_to_build_on(oid)?,
