@@ -9,24 +9,85 @@ use std::io::{BufReader, Read, Write};
 use crate::error::{Context, Error, Result};
 use crate::http::Client;
 
-const HEADERS: [(&str, &str); 3] = [
+pub(crate) const FETCH_HEADERS: [(&str, &str); 3] = [
     ("Content-Type", "application/x-git-upload-pack-request"),
     ("Accept", "application/x-git-upload-pack-result"),
     ("Git-Protocol", "version=2"),
 ];
 const DELIMITER: &[u8] = b"0001";
-const FLUSH: &[u8] = b"0000";
+/// What ends a request, and every whole answer.
+pub(crate) const FLUSH: &[u8] = b"0000";
 
-/// The references of a repository as `<id> <name>`, `HEAD` included, in the server's order.
-pub(crate) fn list(client: &mut Client, repository: &str) -> Result<Vec<String>> {
+/// What a fetch asks for.
+#[derive(Default)]
+pub(crate) struct Fetch<'a> {
+    /// Ids in hexadecimal, as often as they may be given.
+    pub(crate) wants: Vec<&'a str>,
+    pub(crate) haves: Vec<&'a str>,
+    /// Commits from each want on, for a shallow clone.
+    pub(crate) depth: Option<u32>,
+    /// Whether tags of what is sent are wanted, and deltas on what the client has.
+    pub(crate) is_like_git: bool,
+}
+
+impl Fetch<'_> {
+    /// The request's body.
+    pub(crate) fn request(&self) -> Vec<u8> {
+        let mut wants = self.wants.clone();
+        wants.sort_unstable();
+        wants.dedup();
+        let mut request = Vec::new();
+        line(&mut request, "command=fetch");
+        line(&mut request, "object-format=sha1");
+        request.extend_from_slice(DELIMITER);
+        line(&mut request, "no-progress");
+        line(&mut request, "ofs-delta");
+        if self.is_like_git {
+            line(&mut request, "thin-pack");
+            line(&mut request, "include-tag");
+        }
+        if let Some(depth) = self.depth {
+            line(&mut request, &format!("deepen {depth}\n"));
+        }
+        for (word, ids) in [("want", &wants), ("have", &self.haves)] {
+            for id in ids {
+                line(&mut request, &format!("{word} {id}\n"));
+            }
+        }
+        line(&mut request, "done\n");
+        request.extend_from_slice(FLUSH);
+        request
+    }
+}
+
+/// The body of a request for the references whose names begin with one of `prefixes`; for all of them, if there is none.
+pub(crate) fn list_request(prefixes: &[&str]) -> Vec<u8> {
     let mut request = Vec::new();
     line(&mut request, "command=ls-refs\n");
     line(&mut request, "object-format=sha1\n");
     request.extend_from_slice(DELIMITER);
     line(&mut request, "peel\n");
     line(&mut request, "symrefs\n");
+    for prefix in prefixes {
+        line(&mut request, &format!("ref-prefix {prefix}\n"));
+    }
     request.extend_from_slice(FLUSH);
-    let mut answer = post(client, repository, &request)?;
+    request
+}
+
+/// Where both go.
+pub(crate) fn fetch_path(repository: &str) -> String {
+    format!("/{repository}.git/git-upload-pack")
+}
+
+/// The references of a repository as `<id> <name>`, `HEAD` included, in the server's order.
+pub(crate) fn list(client: &mut Client, repository: &str) -> Result<Vec<String>> {
+    list_by(client, repository, &list_request(&[]))
+}
+
+/// The references that a request of [`list_request`] finds.
+pub(crate) fn list_by(client: &mut Client, repository: &str, request: &[u8]) -> Result<Vec<String>> {
+    let mut answer = post(client, repository, request)?;
     let mut references = Vec::new();
     let mut packet = Vec::new();
     while let Packet::Data = read_packet(&mut answer, &mut packet)? {
@@ -44,7 +105,13 @@ pub(crate) fn list(client: &mut Client, repository: &str) -> Result<Vec<String>>
 /// Fetches everything that `references` (from [`list`]) reach and writes the pack to `sink`. Returns the
 /// pack's size in bytes.
 pub(crate) fn fetch(client: &mut Client, repository: &str, references: &[String], sink: &mut dyn Write) -> Result<u64> {
-    let mut answer = post(client, repository, &fetch_request(references))?;
+    let wants = references.iter().filter_map(|line| line.split(' ').next()).collect();
+    send(client, repository, &Fetch { wants, is_like_git: true, ..Fetch::default() }.request(), sink)
+}
+
+/// Sends a request of [`Fetch`] and writes the pack to `sink`. Returns its size in bytes.
+pub(crate) fn send(client: &mut Client, repository: &str, request: &[u8], sink: &mut dyn Write) -> Result<u64> {
+    let mut answer = post(client, repository, request)?;
     let mut packet = Vec::new();
     loop {
         match read_packet(&mut answer, &mut packet)? {
@@ -74,31 +141,13 @@ pub(crate) fn fetch(client: &mut Client, repository: &str, references: &[String]
     Ok(pack_bytes)
 }
 
-fn fetch_request(references: &[String]) -> Vec<u8> {
-    let mut ids: Vec<&str> = references.iter().filter_map(|line| line.split(' ').next()).collect();
-    ids.sort_unstable();
-    ids.dedup();
-    let mut request = Vec::new();
-    line(&mut request, "command=fetch");
-    line(&mut request, "object-format=sha1");
-    request.extend_from_slice(DELIMITER);
-    for capability in ["thin-pack", "no-progress", "include-tag", "ofs-delta"] {
-        line(&mut request, capability);
-    }
-    for id in ids {
-        line(&mut request, &format!("want {id}\n"));
-    }
-    line(&mut request, "done\n");
-    request.extend_from_slice(FLUSH);
-    request
-}
-
 fn post<'a>(client: &'a mut Client, repository: &str, request: &[u8]) -> Result<BufReader<crate::http::Body<'a>>> {
-    let body = client.post(&format!("/{repository}.git/git-upload-pack"), &HEADERS, request)?;
+    let body = client.post(&fetch_path(repository), &FETCH_HEADERS, request)?;
     Ok(BufReader::with_capacity(128 * 1024, body))
 }
 
-fn line(request: &mut Vec<u8>, text: &str) {
+/// Appends a pkt-line.
+pub(crate) fn line(request: &mut Vec<u8>, text: &str) {
     request.extend_from_slice(format!("{:04x}", text.len() + 4).as_bytes());
     request.extend_from_slice(text.as_bytes());
 }
@@ -134,7 +183,7 @@ fn drain(mut answer: impl Read) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Packet, fetch_request, read_packet};
+    use super::{Fetch, Packet, read_packet};
 
     #[test]
     fn packets_are_framed_by_their_own_length() {
@@ -150,9 +199,10 @@ mod tests {
     #[test]
     fn an_id_is_wanted_once() {
         let id = "0123456789012345678901234567890123456789";
-        let request = fetch_request(&[format!("{id} HEAD"), format!("{id} refs/heads/main")]);
+        let request = Fetch { wants: vec![id, id], haves: vec![id], depth: Some(1), is_like_git: true }.request();
         let text = String::from_utf8_lossy(&request);
-        assert_eq!(text.matches("want ").count(), 1);
+        assert_eq!((text.matches("want ").count(), text.matches("have ").count()), (1, 1));
+        assert!(text.contains("000ddeepen 1\n"), "{text}");
         assert!(text.ends_with("0009done\n0000"));
     }
 }

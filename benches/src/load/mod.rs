@@ -5,7 +5,10 @@
 
 pub(crate) mod commits;
 mod connection;
+pub(crate) mod pushes;
 pub(crate) mod reads;
+pub(crate) mod repeat;
+pub(crate) mod stream;
 
 use std::future::Future;
 
@@ -19,7 +22,7 @@ pub(crate) fn quantile_millis(sorted_micros: &[u32], share: f64) -> f64 {
 }
 
 /// Runs a load on this thread.
-fn block_on<T>(load: impl Future<Output = Result<T>>) -> Result<T> {
+pub(crate) fn block_on<T>(load: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.context(|| "cannot start the client".into())?.block_on(load)
 }

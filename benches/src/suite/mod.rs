@@ -10,6 +10,8 @@ mod open;
 mod push;
 mod reads;
 mod search;
+mod soak;
+mod wire;
 
 use crate::bench::Bench;
 use crate::error::Result;
@@ -26,6 +28,9 @@ pub(crate) struct Suite {
 pub(crate) const SUITES: &[Suite] = &[
     Suite { name: "push", run: push::run },
     Suite { name: "clone", run: clone::run },
+    Suite { name: "fetches", run: wire::fetches },
+    Suite { name: "pushes", run: wire::pushes },
+    Suite { name: "references", run: wire::references },
     Suite { name: "commits", run: commits::run },
     Suite { name: "reads", run: reads::run },
     Suite { name: "search", run: search::run },
@@ -33,4 +38,5 @@ pub(crate) const SUITES: &[Suite] = &[
     Suite { name: "engine", run: engine::run },
     Suite { name: "compaction", run: compaction::run },
     Suite { name: "background", run: background::run },
+    Suite { name: "soak", run: soak::run },
 ];
