@@ -3,7 +3,7 @@
 //! A clone of exactly what a kept pack holds, shallow and partial ones too, is a copy of it; any other fetch copies the
 //! compressed entries that it needs from a pack with nothing left out, so that nothing is deflated twice. Small packs are kept in memory, large ones as files in the data folder
 //! with an index beside them; what is used least goes when a budget is exceeded. Every loss and every damage costs
-//! speed only: the sender checks what it copies against the pack's checksum and drops a pack that fails.
+//! speed only: the sender checks what it copies, a piece before it goes out, and drops a pack that fails.
 
 mod form;
 mod index;
@@ -27,7 +27,8 @@ use parking_lot::Mutex;
 pub(crate) use form::Form;
 use index::{read_index, write_index};
 
-use super::pack::spool::{Folder, Spool};
+use super::pack::shared::SharedPacks;
+use super::pack::spool::{Folder, PIECE_BYTES, Spool};
 
 /// Packs kept of one repository with nothing left out, and as many with something.
 const PER_REPO_MAX: usize = 3;
@@ -100,6 +101,8 @@ pub(crate) struct KeptPack {
     len: u64,
     /// What follows the entries.
     checksum: Oid,
+    /// As [`Spool::piece_sums`].
+    piece_sums: Vec<u32>,
     content: Content,
     used: AtomicU64,
 }
@@ -111,25 +114,24 @@ pub(crate) struct Tips {
     pub(crate) form: Form,
 }
 
-/// A pack to be kept.
+/// A pack to be kept, but for its bytes.
 pub(crate) struct NewPack {
     pub(crate) entries: Vec<KeptEntry>,
     pub(crate) checksum: Oid,
-    pub(crate) spool: Spool,
 }
 
 enum Content {
     Memory(Bytes),
-    File(File, PathBuf),
+    File(Arc<File>, PathBuf),
 }
 
 impl KeptPack {
-    fn new(repo: RepoId, of: Tips, entries: Vec<KeptEntry>, checksum: Oid, len: u64, content: Content) -> Self {
-        let Tips { mut tips, form } = of;
+    fn new(repo: RepoId, of: Tips, pack: NewPack, len: u64, piece_sums: Vec<u32>, content: Content) -> Self {
+        let (Tips { mut tips, form }, NewPack { entries, checksum }) = (of, pack);
         tips.sort_unstable();
         tips.dedup();
         let by_oid = entries.iter().enumerate().map(|(index, entry)| (entry.oid, index as u32)).collect();
-        Self { repo, tips, form, entries, by_oid, len, checksum, content, used: AtomicU64::new(0) }
+        Self { repo, tips, form, entries, by_oid, len, checksum, piece_sums, content, used: AtomicU64::new(0) }
     }
 
     /// What it takes of each budget, in memory and in the folder.
@@ -162,6 +164,22 @@ impl KeptPack {
         (start, self.entries.get(index as usize + 1).map_or(self.len, |next| next.offset))
     }
 
+    /// Reads the piece of that number, of [`PIECE_BYTES`] but for the last, into `out`, and checks it; `None` past the end.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is not what was written.
+    pub(crate) fn read_piece<'b>(&self, number: usize, out: &'b mut [u8]) -> io::Result<Option<&'b [u8]>> {
+        let Some(sum) = self.piece_sums.get(number) else { return Ok(None) };
+        let start = (number * PIECE_BYTES) as u64;
+        let len = self.len.saturating_sub(start).min(out.len() as u64) as usize;
+        let piece = &mut out[..len];
+        self.read_exact_at(start, piece)?;
+        if crc32c::crc32c(piece) != *sum {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "its bytes have changed"));
+        }
+        Ok(Some(piece))
+    }
+
     /// Fills `out` from `offset`.
     ///
     /// # Errors
@@ -190,6 +208,7 @@ pub struct PackCache {
     options: PackCacheOptions,
     folder: Option<Folder>,
     packs: Mutex<HashMap<RepoId, Vec<Arc<KeptPack>>>>,
+    shared: SharedPacks,
     clock: AtomicU64,
     next_file: AtomicU64,
 }
@@ -206,7 +225,7 @@ impl PackCache {
 
     fn open_in(folder: Option<Folder>, options: PackCacheOptions) -> io::Result<Self> {
         let (packs, clock, next_file) = (Mutex::default(), AtomicU64::new(1), AtomicU64::new(1));
-        let cache = Self { options, folder, packs, clock, next_file };
+        let cache = Self { options, folder, packs, shared: SharedPacks::default(), clock, next_file };
         if let Some(Folder { path: dir, .. }) = &cache.folder {
             std::fs::create_dir_all(dir)?;
             let mut wanted = std::collections::HashSet::new();
@@ -234,7 +253,17 @@ impl PackCache {
         [self.options.memory_bytes, self.options.disk_bytes]
     }
 
-    /// Where packs on their way in are put.
+    /// Packs that are being made.
+    pub(crate) fn shared(&self) -> &SharedPacks {
+        &self.shared
+    }
+
+    /// Bytes of packs in memory.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        self.options.memory_bytes
+    }
+
+    /// Where packs on their way are put.
     pub(crate) fn folder(&self) -> Option<Folder> {
         self.folder.clone()
     }
@@ -248,14 +277,15 @@ impl PackCache {
         packs
     }
 
-    /// Keeps a pack that holds exactly that, unless its repository is gone; what fails is only logged.
-    pub(crate) fn keep(&self, repo: &Repo, tips: Tips, pack: NewPack) {
-        let bytes = bytes_of(pack.entries.len(), pack.spool.len(), pack.spool.in_memory().is_some());
+    /// Keeps a pack that holds exactly that, unless its repository is gone; what fails is only logged. Its bytes are those
+    /// of `spool`, which can still be read.
+    pub(crate) fn keep(&self, repo: &Repo, tips: Tips, pack: NewPack, spool: &mut Spool) {
+        let bytes = bytes_of(pack.entries.len(), spool.len(), spool.in_memory().is_some());
         let too_large = bytes.iter().zip(self.budgets()).any(|(bytes, budget)| *bytes > budget / 2);
         if too_large || pack.entries.is_empty() || repo.is_deleted() {
             return;
         }
-        match self.make(repo.id(), tips, pack) {
+        match self.make(repo.id(), tips, pack, spool) {
             Ok(pack) => self.insert(pack),
             Err(error) => tracing::warn!(repo = %repo.name(), %error, "a pack could not be kept for serving again"),
         }
@@ -265,12 +295,11 @@ impl PackCache {
         }
     }
 
-    fn make(&self, repo: RepoId, tips: Tips, pack: NewPack) -> io::Result<KeptPack> {
-        let NewPack { entries, checksum, spool } = pack;
-        let len = spool.len();
+    fn make(&self, repo: RepoId, tips: Tips, pack: NewPack, spool: &mut Spool) -> io::Result<KeptPack> {
+        let (len, sums) = (spool.len(), spool.piece_sums());
         if let Some(bytes) = spool.in_memory() {
             let content = Content::Memory(Bytes::copy_from_slice(bytes));
-            return Ok(KeptPack::new(repo, tips, entries, checksum, len, content));
+            return Ok(KeptPack::new(repo, tips, pack, len, sums, content));
         }
         let folder = self.folder.as_ref().ok_or_else(|| io::Error::other("there is no folder for packs"))?;
         let name = format!("{repo}-{}-{}", std::process::id(), self.next_file.fetch_add(1, Ordering::Relaxed));
@@ -278,7 +307,7 @@ impl PackCache {
         let file = spool.persist(&path)?;
         // The index is what makes the pack count, so the pack must be on the disk before it.
         file.sync_data()?;
-        let pack = KeptPack::new(repo, tips, entries, checksum, len, Content::File(file, path.clone()));
+        let pack = KeptPack::new(repo, tips, pack, len, sums, Content::File(file, path.clone()));
         write_index(&path.with_extension("index"), &pack)?;
         Ok(pack)
     }
@@ -391,12 +420,13 @@ mod tests {
         store.create(&RepoName::new(name).expect("a name"), RepoSettings::default(), "test").expect("a new repository")
     }
 
-    /// A pack of `len` bytes with one entry.
-    fn pack(cache: &PackCache, len: usize) -> NewPack {
+    /// Keeps a pack of `len` bytes with one entry.
+    fn keep(cache: &PackCache, repo: &Repo, len: usize) {
         let mut spool = Spool::new(cache.folder());
         spool.write_all(&vec![7; len]).expect("room");
         let oid = hash_object(Kind::Blob, b"content").expect("an ordinary object");
-        NewPack { entries: vec![KeptEntry { oid, offset: 12, base: KeptBase::Whole }], checksum: Oid::null(), spool }
+        let entries = vec![KeptEntry { oid, offset: 12, base: KeptBase::Whole }];
+        cache.keep(repo, Tips::default(), NewPack { entries, checksum: Oid::null() }, &mut spool);
     }
 
     #[test]
@@ -420,9 +450,9 @@ mod tests {
         let store = store();
         let [a, b, c] = ["a", "b", "c"].map(|name| create(&store, name));
         let in_memory = create(&store, "in-memory");
-        cache.keep(&in_memory, Tips::default(), pack(&cache, 1000));
+        keep(&cache, &in_memory, 1000);
         for repo in [&a, &b, &c] {
-            cache.keep(repo, Tips::default(), pack(&cache, 9 << 20));
+            keep(&cache, repo, 9 << 20);
         }
         let files = || std::fs::read_dir(dir.path()).expect("a folder").count();
         let kept = |repo: &Repo| cache.of(repo.id()).len();
@@ -438,11 +468,11 @@ mod tests {
         assert_eq!(files(), 2);
 
         free.store(RESERVE + MARGIN_BYTES - 1, Ordering::Relaxed);
-        cache.keep(&b, Tips::default(), pack(&cache, 9 << 20));
+        keep(&cache, &b, 9 << 20);
         assert_eq!([&a, &b].map(kept), [0, 1], "the new pack takes the place of the one used least");
         free.store(RESERVE, Ordering::Relaxed);
-        cache.keep(&c, Tips::default(), pack(&cache, 1000));
-        cache.keep(&a, Tips::default(), pack(&cache, 1000));
+        keep(&cache, &c, 1000);
+        keep(&cache, &a, 1000);
         assert_eq!(files(), 0, "whatever is kept, the folder gives way");
         assert_eq!([&a, &b, &c, &in_memory].map(kept), [1, 0, 1, 1], "packs in memory take no room on the disk");
     }
@@ -453,11 +483,11 @@ mod tests {
         let cache = PackCache::open(options).expect("no folder is needed");
         let store = store();
         let repo = create(&store, "gone");
-        cache.keep(&repo, Tips::default(), pack(&cache, 1000));
+        keep(&cache, &repo, 1000);
         assert_eq!(cache.of(repo.id()).len(), 1);
         store.delete(&repo.name()).expect("a repository");
         cache.retain(|other| other != repo.id());
-        cache.keep(&repo, Tips::default(), pack(&cache, 1000));
+        keep(&cache, &repo, 1000);
         assert!(cache.of(repo.id()).is_empty());
     }
 }

@@ -20,7 +20,7 @@ use super::advertise::Version;
 use super::bridge::{self, Flow};
 use super::fetch_request::{Deepen, FetchRequest};
 use super::negotiate::{History, Timed};
-use super::pack::write::{self, PackRequest};
+use super::pack::send::{self, PackRequest};
 use super::pkt::{self, Reader};
 use super::shallow::{self, Borders, Rule};
 use super::sideband::{Bands, Sideband};
@@ -243,7 +243,7 @@ fn send_pack(
             include_tag: request.include_tag,
             progress: &mut progress,
         };
-        write::send(app, repo, snapshot, pack, &mut sideband.data())
+        send::send(app, repo, snapshot, pack, &mut sideband.data())
     };
     flow.end_packets();
     match sent {

@@ -18,6 +18,7 @@ use prometheus_client::registry::Registry;
 use govc_engine::{Health, StoreStats};
 use govc_search::{IndexerState, SearchStatus};
 
+use super::packs::PackFigures;
 use super::process::{self, ProcessUsage};
 use super::ssh::SshFigures;
 use super::storage::StorageFigures;
@@ -56,6 +57,7 @@ pub struct Metrics {
     panics: Counter,
     tls: TlsFigures,
     ssh: SshFigures,
+    packs: PackFigures,
 }
 
 impl Metrics {
@@ -77,7 +79,8 @@ impl Metrics {
         registry.register("build", "The program", Info::new([("version", VERSION)]));
         let tls = TlsFigures::registered(&mut registry);
         let ssh = SshFigures::registered(&mut registry);
-        Self { registry, requests, durations, in_flight, panics, tls, ssh }
+        let packs = PackFigures::registered(&mut registry);
+        Self { registry, requests, durations, in_flight, panics, tls, ssh, packs }
     }
 
     /// What TLS counts.
@@ -88,6 +91,11 @@ impl Metrics {
     /// What SSH counts.
     pub(crate) fn ssh(&self) -> &SshFigures {
         &self.ssh
+    }
+
+    /// What is counted of packs.
+    pub(crate) fn packs(&self) -> &PackFigures {
+        &self.packs
     }
 
     pub(super) fn request_begins(&self) {

@@ -6,6 +6,7 @@
 mod exchange;
 pub(crate) mod log;
 pub(crate) mod metrics;
+mod packs;
 mod process;
 mod request_id;
 mod sink;
@@ -24,6 +25,7 @@ use futures_util::FutureExt;
 
 pub(crate) use exchange::{IsSecure, PeerAddress, ServerOptions};
 pub use metrics::Metrics;
+pub(crate) use packs::PackSource;
 pub(crate) use request_id::RequestId;
 pub(crate) use ssh::{CallResult, LoginResult, OTHER_SERVICE, SshExchange, SshFigures};
 pub(crate) use tls::{HandshakeResult, TlsFigures};

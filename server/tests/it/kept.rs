@@ -1,6 +1,8 @@
 //! Packs that the server keeps to serve again: a clone gets what it would get without them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Barrier;
+use std::thread;
 
 use govc_engine::{Kind, Oid};
 
@@ -90,12 +92,8 @@ fn what_no_tip_reaches_is_not_served() {
     assert_eq!(clone_all(&git, &server.url("repo"), &place.path("copy.git")), 3, "commit, tree and blob");
 }
 
-#[test]
-fn shallow_and_partial_clones_are_kept_by_what_they_leave_out() {
-    let place = Place::new();
-    let git = Git::new(&place.path("home"));
-    let server = place.serve();
-    server.create("repo");
+/// Two commits and so many files that a clone of one is kept.
+fn many_files(place: &Place, git: &Git) -> PathBuf {
     let work = place.path("work");
     git.init(&work);
     for at in 0..1200 {
@@ -106,6 +104,16 @@ fn shallow_and_partial_clones_are_kept_by_what_they_leave_out() {
     git.ok(&work, &["add", "."]);
     git.ok(&work, &["commit", "-q", "-m", "first"]);
     git.commit(&work, "dir0/file0", b"changed\n", "second");
+    work
+}
+
+#[test]
+fn shallow_and_partial_clones_are_kept_by_what_they_leave_out() {
+    let place = Place::new();
+    let git = Git::new(&place.path("home"));
+    let server = place.serve();
+    server.create("repo");
+    let work = many_files(&place, &git);
     let (url, local) = (server.url("repo"), format!("file://{}", work.display()));
     git.ok(&work, &["push", "-q", &url, "main"]);
     git.ok(&work, &["config", "uploadpack.allowFilter", "true"]);
@@ -147,4 +155,96 @@ fn shallow_and_partial_clones_are_kept_by_what_they_leave_out() {
     }
     assert!(!clone(&url, &["--depth=1"]).1, "the branch has moved");
     assert!(clone(&url, &["--depth=1"]).1);
+}
+
+#[test]
+fn clones_at_the_same_time_are_one_computation() {
+    const CLONES: usize = 6;
+    let place = Place::new();
+    let git = Git::new(&place.path("home"));
+    let server = place.serve();
+    server.create("repo");
+    let work = many_files(&place, &git);
+    git.ok(&work, &["branch", "first", "main~1"]);
+    git.commit(&work, "of-main", b"content\n", "third");
+    // What is kept of the push has both branches.
+    git.ok(&work, &["push", "-q", "--all", &server.url("repo")]);
+    let sent = || {
+        let metrics = server.http().get("/metrics").text();
+        ["made", "shared", "kept"].map(|source| {
+            let name = format!("govc_packs_sent_total{{source=\"{source}\"}} ");
+            let value = metrics.lines().find_map(|line| line.strip_prefix(&name));
+            value.and_then(|value| value.parse::<usize>().ok()).unwrap_or_else(|| panic!("no {name}"))
+        })
+    };
+    let local = format!("file://{}", work.display());
+    for (what, options) in [("full", "--single-branch"), ("shallow", "--depth=1")] {
+        let options = [options, "--no-tags", "--bare"];
+        let before = sent();
+        let ready = Barrier::new(CLONES);
+        thread::scope(|scope| {
+            for number in 0..CLONES {
+                let (place, git, server, ready, options) = (&place, &git, &server, &ready, &options);
+                scope.spawn(move || {
+                    ready.wait();
+                    git.clone_repo(&server.url("repo"), &place.path(&format!("{what}-{number}")), options);
+                });
+            }
+        });
+        let after = sent();
+        assert_eq!(after[0] - before[0], 1, "{what}: {before:?}, then {after:?}");
+        assert_eq!(after.iter().sum::<usize>() - before.iter().sum::<usize>(), CLONES, "{what}");
+        let wanted = place.path(&format!("{what}-wanted"));
+        git.clone_repo(&local, &wanted, &options);
+        for number in 0..CLONES {
+            let got = place.path(&format!("{what}-{number}"));
+            assert_eq!(git.references(&got), git.references(&wanted), "{what}");
+            assert_eq!(git.objects(&got), git.objects(&wanted), "{what}");
+        }
+    }
+}
+
+#[test]
+fn a_kept_pack_that_is_damaged_fails_one_clone_and_goes() {
+    let place = Place::new();
+    let git = Git::new(&place.path("home"));
+    let server = place.serve();
+    server.create("repo");
+    let work = place.path("work");
+    git.init(&work);
+    // Packs of less than 8 MiB are kept in memory alone.
+    for at in 0..12 {
+        std::fs::write(work.join(format!("file{at}")), history::noise(at, 1 << 20)).expect("a file");
+    }
+    git.ok(&work, &["add", "."]);
+    git.ok(&work, &["commit", "-q", "-m", "large"]);
+    git.ok(&work, &["push", "-q", &server.url("repo"), "main"]);
+    let launch = server.stop();
+    let pack = kept_file(&place.path("data"));
+    let mut bytes = std::fs::read(&pack).expect("a kept pack");
+    bytes[6 << 20] ^= 1;
+    std::fs::write(&pack, bytes).expect("a kept pack");
+    let server = launch.start();
+    let clone = |name: &str| {
+        let copy = place.path(name);
+        git.run(&work, &["clone", "-q", "--bare", &server.url("repo"), copy.to_str().expect("text")])
+    };
+    let first = clone("first");
+    let said = String::from_utf8_lossy(&first.stderr).into_owned();
+    assert!(!first.status.success() && said.contains("a kept pack is damaged"), "{said}");
+    assert!(!pack.exists(), "it is dropped");
+    let second = clone("second");
+    assert!(second.status.success(), "{}", String::from_utf8_lossy(&second.stderr));
+    assert_eq!(git.objects(&place.path("second")), git.objects(&work));
+}
+
+/// The only kept pack below a data folder.
+fn kept_file(data: &Path) -> PathBuf {
+    let folders = std::fs::read_dir(data.join("packs")).expect("the pack cache");
+    let files = folders.flat_map(|folder| std::fs::read_dir(folder.expect("a folder").path()).expect("a folder"));
+    let mut packs =
+        files.map(|file| file.expect("a file").path()).filter(|path| path.extension().is_some_and(|end| end == "pack"));
+    let found = packs.next().expect("a kept pack");
+    assert!(packs.next().is_none(), "one pack is kept");
+    found
 }

@@ -3,7 +3,7 @@
 use govc_engine::{Filter, Kind, Oid};
 
 /// What is left out; by default nothing.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(crate) struct Form {
     /// Commits whose parents are left out. Sorted.
     shallow: Vec<Oid>,

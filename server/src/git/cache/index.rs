@@ -4,13 +4,14 @@ use std::{
     fs::File,
     io::{self, Write},
     path::Path,
+    sync::Arc,
 };
 
 use govc_engine::{Oid, RepoId};
 
-use super::{Content, Form, KeptBase, KeptEntry, KeptPack, Tips};
+use super::{Content, Form, KeptBase, KeptEntry, KeptPack, NewPack, Tips};
 
-const INDEX_MAGIC: &[u8] = b"govc pack index 2\n";
+const INDEX_MAGIC: &[u8] = b"govc pack index 3\n";
 
 pub(super) fn write_index(path: &Path, pack: &KeptPack) -> io::Result<()> {
     let mut out = INDEX_MAGIC.to_vec();
@@ -20,6 +21,8 @@ pub(super) fn write_index(path: &Path, pack: &KeptPack) -> io::Result<()> {
     out.extend_from_slice(&(pack.tips.len() as u64).to_be_bytes());
     pack.tips.iter().for_each(|tip| out.extend_from_slice(tip.as_bytes()));
     pack.form.write(&mut out);
+    out.extend_from_slice(&(pack.piece_sums.len() as u64).to_be_bytes());
+    pack.piece_sums.iter().for_each(|sum| out.extend_from_slice(&sum.to_be_bytes()));
     for entry in &pack.entries {
         out.extend_from_slice(entry.oid.as_bytes());
         out.extend_from_slice(&entry.offset.to_be_bytes());
@@ -49,7 +52,11 @@ pub(super) fn read_index(path: &Path) -> Option<KeptPack> {
     let tips_len = usize::try_from(tips).ok()?.checked_mul(Oid::LEN)?;
     let (tips, rest) = rest.split_at_checked(tips_len)?;
     let tips = tips.chunks_exact(Oid::LEN).map(|tip| Oid::from_bytes(tip).ok()).collect::<Option<Vec<_>>>()?;
-    let (form, entries) = Form::read(rest)?;
+    let (form, rest) = Form::read(rest)?;
+    let (sums, rest) = rest.split_first_chunk::<8>()?;
+    let sums_len = usize::try_from(u64::from_be_bytes(*sums)).ok()?.checked_mul(4)?;
+    let (sums, entries) = rest.split_at_checked(sums_len)?;
+    let sums = sums.chunks_exact(4).filter_map(|sum| Some(u32::from_be_bytes(*sum.first_chunk()?))).collect();
     let entries = entries.chunks_exact(Oid::LEN + 12).map(|entry| {
         let (oid, rest) = entry.split_at(Oid::LEN);
         let offset = u64::from_be_bytes(*rest.first_chunk()?);
@@ -64,9 +71,9 @@ pub(super) fn read_index(path: &Path) -> Option<KeptPack> {
     Some(KeptPack::new(
         RepoId::from_u64(repo),
         Tips { tips, form },
-        entries,
-        checksum,
+        NewPack { entries, checksum },
         len,
-        Content::File(file, path.to_owned()),
+        sums,
+        Content::File(Arc::new(file), path.to_owned()),
     ))
 }

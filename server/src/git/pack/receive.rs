@@ -46,7 +46,7 @@ pub(crate) struct Received {
     /// The pack's objects that none of it points at, if all that its objects point at is in the pack.
     roots: Option<Vec<Oid>>,
     /// The pack as it came; `None` if it stands on objects that it does not hold.
-    pack: Option<NewPack>,
+    pack: Option<(NewPack, Spool)>,
 }
 
 /// Reads one pack to its end, checks it and stages its objects. Of a body that goes on after the pack, `live` is told when the
@@ -123,7 +123,7 @@ pub(crate) fn receive_pack(
         closed: false,
         roots: None,
         // Clients refuse some packs in which an object comes twice.
-        pack: (!thin && are_distinct(&kept)).then_some(NewPack { entries: kept, checksum, spool }),
+        pack: (!thin && are_distinct(&kept)).then_some((NewPack { entries: kept, checksum }, spool)),
     };
     received.closed = received.has_all(&targets)?;
     received.roots = received.roots_of(&targets);
@@ -329,10 +329,10 @@ impl Received {
     /// Keeps the pack for serving after it has been published, if it holds exactly what `tips` reach.
     pub(crate) fn keep(self, app: &App, repo: &Repo, tips: Vec<Oid>) {
         let is_exact = self.is_exactly(&tips);
-        if let Some(pack) = self.pack
+        if let Some((pack, mut spool)) = self.pack
             && is_exact
         {
-            app.packs.keep(repo, Tips { tips, form: Form::default() }, pack);
+            app.packs.keep(repo, Tips { tips, form: Form::default() }, pack, &mut spool);
         }
     }
 
@@ -347,7 +347,7 @@ impl Received {
 
     /// The pack's objects that are not among `targets`; `None` if some of those are not in the pack.
     fn roots_of(&self, targets: &Targets) -> Option<Vec<Oid>> {
-        let entries = &self.pack.as_ref()?.entries;
+        let entries = &self.pack.as_ref()?.0.entries;
         let is_closed = targets.kinds.keys().all(|oid| self.header(oid).is_some());
         is_closed
             .then(|| entries.iter().map(|entry| entry.oid).filter(|oid| !targets.kinds.contains_key(oid)).collect())

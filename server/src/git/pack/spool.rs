@@ -1,16 +1,19 @@
-//! A pack on its way in: small ones in memory, others in a temporary file.
+//! A pack on its way: small ones in memory, others in a temporary file.
 
 use std::{
+    fs::File,
     io::{self, Write},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use tempfile::NamedTempFile;
+use tempfile::TempPath;
 
 /// Packs up to this size stay in memory, in bytes.
 const MEMORY_BYTES_MAX: usize = 8 << 20;
+/// Bytes of a piece that has a checksum of its own.
+pub(crate) const PIECE_BYTES: usize = 256 << 10;
 /// Bytes collected for one write to the file.
 const WRITE_BYTES: usize = 1 << 20;
 
@@ -64,19 +67,60 @@ fn free_bytes_of(path: &Path) -> io::Result<u64> {
 pub(crate) struct Spool {
     /// What is not in the file: everything, or the end.
     buffer: Vec<u8>,
-    file: Option<NamedTempFile>,
+    file: Option<SpoolFile>,
     file_bytes: u64,
     /// Where to make the file; without it everything stays in memory.
     folder: Option<Folder>,
+    sums: PieceSums,
+}
+
+/// The CRC-32C of each [`PIECE_BYTES`] of what is written; of what follows the last whole ones, too.
+#[derive(Default)]
+struct PieceSums {
+    whole: Vec<u32>,
+    last: u32,
+    /// Bytes that `last` is of.
+    last_bytes: usize,
+}
+
+impl PieceSums {
+    fn add(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let (piece, rest) = bytes.split_at(bytes.len().min(PIECE_BYTES - self.last_bytes));
+            self.last = crc32c::crc32c_append(self.last, piece);
+            self.last_bytes += piece.len();
+            if self.last_bytes == PIECE_BYTES {
+                self.whole.push(std::mem::take(&mut self.last));
+                self.last_bytes = 0;
+            }
+            bytes = rest;
+        }
+    }
+
+    fn all(&self) -> Vec<u32> {
+        let last = (self.last_bytes > 0).then_some(self.last);
+        self.whole.iter().copied().chain(last).collect()
+    }
+}
+
+struct SpoolFile {
+    file: Arc<File>,
+    /// Removes it, unless it has become somebody's.
+    temporary: Option<TempPath>,
 }
 
 impl Spool {
     pub(crate) fn new(folder: Option<Folder>) -> Self {
-        Self { buffer: Vec::new(), file: None, file_bytes: 0, folder }
+        Self { buffer: Vec::new(), file: None, file_bytes: 0, folder, sums: PieceSums::default() }
     }
 
     pub(crate) fn len(&self) -> u64 {
         self.file_bytes + self.buffer.len() as u64
+    }
+
+    /// The CRC-32C of each piece of [`PIECE_BYTES`], the last one's of what there is.
+    pub(crate) fn piece_sums(&self) -> Vec<u32> {
+        self.sums.all()
     }
 
     /// What a small pack is, all of it.
@@ -84,11 +128,28 @@ impl Spool {
         self.file.is_none().then_some(&self.buffer)
     }
 
-    /// Moves a large pack to `path`.
-    pub(crate) fn persist(mut self, path: &Path) -> io::Result<std::fs::File> {
+    /// Where a large pack is; all of it.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub(crate) fn file(&mut self) -> io::Result<Option<Arc<File>>> {
+        if self.file.is_none() {
+            return Ok(None);
+        }
         self.flush_to_file()?;
-        let file = self.file.ok_or_else(|| io::Error::other("a small pack has no file"))?;
-        Ok(file.persist(path)?)
+        Ok(self.file.as_ref().map(|file| Arc::clone(&file.file)))
+    }
+
+    /// Moves a large pack to `path`, where it stays. It can be read on.
+    ///
+    /// # Errors
+    /// When the file cannot be written or moved.
+    pub(crate) fn persist(&mut self, path: &Path) -> io::Result<Arc<File>> {
+        self.flush_to_file()?;
+        let moved = || io::Error::other("a pack has no file, or has become somebody's");
+        let file = self.file.as_mut().ok_or_else(moved)?;
+        file.temporary.take().ok_or_else(moved)?.persist(path)?;
+        Ok(Arc::clone(&file.file))
     }
 
     /// Reads up to `out.len()` bytes at `offset`; fewer only at the end.
@@ -97,7 +158,7 @@ impl Spool {
         if let Some(file) = &self.file {
             let in_file = self.file_bytes.saturating_sub(offset).min(out.len() as u64) as usize;
             if in_file > 0 {
-                file.as_file().read_exact_at(&mut out[..in_file], offset)?;
+                file.file.read_exact_at(&mut out[..in_file], offset)?;
                 done = in_file;
             }
         }
@@ -116,11 +177,12 @@ impl Spool {
             Some(file) => file,
             None => {
                 std::fs::create_dir_all(&folder.path)?;
-                self.file.insert(tempfile::Builder::new().prefix("incoming-").tempfile_in(&folder.path)?)
+                let (file, path) = tempfile::Builder::new().prefix("incoming-").tempfile_in(&folder.path)?.into_parts();
+                self.file.insert(SpoolFile { file: Arc::new(file), temporary: Some(path) })
             }
         };
         folder.check_room(self.buffer.len() as u64)?;
-        file.as_file().write_all_at(&self.buffer, self.file_bytes)?;
+        file.file.write_all_at(&self.buffer, self.file_bytes)?;
         self.file_bytes += self.buffer.len() as u64;
         self.buffer.clear();
         Ok(())
@@ -130,6 +192,7 @@ impl Spool {
 impl Write for Spool {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.buffer.extend_from_slice(bytes);
+        self.sums.add(bytes);
         let limit = if self.file.is_some() { WRITE_BYTES } else { MEMORY_BYTES_MAX };
         if self.buffer.len() > limit {
             self.flush_to_file()?;
@@ -161,6 +224,8 @@ mod tests {
                 spool.write_all(piece).expect("room");
             }
             assert_eq!(spool.len(), len as u64);
+            let sums: Vec<u32> = bytes.chunks(PIECE_BYTES).map(crc32c::crc32c).collect();
+            assert_eq!(spool.piece_sums(), sums);
             for offset in [0, 1, len / 2, len - 5, len, len + 3] {
                 let mut out = [0; 4096];
                 let got = spool.read_at(offset as u64, &mut out).expect("readable");

@@ -1,9 +1,8 @@
-//! Sending packs: what a fetch wants and does not have.
+//! Making packs: in which order and in which form objects go out.
 //!
-//! Exactly what a kept pack holds is sent as it is. Otherwise compressed entries are copied from a kept pack where it
-//! has them and their bases are sent too, stored deltas are deflated where their bases are sent, and the rest goes
-//! out whole; but to a client that has something, as a delta on what is at the same path, if that is much shorter.
-//! A pack that was made for a whole clone is kept for the next one.
+//! Compressed entries are copied from a kept pack where it has them and their bases are sent too, stored deltas are
+//! deflated where their bases are sent, and the rest goes out whole; but to a client that has something, as a delta on
+//! what is at the same path, if that is much shorter.
 
 use std::{
     cell::RefCell,
@@ -15,24 +14,17 @@ use std::{
 
 use flate2::{Compress, Compression, FlushCompress, Status};
 use govc_engine::{
-    Error, ErrorKind, Filter, Kind, Oid, Place, Reach, ReachOptions, Repo, Result, Similar, Snapshot,
-    block::make_delta, object::PackHasher,
+    Error, ErrorKind, Filter, Kind, Oid, Place, Reach, ReachOptions, Result, Similar, Snapshot, block::make_delta,
+    object::PackHasher,
 };
 
-use super::{
-    entry::{EntryKind, HEADER_BYTES_MAX, read_header, write_header},
-    spool::Spool,
-};
-use crate::{
-    App,
-    git::cache::{Form, KeptBase, KeptEntry, KeptPack, NewPack, Tips},
-    git::visible::Visible,
-};
+use super::entry::{EntryKind, HEADER_BYTES_MAX, read_header, write_header};
+use crate::git::cache::{KeptBase, KeptEntry, KeptPack};
 
 /// Deflate's level for what has no compressed form yet.
 const LEVEL: u32 = 4;
 /// Bytes copied at once.
-const COPY_BYTES: usize = 256 << 10;
+pub(super) const COPY_BYTES: usize = 256 << 10;
 /// Bytes deflated at once: room is zeroed before it is filled, so more would cost more than it gives.
 const DEFLATE_BYTES: usize = 32 << 10;
 /// Objects of other sizes go without a delta that is made for them, in bytes.
@@ -41,126 +33,18 @@ const DELTA_OBJECT_BYTES: std::ops::RangeInclusive<u64> = 64..=64 << 20;
 const DELTA_BASE_FACTOR: u64 = 32;
 /// Longest chain of deltas that is made longer.
 const DELTA_CHAIN_MAX: u32 = 50;
-/// Packs of fewer objects are not worth keeping.
-const KEEP_OBJECTS_MIN: usize = 1000;
 
-/// What a client wants of a repository, and what it has.
-pub(crate) struct PackRequest<'a> {
-    /// The objects wanted, with everything that they reach.
-    pub(crate) wants: Vec<Oid>,
-    /// What the client has, with everything that it reaches.
-    pub(crate) haves: Vec<Oid>,
-    /// Commits whose parents the client will not have.
-    pub(crate) shallow: Vec<Oid>,
-    /// Commits that the client has without their parents.
-    pub(crate) client_shallow: Vec<Oid>,
-    /// What the client takes of all that; everything without one.
-    pub(crate) filter: Option<Filter>,
-    /// Whether deltas may stand on what the client has.
-    pub(crate) thin: bool,
+/// What may be written to a receiver.
+#[derive(Clone, Copy)]
+pub(super) struct Rules<'a> {
+    /// What the receiver takes, and took before.
+    pub(super) filter: Option<&'a Filter>,
+    /// Whether deltas may stand on what the receiver has.
+    pub(super) thin: bool,
     /// Whether deltas may name their bases by distance.
-    pub(crate) ofs_delta: bool,
-    /// Whether annotated tags of what is sent are wanted, too.
-    pub(crate) include_tag: bool,
-    /// Takes lines for people.
-    pub(crate) progress: &'a mut dyn FnMut(&str),
-}
-
-/// What was sent.
-pub(crate) struct PackSent {
-    pub(crate) objects: u64,
-    pub(crate) bytes: u64,
-}
-
-/// Sends a pack.
-///
-/// # Errors
-/// [`ErrorKind::NotFound`] for objects that are missing, [`ErrorKind::Cancelled`] when the client is gone or the
-/// time is over, and whatever the storage fails with; the client notices by the missing end of the pack.
-pub(crate) fn send(
-    app: &App,
-    repo: &Repo,
-    snapshot: &Snapshot,
-    request: PackRequest<'_>,
-    out: &mut dyn Write,
-) -> Result<PackSent> {
-    let PackRequest { wants, haves, shallow, client_shallow, filter, thin, ofs_delta, include_tag, progress } = request;
-    let kept = app.packs.of(repo.id());
-    // What a client that has nothing gets of its tips, if packs are kept of that.
-    let is_clone = haves.is_empty() && client_shallow.is_empty() && ofs_delta;
-    let form = if is_clone { Form::of(&shallow, filter.as_ref()) } else { None };
-    let same = |tips: &[Oid]| kept.iter().find(|pack| pack.tips == tips && Some(&pack.form) == form.as_ref());
-    let mut tips = wants;
-    tips.sort_unstable();
-    tips.dedup();
-    if let Some(pack) = same(&tips)
-        && (!include_tag || has_tags(snapshot, |oid| pack.find(oid).is_some())?)
-    {
-        return send_verbatim(app, pack, out, progress);
-    }
-    let deadline = app.work.deadline();
-    let options = ReachOptions {
-        wants: &tips,
-        haves: &haves,
-        shallow: &shallow,
-        client_shallow: &client_shallow,
-        filter: filter.as_ref(),
-        deadline: Some(deadline),
-        check: None,
-    };
-    let mut reach = snapshot.reach(&options)?;
-    let mut sent: HashSet<Oid> = reach.objects.iter().map(|(oid, _)| *oid).collect();
-    if include_tag {
-        let tags = add_tags(snapshot, &mut reach.objects, &mut sent)?;
-        // With its tags the pack is what a clone of both gets.
-        tips.extend(tags);
-        tips.sort_unstable();
-        if let Some(pack) = same(&tips) {
-            return send_verbatim(app, pack, out, progress);
-        }
-    }
-    progress(&format!("Enumerating objects: {}, done.\n", reach.objects.len()));
-    let whole = kept.iter().find(|pack| pack.form.is_whole()).cloned();
-    let plan = Plan::new(snapshot, reach, sent, whole, ofs_delta)?;
-    // Blobs that somebody asked for are nobody's clone.
-    let is_history = plan.order.iter().any(|item| item.kind == Kind::Commit);
-    let form = form.filter(|_| is_history && plan.order.len() >= KEEP_OBJECTS_MIN);
-    let keep = form.as_ref().map(|_| (Spool::new(app.packs.folder()), Vec::with_capacity(plan.order.len())));
-    let mut writer = PackWriter {
-        out,
-        hasher: PackHasher::default(),
-        offset: 0,
-        offsets: HashMap::with_capacity(plan.order.len()),
-        compress: Compress::new(Compression::new(LEVEL), true),
-        buffer: Vec::with_capacity(COPY_BYTES),
-        copy: vec![0; COPY_BYTES],
-        keep,
-        filter: filter.as_ref(),
-        thin,
-        ofs_delta,
-        deadline,
-    };
-    let total = plan.order.len();
-    writer.header(total)?;
-    for (done, item) in plan.order.iter().enumerate() {
-        if let Err(error) = writer.item(snapshot, &plan, item) {
-            if let (Source::Kept(_), Some(pack), false) =
-                (&item.source, &plan.pack, *error.kind() == ErrorKind::Cancelled)
-            {
-                app.packs.drop_pack(pack);
-            }
-            return Err(error);
-        }
-        if done % 8192 == 8191 {
-            progress(&format!("Sending objects: {}% ({}/{total})\r", (done + 1) * 100 / total, done + 1));
-        }
-    }
-    let (bytes, keep) = writer.finish()?;
-    progress(&format!("Total {total} objects, done.\n"));
-    if let Some((pack, form)) = keep.zip(form) {
-        app.packs.keep(repo, Tips { tips, form }, pack);
-    }
-    Ok(PackSent { objects: total as u64, bytes })
+    pub(super) ofs_delta: bool,
+    /// No delta is made after this.
+    pub(super) deadline: Instant,
 }
 
 /// Writes a pack of all that `tips` reach, without a server's kept packs and deadlines: stored deltas are deflated where
@@ -183,108 +67,27 @@ pub(crate) fn write_offline(
     };
     let sent = reach.objects.iter().map(|(oid, _)| *oid).collect();
     let plan = Plan::new(snapshot, reach, sent, None, true)?;
-    let total = plan.order.len();
-    let mut writer = PackWriter {
-        out,
-        hasher: PackHasher::default(),
-        offset: 0,
-        offsets: HashMap::with_capacity(total),
-        compress: Compress::new(Compression::new(LEVEL), true),
-        buffer: Vec::with_capacity(COPY_BYTES),
-        copy: Vec::new(),
-        keep: None,
-        filter: None,
-        thin: false,
-        ofs_delta: true,
-        deadline: Instant::now(),
-    };
-    writer.header(total)?;
+    let total = plan.len();
+    let rules = Rules { filter: None, thin: false, ofs_delta: true, deadline: Instant::now() };
+    let mut writer = PackWriter::new(&mut *out, total, false, rules)?;
     for (done, item) in plan.order.iter().enumerate() {
         step(done, total)?;
         writer.item(snapshot, &plan, item)?;
     }
     step(total, total)?;
     let offsets = std::mem::take(&mut writer.offsets);
-    writer.finish()?;
+    let written = writer.finish()?;
+    out.write_all(written.checksum.as_bytes()).map_err(gone)?;
     Ok(offsets.into_iter().map(|(oid, sent)| (oid, sent.offset)).collect())
 }
 
-fn gone(error: io::Error) -> Error {
+/// The error when the receiver takes no more.
+pub(super) fn gone(error: io::Error) -> Error {
     Error::new(ErrorKind::Cancelled, format!("the client is gone: {error}")).with_source(error)
 }
 
-/// Whether every annotated tag that leads to an object of a pack is in the pack, too.
-fn has_tags(snapshot: &Snapshot, is_sent: impl Fn(&Oid) -> bool) -> Result<bool> {
-    for (_, oid) in Visible::of(snapshot).with_prefix(b"refs/tags/") {
-        if !is_sent(oid) && is_sent(&tag_chain(snapshot, *oid)?.1) {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
-/// Adds the annotated tags, with all tags between, that lead to an object that is sent; gives those added.
-fn add_tags(snapshot: &Snapshot, objects: &mut Vec<(Oid, Kind)>, sent: &mut HashSet<Oid>) -> Result<Vec<Oid>> {
-    let mut added = Vec::new();
-    for (_, oid) in Visible::of(snapshot).with_prefix(b"refs/tags/") {
-        if sent.contains(oid) {
-            continue;
-        }
-        let (chain, target) = tag_chain(snapshot, *oid)?;
-        if sent.contains(&target) {
-            added.extend(chain.into_iter().filter(|tag| sent.insert(*tag)));
-        }
-    }
-    objects.extend(added.iter().map(|tag| (*tag, Kind::Tag)));
-    Ok(added)
-}
-
-/// The tags from `oid` on, each naming the next, and what the last one names.
-fn tag_chain(snapshot: &Snapshot, oid: Oid) -> Result<(Vec<Oid>, Oid)> {
-    let (mut chain, mut at) = (Vec::new(), oid);
-    while chain.len() < 64 && snapshot.header(&at)?.is_some_and(|(kind, _)| kind == Kind::Tag) {
-        chain.push(at);
-        at = snapshot.tag(&at)?.target;
-    }
-    Ok((chain, at))
-}
-
-/// Sends a kept pack as it is; a damaged one is dropped, and the client's own check fails this one fetch.
-fn send_verbatim(
-    app: &App,
-    pack: &Arc<KeptPack>,
-    out: &mut dyn Write,
-    progress: &mut dyn FnMut(&str),
-) -> Result<PackSent> {
-    let objects = pack.entries.len();
-    progress(&format!("Enumerating objects: {objects}, done.\n"));
-    let mut hasher = PackHasher::default();
-    let mut buffer = vec![0; COPY_BYTES];
-    let mut offset = 0;
-    while offset < pack.len() {
-        let len = usize::try_from(pack.len() - offset).unwrap_or(usize::MAX).min(buffer.len());
-        let piece = &mut buffer[..len];
-        pack.read_exact_at(offset, piece).map_err(|error| damaged(app, pack, &error.to_string()))?;
-        hasher.update(piece);
-        out.write_all(piece).map_err(gone)?;
-        offset += len as u64;
-    }
-    let checksum = hasher.finish()?;
-    if checksum != pack.checksum() {
-        return Err(damaged(app, pack, "its checksum has changed"));
-    }
-    out.write_all(checksum.as_bytes()).map_err(gone)?;
-    progress(&format!("Total {objects} objects, reused {objects}, done.\n"));
-    Ok(PackSent { objects: objects as u64, bytes: pack.len() + Oid::LEN as u64 })
-}
-
-fn damaged(app: &App, pack: &Arc<KeptPack>, why: &str) -> Error {
-    app.packs.drop_pack(pack);
-    Error::corrupt(format!("a kept pack is damaged ({why}); fetch again"))
-}
-
 /// How one object is sent.
-struct Item {
+pub(super) struct Item {
     oid: Oid,
     kind: Kind,
     source: Source,
@@ -299,7 +102,8 @@ enum Source {
     Object,
 }
 
-struct Plan {
+/// What goes into a pack.
+pub(super) struct Plan {
     pack: Option<Arc<KeptPack>>,
     order: Vec<Item>,
     /// All objects of `order`.
@@ -312,7 +116,7 @@ struct Plan {
 impl Plan {
     /// Kept entries come first, in their pack's order, so that bases come before their deltas; then records, those of
     /// one block together; last what may become a delta on what is at its path, newer versions before older ones.
-    fn new(
+    pub(super) fn new(
         snapshot: &Snapshot,
         reach: Reach,
         sent: HashSet<Oid>,
@@ -355,6 +159,25 @@ impl Plan {
         });
         Ok(Self { pack, order, sent, similar, by_place })
     }
+
+    /// How many objects it has.
+    pub(super) fn len(&self) -> usize {
+        self.order.len()
+    }
+
+    pub(super) fn has_commits(&self) -> bool {
+        self.order.iter().any(|item| item.kind == Kind::Commit)
+    }
+
+    /// All objects, in the order in which they are written.
+    pub(super) fn items(&self) -> impl Iterator<Item = &Item> {
+        self.order.iter()
+    }
+
+    /// The kept pack that an object is copied from.
+    pub(super) fn copied_from(&self, item: &Item) -> Option<&Arc<KeptPack>> {
+        self.pack.as_ref().filter(|_| matches!(item.source, Source::Kept(_)))
+    }
 }
 
 /// An entry that has been written.
@@ -376,34 +199,53 @@ enum DeltaBase {
     Theirs(Oid),
 }
 
-struct PackWriter<'a> {
+/// A pack that is being written.
+pub(super) struct PackWriter<'a> {
     out: &'a mut dyn Write,
     hasher: PackHasher,
     offset: u64,
     offsets: HashMap<Oid, Sent>,
     compress: Compress,
+    /// Begins with the pack's header.
     buffer: Vec<u8>,
     copy: Vec<u8>,
-    keep: Option<(Spool, Vec<KeptEntry>)>,
-    /// What the receiver takes, and took before.
-    filter: Option<&'a Filter>,
-    /// Whether deltas may stand on what the receiver has.
-    thin: bool,
-    /// Whether deltas may name their bases by distance.
-    ofs_delta: bool,
-    /// No delta is made after this.
-    deadline: Instant,
+    /// What has been written, if that is asked for.
+    entries: Option<Vec<KeptEntry>>,
+    rules: Rules<'a>,
 }
 
-impl PackWriter<'_> {
-    fn header(&mut self, objects: usize) -> Result<()> {
+/// A pack that has been written, but for its checksum.
+pub(super) struct Written {
+    pub(super) bytes: u64,
+    pub(super) checksum: Oid,
+    pub(super) entries: Option<Vec<KeptEntry>>,
+}
+
+impl<'a> PackWriter<'a> {
+    /// For so many objects, which are noted if `notes_entries`.
+    pub(super) fn new(out: &'a mut dyn Write, objects: usize, notes_entries: bool, rules: Rules<'a>) -> Result<Self> {
         let count = u32::try_from(objects).map_err(|_| Error::too_large("more objects than a pack can hold"))?;
-        self.buffer.extend_from_slice(b"PACK\0\0\0\x02");
-        self.buffer.extend_from_slice(&count.to_be_bytes());
-        self.flush_buffer()
+        let mut buffer = Vec::with_capacity(COPY_BYTES);
+        buffer.extend_from_slice(b"PACK\0\0\0\x02");
+        buffer.extend_from_slice(&count.to_be_bytes());
+        Ok(Self {
+            out,
+            hasher: PackHasher::default(),
+            offset: 0,
+            offsets: HashMap::with_capacity(objects),
+            compress: Compress::new(Compression::new(LEVEL), true),
+            buffer,
+            copy: Vec::new(),
+            entries: notes_entries.then(|| Vec::with_capacity(objects)),
+            rules,
+        })
     }
 
-    fn item(&mut self, snapshot: &Snapshot, plan: &Plan, item: &Item) -> Result<()> {
+    /// Writes an object of the plan.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Cancelled`] when the receiver takes no more, and whatever the storage fails with.
+    pub(super) fn item(&mut self, snapshot: &Snapshot, plan: &Plan, item: &Item) -> Result<()> {
         match (&item.source, &plan.pack) {
             (Source::Kept(index), Some(pack)) => {
                 let is_whole = pack.entries.get(*index as usize).is_some_and(|entry| entry.base == KeptBase::Whole);
@@ -449,7 +291,7 @@ impl PackWriter<'_> {
     ) -> Result<Option<(DeltaBase, Vec<u8>)>> {
         let Some(similar) = plan.similar.get(&item.oid) else { return Ok(None) };
         let size = data.len() as u64;
-        if !DELTA_OBJECT_BYTES.contains(&size) || Instant::now() >= self.deadline {
+        if !DELTA_OBJECT_BYTES.contains(&size) || Instant::now() >= self.rules.deadline {
             return Ok(None);
         }
         // What was changed next is mostly more alike than what the receiver has, perhaps from long ago.
@@ -457,7 +299,9 @@ impl PackWriter<'_> {
             let at = match self.offsets.get(&base) {
                 Some(sent) if sent.depth < DELTA_CHAIN_MAX => DeltaBase::Sent(base, *sent),
                 // What is similar and not sent, the receiver has, unless it leaves such objects out.
-                None if self.thin && !plan.sent.contains(&base) && self.takes_all(item.kind) => DeltaBase::Theirs(base),
+                None if self.rules.thin && !plan.sent.contains(&base) && self.takes_all(item.kind) => {
+                    DeltaBase::Theirs(base)
+                }
                 _ => continue,
             };
             let Some((kind, base_size)) = snapshot.header(&base)? else { continue };
@@ -477,7 +321,7 @@ impl PackWriter<'_> {
     }
 
     fn takes_all(&self, kind: Kind) -> bool {
-        self.filter.is_none_or(|filter| filter.takes_all(kind))
+        self.rules.filter.is_none_or(|filter| filter.takes_all(kind))
     }
 
     fn whole(&mut self, item: &Item, data: &[u8]) -> Result<()> {
@@ -489,7 +333,7 @@ impl PackWriter<'_> {
         let (kind, kept, depth) = match base {
             DeltaBase::Sent(base, Sent { offset, index, depth }) => {
                 let distance = self.offset + self.buffer.len() as u64 - offset;
-                let kind = if self.ofs_delta { EntryKind::OfsDelta(distance) } else { EntryKind::RefDelta(base) };
+                let kind = if self.rules.ofs_delta { EntryKind::OfsDelta(distance) } else { EntryKind::RefDelta(base) };
                 (kind, KeptBase::Entry(index), depth)
             }
             DeltaBase::Theirs(base) => (EntryKind::RefDelta(base), KeptBase::Elsewhere, 0),
@@ -503,7 +347,7 @@ impl PackWriter<'_> {
         let offset = self.offset + self.buffer.len() as u64;
         let index = self.offsets.len() as u32;
         self.offsets.insert(oid, Sent { offset, index, depth });
-        if let Some((_, entries)) = &mut self.keep {
+        if let Some(entries) = &mut self.entries {
             entries.push(KeptEntry { oid, offset, base });
         }
     }
@@ -561,6 +405,7 @@ impl PackWriter<'_> {
         };
         self.begin(oid, base, depth);
         write_header(&mut self.buffer, kind, size);
+        self.copy.resize(COPY_BYTES, 0);
         let mut at = start + header_len as u64;
         while at < end {
             let piece = usize::try_from(end - at).unwrap_or(usize::MAX).min(self.copy.len());
@@ -577,23 +422,18 @@ impl PackWriter<'_> {
     fn flush_buffer(&mut self) -> Result<()> {
         self.hasher.update(&self.buffer);
         self.out.write_all(&self.buffer).map_err(gone)?;
-        if let Some((spool, _)) = &mut self.keep
-            && spool.write_all(&self.buffer).is_err()
-        {
-            // Without room for the copy, the fetch goes on.
-            self.keep = None;
-        }
         self.offset += self.buffer.len() as u64;
         self.buffer.clear();
         Ok(())
     }
 
-    fn finish(mut self) -> Result<(u64, Option<NewPack>)> {
+    /// Writes what is left. The checksum is the caller's to write.
+    ///
+    /// # Errors
+    /// As [`PackWriter::item`].
+    pub(super) fn finish(mut self) -> Result<Written> {
         self.flush_buffer()?;
-        let checksum = self.hasher.finish()?;
-        self.out.write_all(checksum.as_bytes()).map_err(gone)?;
-        let keep = self.keep.map(|(spool, entries)| NewPack { entries, checksum, spool });
-        Ok((self.offset + Oid::LEN as u64, keep))
+        Ok(Written { bytes: self.offset, checksum: self.hasher.finish()?, entries: self.entries })
     }
 }
 
