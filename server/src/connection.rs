@@ -13,7 +13,8 @@ mod stall;
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::pin::pin;
+use std::io;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -22,9 +23,9 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
 use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -60,9 +61,16 @@ const SEND_BYTES_MAX: usize = 64 << 10;
 /// are asked for piece by piece, slowly.
 const LEFT_LYING: u32 = 4;
 
+/// What HTTP/2 begins with where nothing was agreed on before.
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Longest pause between two looks at a preface that comes in parts.
+const PREFACE_PAUSE_MAX: Duration = Duration::from_millis(100);
+
 /// Serves HTTP on connections.
 pub(crate) struct Connector {
-    http: auto::Builder<TokioExecutor>,
+    http1: http1::Builder,
+    http2: http2::Builder<TokioExecutor>,
     router: Router,
     tls: Option<Arc<Tls>>,
     header_timeout: Duration,
@@ -73,13 +81,14 @@ impl Connector {
     /// Serves `router`, over TLS if there is any.
     pub(crate) fn new(router: Router, tls: Option<Arc<Tls>>, config: &ServerConfig) -> Self {
         let ServerConfig { header_timeout, body_timeout: stall_max, .. } = *config;
-        let mut http = auto::Builder::new(TokioExecutor::new());
-        http.http1()
+        let mut http1 = http1::Builder::new();
+        http1
             .timer(TokioTimer::new())
             .header_read_timeout(header_timeout)
             .max_buf_size(HEAD_BYTES_MAX)
             .keep_alive(true);
-        http.http2()
+        let mut http2 = http2::Builder::new(TokioExecutor::new());
+        http2
             .timer(TokioTimer::new())
             .keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(header_timeout)
@@ -88,7 +97,7 @@ impl Connector {
             .max_send_buf_size(SEND_BYTES_MAX)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
-        Self { http, router, tls, header_timeout, stall_max }
+        Self { http1, http2, router, tls, header_timeout, stall_max }
     }
 
     /// Serves a connection to its end, or, once `stop` changes, to the end of its requests.
@@ -97,29 +106,46 @@ impl Connector {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(error = %error, "TCP_NODELAY could not be set");
         }
-        let Some(tls) = &self.tls else { return self.speak(stream, peer, stop).await };
+        let Some(tls) = &self.tls else {
+            let is_http2 = tokio::select! {
+                told = is_http2(&stream) => told,
+                _ = stop.changed() => return,
+                () = tokio::time::sleep(self.header_timeout) => {
+                    tracing::debug!(remote_addr = %peer.0, "no request came in time");
+                    return;
+                }
+            };
+            return match is_http2 {
+                Ok(is_http2) => self.speak(stream, is_http2, peer, stop).await,
+                Err(error) => tracing::debug!(error = %error, remote_addr = %peer.0, "connection ended"),
+            };
+        };
         let secured = tokio::select! {
             secured = tls.accept(stream) => secured,
             _ = stop.changed() => return,
         };
         match secured {
-            Ok(stream) => self.speak(stream, peer, stop).await,
+            Ok(stream) => {
+                let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                self.speak(stream, is_http2, peer, stop).await;
+            }
             Err(refused) => tracing::debug!(reason = %refused, remote_addr = %peer.0, "no TLS connection"),
         }
     }
 
-    async fn speak<S>(&self, stream: S, peer: PeerAddress, mut stop: watch::Receiver<()>)
+    async fn speak<S>(&self, stream: S, is_http2: bool, peer: PeerAddress, stop: watch::Receiver<()>)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let (heard, exchanges) = (Arc::new(Heard::new()), Exchanges::new());
+        let heard = Arc::new(Heard::new());
+        let exchanges = is_http2.then(Exchanges::new);
         let service = {
-            let (heard, exchanges) = (Arc::clone(&heard), Arc::clone(&exchanges));
+            let (heard, exchanges) = (Arc::clone(&heard), exchanges.clone());
             let router = self.router.clone();
             let is_secure = IsSecure(self.tls.is_some());
             service_fn(move |request: hyper::Request<Incoming>| {
                 heard.note(request.version());
-                let exchange = (request.version() == hyper::Version::HTTP_2).then(|| exchanges.begin());
+                let exchange = exchanges.as_ref().map(|exchanges| exchanges.begin());
                 let mut request: Request = request.map(Body::new);
                 request.extensions_mut().insert(peer);
                 request.extensions_mut().insert(is_secure);
@@ -134,11 +160,36 @@ impl Connector {
                 }
             })
         };
-        let stream = Impatient::new(stream, self.stall_max);
-        let mut connection = pin!(self.http.serve_connection(TokioIo::new(stream), service));
+        let stream = TokioIo::new(Impatient::new(stream, self.stall_max));
+        // In a box each: a connection that does nothing is its state, which should be no larger than it must.
+        match exchanges {
+            None => Box::pin(self.drive(self.http1.serve_connection(stream, service), heard, None, peer, stop)).await,
+            some => Box::pin(self.drive(self.http2.serve_connection(stream, service), heard, some, peer, stop)).await,
+        }
+    }
+
+    /// Runs a connection to its end.
+    async fn drive<C>(
+        &self,
+        connection: C,
+        heard: Arc<Heard>,
+        exchanges: Option<Arc<Exchanges>>,
+        peer: PeerAddress,
+        mut stop: watch::Receiver<()>,
+    ) where
+        C: Graceful + Future<Output = hyper::Result<()>>,
+    {
+        let mut connection = pin!(connection);
         let mut quiet = pin!(self.quiet(&heard));
         let closing = AtomicBool::new(false);
-        let mut stalled = pin!(exchanges.stalled(self.stall_max * LEFT_LYING, || closing.load(Ordering::Relaxed)));
+        let mut stalled = pin!(async {
+            match &exchanges {
+                Some(exchanges) => {
+                    exchanges.stalled(self.stall_max * LEFT_LYING, || closing.load(Ordering::Relaxed)).await;
+                }
+                None => std::future::pending().await,
+            }
+        });
         loop {
             let is_closing = closing.load(Ordering::Relaxed);
             tokio::select! {
@@ -162,7 +213,7 @@ impl Connector {
                 }
             }
             closing.store(true, Ordering::Relaxed);
-            connection.as_mut().graceful_shutdown();
+            connection.as_mut().shut_down();
         }
     }
 
@@ -182,6 +233,57 @@ impl Connector {
                 }
             }
         }
+    }
+}
+
+/// Whether the client begins as HTTP/2 does, told by bytes that stay where they are: a connection of HTTP/1.1 that had to
+/// put them back would take twice the memory for as long as it lives.
+async fn is_http2(stream: &TcpStream) -> io::Result<bool> {
+    let mut first = [0; PREFACE.len()];
+    let mut pause = Duration::from_millis(1);
+    loop {
+        let count = stream.peek(&mut first).await?;
+        if count == 0 || first[..count] != PREFACE[..count] {
+            return Ok(false);
+        }
+        if count == PREFACE.len() {
+            return Ok(true);
+        }
+        // There is something to read already, so nobody would tell when there is more.
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(PREFACE_PAUSE_MAX);
+    }
+}
+
+/// A connection that can end after the requests that are under way.
+trait Graceful {
+    fn shut_down(self: Pin<&mut Self>);
+}
+
+impl<I, S> Graceful for http1::Connection<I, S>
+where
+    S: hyper::service::HttpService<Incoming>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    S::ResBody: 'static,
+    <S::ResBody as http_body::Body>::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    I: hyper::rt::Read + hyper::rt::Write + Unpin,
+{
+    fn shut_down(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+impl<I, S> Graceful for http2::Connection<I, S, TokioExecutor>
+where
+    S: hyper::service::HttpService<Incoming>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    S::ResBody: 'static,
+    <S::ResBody as http_body::Body>::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    I: hyper::rt::Read + hyper::rt::Write + Unpin,
+    TokioExecutor: hyper::rt::bounds::Http2ServerConnExec<S::Future, S::ResBody>,
+{
+    fn shut_down(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
     }
 }
 
