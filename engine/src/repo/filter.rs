@@ -13,7 +13,7 @@ use std::{
 };
 
 use super::{
-    check_deadline, check_depth,
+    TREE_DEPTH_MAX, check_deadline,
     reach::{ReachWalk, Similar},
     walk::OidSet,
 };
@@ -104,7 +104,8 @@ impl ReachWalk<'_> {
         let wanted_blobs: HashSet<Oid> =
             roots.iter().filter(|(_, kind)| *kind == Kind::Blob).map(|(oid, _)| *oid).collect();
         let edge_trees = self.reach.edge_trees.clone();
-        let mut places = Places { walk: self, filter, met: Met::default(), path: Vec::new(), entries: 0 };
+        let mut places =
+            Places { walk: self, filter, met: Met::default(), path: Vec::new(), deep: Vec::new(), entries: 0 };
         // Before what the receiver has is marked: it may have left out just this. Blobs first, for a tree may hold them.
         for oid in &wanted_blobs {
             places.walk.seen.insert(*oid);
@@ -115,7 +116,7 @@ impl ReachWalk<'_> {
         }
         if filter.allows_depth(0) {
             for tree in &edge_trees {
-                places.walk.mark_tree(*tree, 0)?;
+                places.walk.mark_tree(*tree)?;
             }
             let at_edge = edge_trees.first().copied();
             let mut similar = Similar { at_edge, newer: None };
@@ -167,7 +168,18 @@ struct Places<'w, 'a, 'f> {
     met: Met,
     /// Of the tree or blob at hand, without slashes around it.
     path: Vec<u8>,
+    /// What lies deeper than the walk recurses, which it comes back to.
+    deep: Vec<Deep>,
     entries: usize,
+}
+
+/// A tree that waits, and where it is.
+struct Deep {
+    oid: Oid,
+    path: Vec<u8>,
+    depth: u64,
+    rules: Vec<bool>,
+    similar: Similar,
 }
 
 /// Where a tree is.
@@ -185,14 +197,24 @@ struct At<'r> {
 impl Places<'_, '_, '_> {
     fn root_tree(&mut self, oid: Oid, similar: Similar) -> Result<()> {
         let rules: Vec<bool> = self.filter.paths.iter().map(|rule| rule.takes(b"", true).unwrap_or_default()).collect();
-        self.tree(oid, &At { depth: 0, level: 0, rules: &rules, is_wanted: false }, similar).map(|_| ())
+        self.whole_tree(oid, &At { depth: 0, level: 0, rules: &rules, is_wanted: false }, similar)
     }
 
     /// A tree that was asked for: like git, what is in it counts as at depth 0, and at no path that is taken.
     fn wanted_tree(&mut self, oid: Oid) -> Result<()> {
         let rules = vec![false; self.filter.paths.len()];
         let at = At { depth: 0, level: 0, rules: &rules, is_wanted: true };
-        self.tree(oid, &at, Similar::default()).map(|_| ())
+        self.whole_tree(oid, &at, Similar::default())
+    }
+
+    fn whole_tree(&mut self, oid: Oid, at: &At<'_>, similar: Similar) -> Result<()> {
+        self.tree(oid, at, similar)?;
+        while let Some(Deep { oid, path, depth, rules, similar }) = self.deep.pop() {
+            self.path = path;
+            self.tree(oid, &At { depth, level: 0, rules: &rules, is_wanted: false }, similar)?;
+        }
+        self.path.clear();
+        Ok(())
     }
 
     /// Adds what passes of a tree and all below it. Whether it is settled: nothing more of it can pass anywhere else.
@@ -204,7 +226,12 @@ impl Places<'_, '_, '_> {
             }
             return Ok(true);
         }
-        check_depth(at.level)?;
+        if at.level > TREE_DEPTH_MAX {
+            let (path, rules) = (self.path.clone(), at.rules.to_vec());
+            self.deep.push(Deep { oid, path, depth: at.depth, rules, similar });
+            // Where places make no difference, all of it will have passed.
+            return Ok(!self.filter.is_by_place());
+        }
         check_deadline(self.walk.options.deadline)?;
         if !self.is_news(oid, at)? {
             return Ok(false);

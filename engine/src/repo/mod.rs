@@ -30,7 +30,8 @@ pub use resolve::TAG_DEPTH_MAX;
 pub use staging::{CommitDetails, Staging};
 pub use walk::Walk;
 
-/// Directories may be nested this deep: walks over trees recurse.
+/// Directories may be nested this deep in what is written at once, and in what is read by paths: walks over trees recurse. Several
+/// pushes can build deeper ones; those are fetched and kept like others.
 pub const TREE_DEPTH_MAX: usize = 1024;
 
 /// # Errors

@@ -7,7 +7,7 @@ use std::{
     time::Instant,
 };
 
-use super::{TREE_DEPTH_MAX, check_deadline, check_depth, filter::Filter, walk::Queued};
+use super::{TREE_DEPTH_MAX, check_deadline, filter::Filter, walk::Queued};
 use crate::{
     Error, ErrorKind, Result,
     object::{EntryMode, Kind, Oid, links, tree_entries},
@@ -67,7 +67,8 @@ impl Snapshot {
     /// [`crate::ErrorKind::NotFound`] if a wanted object or one that it reaches is missing,
     /// [`crate::ErrorKind::Cancelled`] after the deadline; what `check` ends it with.
     pub fn reach(&self, options: &ReachOptions<'_>) -> Result<Reach> {
-        let mut walk = ReachWalk { snapshot: self, options, seen: HashSet::new(), reach: Reach::default() };
+        let mut walk =
+            ReachWalk { snapshot: self, options, seen: HashSet::new(), deep: Vec::new(), reach: Reach::default() };
         let mut roots = Vec::new();
         let mut tips = Vec::new();
         for want in options.wants {
@@ -80,7 +81,7 @@ impl Snapshot {
             return Ok(walk.reach);
         }
         for tree in walk.reach.edge_trees.clone() {
-            walk.mark_tree(tree, 0)?;
+            walk.mark_tree(tree)?;
         }
         for (_, tree) in &commits {
             roots.push((*tree, Kind::Tree));
@@ -92,6 +93,9 @@ impl Snapshot {
             match kind {
                 Kind::Tree => {
                     walk.tree(oid, 0, similar)?;
+                    while let Some((tree, similar)) = walk.deep.pop() {
+                        walk.tree(tree, 0, similar)?;
+                    }
                     similar.newer = at_edge.map(|_| oid);
                 }
                 kind if walk.seen.insert(oid) => walk.reach.objects.push((oid, kind)),
@@ -107,6 +111,8 @@ pub(super) struct ReachWalk<'a> {
     pub(super) options: &'a ReachOptions<'a>,
     /// Trees, blobs and tags that are sent or that the receiver has.
     pub(super) seen: HashSet<Oid>,
+    /// Trees that lie deeper than the walk recurses, which it comes back to: several pushes can build what one may not have.
+    deep: Vec<(Oid, Similar)>,
     pub(super) reach: Reach,
 }
 
@@ -253,18 +259,21 @@ impl ReachWalk<'_> {
     }
 
     /// Marks everything in a tree as the receiver's.
-    pub(super) fn mark_tree(&mut self, tree: Oid, depth: usize) -> Result<()> {
-        if !self.seen.insert(tree) || depth > TREE_DEPTH_MAX {
-            return Ok(());
-        }
-        // The receiver may have trees that this repository lost; they are no hindrance.
-        let Some(object) = self.snapshot.try_object(&tree)? else { return Ok(()) };
-        for entry in tree_entries(&object.data) {
-            let entry = entry?;
-            if entry.mode.is_tree() {
-                self.mark_tree(entry.oid, depth + 1)?;
-            } else if !entry.mode.is_submodule() {
-                self.seen.insert(entry.oid);
+    pub(super) fn mark_tree(&mut self, tree: Oid) -> Result<()> {
+        let mut open = vec![tree];
+        while let Some(tree) = open.pop() {
+            if !self.seen.insert(tree) {
+                continue;
+            }
+            // The receiver may have trees that this repository lost; they are no hindrance.
+            let Some(object) = self.snapshot.try_object(&tree)? else { continue };
+            for entry in tree_entries(&object.data) {
+                let entry = entry?;
+                if entry.mode.is_tree() {
+                    open.push(entry.oid);
+                } else if !entry.mode.is_submodule() {
+                    self.seen.insert(entry.oid);
+                }
             }
         }
         Ok(())
@@ -272,10 +281,13 @@ impl ReachWalk<'_> {
 
     /// Adds a tree and what is in it, as far as it is new.
     fn tree(&mut self, tree: Oid, depth: usize, similar: Similar) -> Result<()> {
+        if depth > TREE_DEPTH_MAX {
+            self.deep.push((tree, similar));
+            return Ok(());
+        }
         if !self.seen.insert(tree) {
             return Ok(());
         }
-        check_depth(depth)?;
         self.check()?;
         self.add(tree, Kind::Tree, similar);
         let data = self.snapshot.object_of(&tree, Kind::Tree)?;

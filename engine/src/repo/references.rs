@@ -1,11 +1,11 @@
 //! Creating and deleting references and tags.
 
-use super::commit::message_bytes;
+use super::{TAG_DEPTH_MAX, commit::message_bytes};
 use crate::{
     Error, ErrorKind, Result,
     object::{Kind, Oid, Signature, Tag},
     refs::{Expected, RefEdit, RefName},
-    store::{Cause, Published, Repo},
+    store::{Cause, Published, Repo, Transaction},
 };
 
 impl Repo {
@@ -47,7 +47,8 @@ impl Repo {
     /// Creates an annotated tag; gives the tag object's id.
     ///
     /// # Errors
-    /// As [`Repo::create_ref`]; [`ErrorKind::Invalid`] for an empty message or a name that is no tag's.
+    /// As [`Repo::create_ref`]; [`ErrorKind::Invalid`] for an empty message or a name that is no tag's,
+    /// [`ErrorKind::TooLarge`] for a target behind which there are too many tags.
     pub fn create_tag(
         &self,
         name: &RefName,
@@ -59,6 +60,7 @@ impl Repo {
         let short = name.as_bytes().strip_prefix(b"refs/tags/");
         let short = short.ok_or_else(|| Error::invalid(format!("{name} is not under refs/tags/")))?;
         let mut transaction = self.begin(actor, Cause::Api);
+        transaction.check_tags(target, 1)?;
         let target_kind: Kind = transaction.object(&target)?.kind;
         let tag =
             Tag { target, target_kind, name: short.to_vec(), tagger: Some(tagger), message: message_bytes(message)? };
@@ -66,6 +68,24 @@ impl Repo {
         transaction.edit(RefEdit { name: name.clone(), expected: Expected::Absent, target: Some(oid) })?;
         let published = transaction.prepare().and_then(|prepared| prepared.publish());
         Ok((oid, published.map_err(|error| exists(error, name))?))
+    }
+}
+
+impl Transaction {
+    /// Checks that behind an object there are fewer tags than are followed anywhere, with so many that are to be put on top of it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::TooLarge`] if there are not; as [`Transaction::object`].
+    pub fn check_tags(&self, target: Oid, on_top: usize) -> Result<()> {
+        let mut at = target;
+        for _ in on_top..TAG_DEPTH_MAX {
+            let object = self.object(&at)?;
+            if object.kind != Kind::Tag {
+                return Ok(());
+            }
+            at = Tag::parse(&object.data)?.target;
+        }
+        Err(Error::too_large(format!("tag {target} points through {} tags or more", TAG_DEPTH_MAX - on_top)))
     }
 }
 

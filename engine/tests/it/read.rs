@@ -3,13 +3,13 @@
 use std::ops::ControlFlow;
 
 use govc_engine::{
-    Cause, Change, ChangeStatus, CommitRequest, Content, Durability, EntryMode, ErrorKind, Expected, Kind, ListOptions,
-    LogCursor, LogOptions, Oid, RefName, Repo, Snapshot,
+    Cause, Change, ChangeStatus, CommitRequest, Content, Durability, EntryMode, ErrorKind, Expected, Filter, Kind,
+    ListOptions, LogCursor, LogOptions, Oid, PathRule, ReachOptions, RefName, Repo, Snapshot, TAG_DEPTH_MAX,
 };
 
 use crate::{
     commit::{put, request},
-    helper::{branch, commit_bytes, create, disk, edit, kind, open, publish, signature},
+    helper::{branch, commit_bytes, create, disk, edit, kind, open, publish, set, signature},
 };
 
 /// `c1 - c2 - m - c3` on main, with `s` between `c1` and `m`; `a` changes in c1 and c3, `b` in c2, `c` in s.
@@ -284,4 +284,83 @@ fn changes_are_counted_against_the_first_parent() {
     assert_eq!((whole.files.len(), whole.truncated), (5, false));
     let late = repo.snapshot().changes(last, 5, Some(std::time::Instant::now()));
     assert_eq!(kind(late), ErrorKind::Cancelled);
+}
+
+/// Trees in each other, each with a file of its own, on top of `below`; the highest.
+fn nested(repo: &Repo, below: Option<Oid>, count: usize, name: &str) -> Oid {
+    let mut transaction = repo.begin("tester", Cause::Push);
+    let mut tree = below;
+    for at in 0..count {
+        let blob = transaction.put(Kind::Blob, format!("{name} {at}\n").into()).unwrap();
+        let mut data = Vec::new();
+        if let Some(tree) = tree {
+            data.extend_from_slice(&[b"40000 d\0", tree.as_bytes()].concat());
+        }
+        data.extend_from_slice(&[b"100644 file\0", blob.as_bytes()].concat());
+        tree = Some(transaction.put(Kind::Tree, data.into()).unwrap());
+    }
+    let tree = tree.unwrap();
+    let commit = transaction.put(Kind::Commit, commit_bytes(tree, &[], 1, name)).unwrap();
+    transaction.edit(edit(&branch(name), Expected::Absent, Some(commit))).unwrap();
+    publish(transaction).unwrap().ticket.wait().unwrap();
+    tree
+}
+
+#[test]
+fn directories_of_any_depth_are_reached() {
+    let store = open(&disk());
+    let repo = create(&store, "a", Durability::Durable);
+    let mut tree = None;
+    for name in ["a", "b", "c"] {
+        tree = Some(nested(&repo, tree, 1000, name));
+    }
+    let snapshot = repo.snapshot();
+    let tips: Vec<Oid> = ["a", "b", "c"].map(|name| snapshot.reference(&branch(name)).unwrap()).to_vec();
+    let reach = |wants: &[Oid], haves: &[Oid], filter: Option<&Filter>| {
+        let found = snapshot.reach(&ReachOptions { wants, haves, filter, ..ReachOptions::default() }).unwrap().objects;
+        let distinct: std::collections::HashSet<_> = found.iter().map(|(oid, _)| *oid).collect();
+        assert_eq!(distinct.len(), found.len(), "each once");
+        let count = |kind| found.iter().filter(|(_, found)| *found == kind).count();
+        [Kind::Commit, Kind::Tree, Kind::Blob].map(count)
+    };
+    for wants in [&tips[2..], &tips] {
+        assert_eq!(reach(wants, &[], None), [wants.len(), 3000, 3000]);
+        let no_blobs = Filter { blob_bytes: Some(0), ..Filter::default() };
+        assert_eq!(reach(wants, &[], Some(&no_blobs)), [wants.len(), 3000, 0]);
+        let shallow = Filter { depth: Some(2500), ..Filter::default() };
+        assert_eq!(reach(&tips[2..], &[], Some(&shallow)), [1, 2500, 2499]);
+        let by_path = Filter { paths: vec![std::sync::Arc::new(Deep)], ..Filter::default() };
+        assert_eq!(reach(&tips[2..], &[], Some(&by_path)), [1, 3000, 500]);
+    }
+    // What somebody has who has the deepest is not sent again.
+    assert_eq!(reach(&tips[2..], &tips[..1], None), [1, 2000, 2000]);
+    assert_eq!(reach(&tips[..2], &tips[2..], None), [2, 0, 0]);
+    // What reads by paths says that it does not go as deep.
+    let list = snapshot.list(tree.unwrap(), b"", ListOptions { recursive: true, after: None, limit: 10_000 });
+    assert_eq!(kind(list), ErrorKind::TooLarge);
+}
+
+/// Files that are at least 2500 directories deep.
+struct Deep;
+
+impl PathRule for Deep {
+    fn takes(&self, path: &[u8], is_tree: bool) -> Option<bool> {
+        Some(!is_tree && path.iter().filter(|byte| **byte == b'/').count() >= 2500)
+    }
+}
+
+#[test]
+fn tags_are_made_on_as_many_as_are_followed() {
+    let store = open(&disk());
+    let repo = create(&store, "a", Durability::Durable);
+    let mut target = set(&repo, &branch("main"), Expected::Absent, "tagged").unwrap().0;
+    for at in 0..TAG_DEPTH_MAX - 1 {
+        let name = RefName::tag(&format!("t{at}")).unwrap();
+        let (oid, published) = repo.create_tag(&name, target, signature(1), "message", "tester").unwrap();
+        published.ticket.wait().unwrap();
+        target = oid;
+        assert_eq!(repo.snapshot().peel(target).unwrap().1, Kind::Commit, "{at}");
+    }
+    let name = RefName::tag("one-too-many").unwrap();
+    assert_eq!(kind(repo.create_tag(&name, target, signature(1), "message", "tester")), ErrorKind::TooLarge);
 }

@@ -19,7 +19,7 @@ use std::time::Instant;
 
 use govc_engine::{
     Cause, Error, ErrorKind, Expected, GitRules, Integration, Kind, Oid, Promotion, RefEdit, RefName, Repo, Result,
-    Snapshot, Store, TAG_DEPTH_MAX, Tag, Transaction,
+    Snapshot, Store, Transaction,
 };
 
 use super::bridge::Flow;
@@ -288,19 +288,6 @@ fn decide_one(command: &Command, head: &RefName, rules: &GitRules) -> Result<Ref
     Ok(RefEdit { name, expected, target })
 }
 
-/// Refuses a tag behind which there are more tags than are followed anywhere.
-fn check_tags(transaction: &Transaction, target: Oid) -> Result<()> {
-    let mut at = target;
-    for _ in 0..TAG_DEPTH_MAX {
-        let object = transaction.object(&at)?;
-        if object.kind != Kind::Tag {
-            return Ok(());
-        }
-        at = Tag::parse(&object.data)?.target;
-    }
-    Err(Error::too_large(format!("tag {target} points through {TAG_DEPTH_MAX} tags or more")))
-}
-
 /// Why a transaction was not published.
 #[derive(Debug)]
 struct Refusal {
@@ -462,7 +449,7 @@ impl Publisher<'_> {
                 }
             }
             if let Some(target) = edit.target {
-                check_tags(&transaction, target).map_err(at_fault)?;
+                transaction.check_tags(target, 0).map_err(at_fault)?;
             }
             let mut edit = edit.clone();
             if let Some((head, new)) = self.bring(&mut transaction, whole).map_err(at_fault)? {

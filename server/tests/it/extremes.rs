@@ -11,9 +11,11 @@ use govc_engine::{Kind, Oid, hash_object};
 use serde_json::json;
 
 use crate::{
+    admin,
     git::Git,
     pack::{Pack, RefChange, Report, commit_of, delta, insert, line, push_new, push_raw, tree_entry},
     server::{Place, Server},
+    ssh_client::until,
     wire::at_work,
 };
 
@@ -130,6 +132,50 @@ fn trees_too_deep_or_too_wide_are_refused() {
 
     assert_eq!(git.ok(&place.path("home"), &["ls-remote", &server.url("repo")]), "");
     assert_bounded(&server);
+}
+
+#[test]
+fn directories_that_several_pushes_nest_spoil_nothing() {
+    let place = Place::new();
+    let git = Git::new(&place.path("home"));
+    let server = place.serve();
+    server.create("repo");
+    let http = server.http();
+    let mut below = None;
+    for push in 0..4 {
+        let mut pack = Pack::new();
+        let blob = pack.object(Kind::Blob, format!("of push {push}\n").as_bytes());
+        for _ in 0..1000 {
+            let nested = below.map(|tree| tree_entry("40000", b"d", tree)).unwrap_or_default();
+            below = Some(pack.object(Kind::Tree, &[nested, tree_entry("100644", b"file", blob)].concat()));
+        }
+        let tip = pack.object(Kind::Commit, &commit_of(below.expect("a tree"), &[], "nested"));
+        let report = push_new(&http, "repo", &format!("refs/heads/b{push}"), tip, &pack.finish());
+        assert!(report.accepted(), "{report:?}");
+    }
+    let url = server.url("repo");
+    for (name, options) in [("whole", &["--mirror"][..]), ("part", &["--bare", "--filter=blob:none"])] {
+        let copy = place.path(name);
+        git.clone_repo(&url, &copy, options);
+        assert_eq!(git.objects(&copy).len(), if name == "whole" { 4008 } else { 4004 }, "{name}");
+    }
+    // Somebody who has some of it gets the rest.
+    let copy = place.path("copy");
+    git.clone_repo(&url, &copy, &["--bare", "--single-branch", "-b", "b1"]);
+    git.ok(&copy, &["fetch", "-q", &url, "b3"]);
+    assert_eq!(git.objects(&copy).len(), 4 * 1000 + 4 + 2);
+    let listed = http.get("/api/v1/repos/repo/tree?ref=b3&recursive=true");
+    assert!((400..500).contains(&listed.status), "{}: {}", listed.status, listed.text());
+    assert_eq!(http.get("/api/v1/repos/repo/read/d/d/file?ref=b3").status, 200);
+    assert_eq!(http.post("/api/v1/repos/repo/compact", &json!({})).status, 202);
+    until("the compaction's end", || http.get("/api/v1/repos/repo/compaction").expect(200)["state"] == "idle");
+    git.clone_repo(&url, &place.path("again"), &["--mirror"]);
+    drop(server.stop());
+    let data = place.path("data");
+    admin::ok(&["fsck", "--data", admin::text(&data)]);
+    let exported = place.path("exported");
+    admin::ok(&["export", "repo", admin::text(&exported), "--data", admin::text(&data)]);
+    assert_eq!(git.objects(&exported).len(), 4008);
 }
 
 #[test]

@@ -1,6 +1,7 @@
-//! How deep a pack's trees lie in each other: walks over trees recurse, so a push that would make them too deep is refused.
+//! How deep a pack's trees lie in each other: a push that would make them too deep is refused.
 //!
-//! Only what the pack brings is counted, as git does: what lies below in trees that are there already was counted when it came.
+//! Only what the pack brings is counted, as git does: what lies below, in trees that are there already, would have to be walked. So
+//! several pushes can build deeper directories bit by bit, and whatever reads a whole repository must bear any depth.
 
 use govc_engine::{Error, Oid, Result, TREE_DEPTH_MAX};
 
