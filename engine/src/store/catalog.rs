@@ -154,6 +154,7 @@ impl Store {
             time_millis: now,
             actor: actor.into(),
             cause: Cause::Create,
+            certificate: None,
             head: settings.default_branch,
             refs: RefMap::default(),
             lineage: 0,

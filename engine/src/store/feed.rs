@@ -10,6 +10,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 use super::{
     core::Core,
     ids::{RepoId, Seq},
+    push_certificate::PushCertificate,
     record::FeedRow,
     version::{Changes, Version},
 };
@@ -41,6 +42,8 @@ pub struct Publication {
     pub actor: Arc<str>,
     /// Why.
     pub cause: super::ids::Cause,
+    /// What was signed, if it was a signed push.
+    pub certificate: Option<Arc<PushCertificate>>,
     /// What changed.
     pub changes: Changes,
 }
@@ -48,7 +51,8 @@ pub struct Publication {
 impl Publication {
     /// Bytes of memory that it takes, about: names, ids and what counts them.
     fn resident_bytes(&self) -> usize {
-        self.changes.refs.iter().map(|change| 96 + change.name.as_bytes().len()).sum::<usize>() + 160
+        let certificate = self.certificate.as_ref().map_or(0, |certificate| certificate.resident_bytes());
+        self.changes.refs.iter().map(|change| 96 + change.name.as_bytes().len()).sum::<usize>() + 160 + certificate
     }
 }
 
@@ -213,6 +217,7 @@ pub(crate) fn publication(seq: Seq, repo: RepoId, version: &Version, changes: Ch
         time_millis: version.time_millis,
         actor: version.actor.clone(),
         cause: version.cause,
+        certificate: version.certificate.clone(),
         changes,
     }
 }

@@ -236,6 +236,7 @@ impl<'a> Draft<'a> {
             time_millis: now,
             actor: actor.into(),
             cause: Cause::Fork,
+            certificate: None,
             head: version.head.clone(),
             refs: version.refs.without_realities(),
             lineage: 0,

@@ -15,6 +15,7 @@ use std::{
 use super::{
     Store, StoreOptions,
     core::Core,
+    feed::Publication,
     health::Health,
     ids::{PoolId, RepoId, Seq},
     ingest::IdRow,
@@ -201,6 +202,7 @@ impl Check<'_> {
             self.check_cancelled()?;
             self.found.repositories += 1;
             self.references(repo)?;
+            self.certificates(repo)?;
             let pools: Vec<_> = repo.state.pool.layers().map(|(pool, _)| pool.id).collect();
             if pools.iter().any(|pool| missing.contains(pool)) {
                 self.reachable(repo)?;
@@ -350,6 +352,27 @@ impl Check<'_> {
                     self.find(format!("repository {}: {name} points at {oid}, a {kind}", repo.name()));
                 }
                 Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks up the push certificates of a repository's versions.
+    fn certificates(&mut self, repo: &Repo) -> Result<()> {
+        let (id, snapshot) = (repo.id(), repo.snapshot());
+        // Rows that cannot be read have been told already.
+        for row in repo.core.backend.scan(Family::History, Scan::prefix(&key::versions(id)))?.map_while(Result::ok) {
+            let Ok(number) = key::trailing_u64(&row.0) else { continue };
+            let Ok(Publication { certificate: Some(certificate), .. }) = VersionRow::decode(id, number, &row.1) else {
+                continue;
+            };
+            match snapshot.header(&certificate.oid) {
+                Err(error) if !is_damage(&error) => return Err(error),
+                Ok(Some((Kind::Blob, _))) => {}
+                _ => {
+                    let (name, oid) = (repo.name(), certificate.oid);
+                    self.find(format!("repository {name}: the push certificate {oid} of version {number} is missing"));
+                }
             }
         }
         Ok(())

@@ -319,6 +319,7 @@ impl Core {
             time_millis: own.time_millis,
             actor: own.actor,
             cause: own.cause,
+            certificate: own.certificate,
             head,
             refs,
             lineage: 0,

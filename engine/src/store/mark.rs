@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use super::{rewrite::Rewrite, state::Repo, table::Scope, version::Version};
+use super::{push_certificate::PushCertificate, rewrite::Rewrite, state::Repo, table::Scope, version::Version};
 use crate::{
     Error, ErrorKind, Progress, Result,
     backend::{Family, Scan, key},
@@ -242,6 +242,7 @@ impl Repo {
         roots.version(&tip);
         let mut version = tip;
         while let Some(previous) = version.previous.get() {
+            roots.certificate(version.certificate.as_deref());
             for change in version.changes_since(&previous).refs.iter() {
                 let reality = previous.refs.reality(&change.name);
                 roots.changes([(change.before, change.after), (reality.map(|reality| reality.origin.base), None)]);
@@ -258,6 +259,7 @@ impl Repo {
             }
             let (version_key, value) = row?;
             let row = super::record::VersionRow::decode(state.id, key::trailing_u64(&version_key)?, &value)?;
+            roots.certificate(row.certificate.as_deref());
             // Realities have no past.
             let ordinary = row.changes.refs.iter().filter(|change| !change.name.is_reality());
             // The version before the first is not retained.
@@ -292,7 +294,12 @@ impl Roots {
         }
     }
 
+    fn certificate(&mut self, certificate: Option<&PushCertificate>) {
+        certificate.into_iter().for_each(|certificate| self.add(certificate.oid));
+    }
+
     fn version(&mut self, version: &Version) {
+        self.certificate(version.certificate.as_deref());
         version.refs.range(..).for_each(|(_, oid)| self.add(*oid));
         for (_, reality) in version.refs.realities(..) {
             self.add(reality.head);

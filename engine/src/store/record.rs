@@ -8,6 +8,7 @@ use super::{
     feed::Publication,
     fork::ForkOf,
     ids::{Cause, Durability, RepoId, RepoName, Seq},
+    push_certificate::PushCertificate,
     rules::GitRules,
     state::{RepoRecord, RepoState},
     transaction::Fresh,
@@ -43,6 +44,7 @@ pub(crate) struct TransactionEntry {
     pub(crate) actor: Arc<str>,
     pub(crate) cause: Cause,
     pub(crate) changes: Changes,
+    pub(crate) certificate: Option<Arc<PushCertificate>>,
     pub(crate) objects: Vec<Fresh>,
 }
 
@@ -96,6 +98,7 @@ impl CatalogRow {
             time_millis: self.time_millis,
             actor: self.actor.clone(),
             cause: self.cause,
+            certificate: None,
             head: self.head.clone(),
             refs: RefMap::default(),
             lineage: 0,
@@ -178,6 +181,9 @@ impl CatalogRow {
     }
 }
 
+const HAS_ORIGIN: u8 = 1;
+const HAS_CERTIFICATE: u8 = 2;
+
 fn write_stamp(out: &mut Vec<u8>, time_millis: i64, actor: &str, cause: Cause) {
     put_varint(out, time_millis as u64);
     put_bytes(out, actor.as_bytes());
@@ -189,8 +195,9 @@ fn read_stamp(reader: &mut Reader<'_>) -> Result<(i64, Arc<str>, Cause)> {
     Ok((time_millis, reader.string()?.into(), Cause::from_number(reader.byte()?)?))
 }
 
-/// Each change: name; 1 if there is an id before, 2 if there is one after; the ids. Then `HEAD` before and after.
-fn write_changes(out: &mut Vec<u8>, changes: &Changes) {
+/// Each change: name; 1 if there is an id before, 2 if there is one after; the ids. Then `HEAD` before and after, and what
+/// else belongs to the version.
+fn write_changes(out: &mut Vec<u8>, changes: &Changes, certificate: Option<&PushCertificate>) {
     put_varint(out, changes.refs.len() as u64);
     for change in changes.refs.iter() {
         put_bytes(out, change.name.as_bytes());
@@ -204,9 +211,13 @@ fn write_changes(out: &mut Vec<u8>, changes: &Changes) {
     if let Some(head) = head {
         put_bytes(out, head.after.as_bytes());
     }
-    out.push(u8::from(changes.origin.is_some()));
+    let parts = [(changes.origin.is_some(), HAS_ORIGIN), (certificate.is_some(), HAS_CERTIFICATE)];
+    out.push(parts.into_iter().filter(|(is_there, _)| *is_there).map(|(_, part)| part).sum());
     if let Some(origin) = &changes.origin {
         write_origin(out, origin);
+    }
+    if let Some(certificate) = certificate {
+        certificate.write(out);
     }
 }
 
@@ -259,7 +270,7 @@ impl RefRow {
     }
 }
 
-fn read_changes(reader: &mut Reader<'_>) -> Result<Changes> {
+fn read_changes(reader: &mut Reader<'_>) -> Result<(Changes, Option<Arc<PushCertificate>>)> {
     let count = reader.usize()?;
     let mut refs = Vec::with_capacity(count.min(reader.len()));
     for _ in 0..count {
@@ -280,12 +291,14 @@ fn read_changes(reader: &mut Reader<'_>) -> Result<Changes> {
             Some(HeadChange { before: RefName::from_stored(before), after })
         }
     };
-    let origin = match reader.byte()? {
-        0 => None,
-        1 => Some(Arc::new(read_origin(reader)?)),
-        _ => return Err(Error::corrupt("stored changes have unknown parts")),
-    };
-    Ok(Changes { refs: refs.into(), head, origin })
+    let parts = reader.byte()?;
+    if parts > HAS_ORIGIN + HAS_CERTIFICATE {
+        return Err(Error::corrupt("stored changes have unknown parts"));
+    }
+    let origin = (parts & HAS_ORIGIN != 0).then(|| read_origin(reader).map(Arc::new)).transpose()?;
+    let certificate =
+        (parts & HAS_CERTIFICATE != 0).then(|| PushCertificate::read(reader).map(Arc::new)).transpose()?;
+    Ok((Changes { refs: refs.into(), head, origin }, certificate))
 }
 
 /// Builds the journal record of one group commit.
@@ -320,7 +333,7 @@ impl RecordWriter {
         put_varint(out, seq.0);
         put_varint(out, version.number);
         write_stamp(out, version.time_millis, &version.actor, version.cause);
-        write_changes(out, changes);
+        write_changes(out, changes, version.certificate.as_deref());
         put_varint(out, objects.len() as u64);
         for object in objects {
             out.push(object.kind as u8);
@@ -371,7 +384,7 @@ fn read_transaction(reader: &mut Reader<'_>) -> Result<TransactionEntry> {
     let seq = Seq(reader.varint()?);
     let number = reader.varint()?;
     let (time_millis, actor, cause) = read_stamp(reader)?;
-    let changes = read_changes(reader)?;
+    let (changes, certificate) = read_changes(reader)?;
     let count = reader.usize()?;
     let mut objects = Vec::with_capacity(count.min(reader.len()));
     for _ in 0..count {
@@ -379,7 +392,7 @@ fn read_transaction(reader: &mut Reader<'_>) -> Result<TransactionEntry> {
         let oid: Oid = reader.oid()?;
         objects.push(Fresh { oid, kind, data: Bytes::copy_from_slice(reader.bytes()?) });
     }
-    Ok(TransactionEntry { repo, seq, number, time_millis, actor, cause, changes, objects })
+    Ok(TransactionEntry { repo, seq, number, time_millis, actor, cause, changes, certificate, objects })
 }
 
 /// A version's row, in the family `history` or in the memory of a memory repository.
@@ -425,13 +438,13 @@ impl FeedRow {
 
 fn write_publication(out: &mut Vec<u8>, publication: &Publication) {
     write_stamp(out, publication.time_millis, &publication.actor, publication.cause);
-    write_changes(out, &publication.changes);
+    write_changes(out, &publication.changes, publication.certificate.as_deref());
 }
 
 fn read_publication(reader: &mut Reader<'_>, seq: Seq, repo: RepoId, version: u64) -> Result<Publication> {
     let (time_millis, actor, cause) = read_stamp(reader)?;
-    let changes = read_changes(reader)?;
-    Ok(Publication { seq, repo, version, time_millis, actor, cause, changes })
+    let (changes, certificate) = read_changes(reader)?;
+    Ok(Publication { seq, repo, version, time_millis, actor, cause, certificate, changes })
 }
 
 #[cfg(test)]

@@ -370,6 +370,7 @@ fn replay_transaction(core: &Arc<Core>, repo: &Arc<RepoState>, entry: Transactio
         time_millis: entry.time_millis,
         actor: entry.actor,
         cause: entry.cause,
+        certificate: entry.certificate,
         head: head.clone(),
         refs,
         lineage: 0,

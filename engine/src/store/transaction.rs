@@ -15,6 +15,7 @@ use super::{
     ids::{Cause, Durability},
     ingest::{Ingest, Staged},
     journal::{Carried, Pending},
+    push_certificate::{Certified, PushCertificate},
     snapshot::{Object, Snapshot},
     state::Repo,
     ticket::Ticket,
@@ -54,6 +55,7 @@ pub struct Transaction {
     /// What the edits made of the version that they were checked against.
     edited: Option<Edited>,
     head: Option<RefName>,
+    certificate: Option<Arc<PushCertificate>>,
     origin: Option<Arc<Origin>>,
     /// Whether the caller tries again when others were faster.
     races: bool,
@@ -115,6 +117,7 @@ impl Transaction {
             names: None,
             edited: None,
             head: None,
+            certificate: None,
             origin: None,
             races: false,
         }
@@ -157,6 +160,18 @@ impl Transaction {
         }
         self.fresh_bytes += data.len();
         self.fresh.push(Fresh { oid, kind, data });
+    }
+
+    /// Adds the text of a push certificate, which is kept with the version that the transaction makes, and as long as that can
+    /// be read.
+    ///
+    /// # Errors
+    /// [`ErrorKind::TooLarge`] over the limit for objects.
+    pub fn certify(&mut self, certificate: Certified) -> Result<()> {
+        let Certified { text, nonce, signature, key, signer } = certificate;
+        let oid = self.put(Kind::Blob, text)?;
+        self.certificate = Some(Arc::new(PushCertificate { oid, nonce, signature, key, signer }));
+        Ok(())
     }
 
     /// Whether the transaction brings an object.
@@ -514,6 +529,7 @@ impl Transaction {
                 time_millis: core.now_millis().max(tip.time_millis),
                 actor: self.actor.clone(),
                 cause: self.cause,
+                certificate: self.certificate.clone(),
                 head: head.as_ref().map_or(&tip.head, |head| &head.after).clone(),
                 refs,
                 lineage: tip.lineage,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::ids::Cause;
+use super::{ids::Cause, push_certificate::PushCertificate};
 use crate::{
     Error, Result,
     refs::{NameCheck, Origin, RefChange, RefEdit, RefMap, RefName},
@@ -20,6 +20,8 @@ pub struct Version {
     pub actor: Arc<str>,
     /// Why.
     pub cause: Cause,
+    /// What was signed of the push that made it. Of a version that was settled before the store was opened, its row has it.
+    pub certificate: Option<Arc<PushCertificate>>,
     /// The branch that `HEAD` names; it need not exist.
     pub head: RefName,
     pub(crate) refs: RefMap,

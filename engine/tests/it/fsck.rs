@@ -5,8 +5,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use govc_backends::{FaultBackend, MemoryBackend, OverlayBackend, Survivors};
 use govc_engine::{
-    Change, CommitRequest, Durability, ErrorKind, Fsck, Kind, Oid, Progress, Silent, Size, Sizes, Store,
+    Certified, Change, CommitRequest, Durability, ErrorKind, Fsck, Kind, NonceStatus, Oid, Progress, SignatureStatus,
+    Silent, Size, Sizes, Store,
     backend::{Backend, Batch, Family, Scan, Sync},
+    hash_object,
 };
 
 use crate::helper::{
@@ -152,6 +154,17 @@ fn a_hole_is_told_where_a_reference_reaches_it() {
     let missing = Oid::from_hex("11".repeat(20).as_bytes()).unwrap();
     transaction.put(Kind::Commit, commit_bytes(missing, &[], 1, "unreached")).unwrap();
     publish(transaction).unwrap().ticket.wait().unwrap();
+    let mut transaction = repo.begin("tester", govc_engine::Cause::Push);
+    let certified = Certified {
+        text: Bytes::from_static(b"signed"),
+        nonce: NonceStatus::Ok,
+        signature: SignatureStatus::Unchecked,
+        key: "".into(),
+        signer: "".into(),
+    };
+    transaction.certify(certified).unwrap();
+    publish(transaction).unwrap().ticket.wait().unwrap();
+    let certificate = hash_object(Kind::Blob, b"signed").unwrap();
     store.settle();
     let disk = backend.crash(Survivors::All).unwrap();
     assert_eq!(check(&disk).findings, Vec::<String>::new());
@@ -170,6 +183,9 @@ fn a_hole_is_told_where_a_reference_reaches_it() {
     let head = store_head(&disk);
     let findings = remove(head);
     assert_told(&findings, &["repository a: refs/heads/main points at", &head.to_string(), "missing"]);
+    assert_eq!(findings.len(), 1, "{findings:?}");
+    let findings = remove(certificate);
+    assert_told(&findings, &["repository a: the push certificate", &certificate.to_string(), "missing"]);
     assert_eq!(findings.len(), 1, "{findings:?}");
 }
 

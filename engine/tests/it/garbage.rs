@@ -12,10 +12,12 @@ use std::{
 use bytes::Bytes;
 use govc_backends::{FaultBackend, Survivors};
 use govc_engine::{
-    At, Cause, Change, CommitRequest, Durability, ErrorKind, Expected, Family, Kind, NewRealities, Oid, RefName, Repo,
-    Retention, Rewrite, Rewritten, Silent, Store, StoreOptions, Tracer,
+    At, Cause, Certified, Change, CommitRequest, Durability, ErrorKind, Expected, Family, Kind, NewRealities,
+    NonceStatus, Oid, RefName, Repo, Retention, Rewrite, Rewritten, SignatureStatus, Silent, Store, StoreOptions,
+    Tracer,
     backend::{Backend, Batch, Sync},
     block::Base,
+    hash_object,
     object::links,
 };
 
@@ -191,6 +193,74 @@ fn without_a_walk_nothing_goes() {
     write(&rewrite);
     assert_eq!(rewrite.install(&Silent).unwrap().removed, 0);
     assert_there(&repo, &garbage);
+}
+
+/// Makes a version with a push certificate; the blob's id, which nothing else leads to.
+fn certify(repo: &Repo, text: &str, target: Oid) -> Oid {
+    let mut transaction = repo.begin("tester", Cause::Push);
+    let certified = Certified {
+        text: Bytes::copy_from_slice(text.as_bytes()),
+        nonce: NonceStatus::Slop(-7),
+        signature: SignatureStatus::Verified,
+        key: "SHA256:x".into(),
+        signer: "ada".into(),
+    };
+    transaction.certify(certified).unwrap();
+    transaction.edit(edit(&branch("certified"), Expected::Any, Some(target))).unwrap();
+    publish(transaction).unwrap().ticket.wait().unwrap();
+    hash_object(Kind::Blob, text.as_bytes()).unwrap()
+}
+
+#[test]
+fn a_certificate_stays_as_long_as_its_version() {
+    let backend = disk();
+    let store = Store::open(backend.clone(), retaining(2)).unwrap();
+    let repo = create(&store, "a", Durability::Durable);
+    let first = commit(&repo, "main", "file", "one");
+    let oid = certify(&repo, "a certificate", first);
+    let number = repo.snapshot().version().number;
+    let recorded = |repo: &Repo| {
+        let found = repo.versions(Some(number + 1), 1).unwrap().remove(0);
+        assert_eq!(found.version, number);
+        let certificate = found.certificate.expect("a certificate");
+        assert_eq!((certificate.oid, certificate.nonce), (oid, NonceStatus::Slop(-7)));
+        assert_eq!((&*certificate.key, &*certificate.signer), ("SHA256:x", "ada"));
+        assert_eq!(&repo.snapshot().object(&oid).unwrap().data[..], b"a certificate");
+    };
+    // On its way, settled, and after a crash in either state.
+    recorded(&repo);
+    drop((repo, store));
+    let backend = crash(&backend, Survivors::Synced);
+    let store = Store::open(backend.clone(), retaining(2)).unwrap();
+    let repo = store.repo(&repo_name("a")).unwrap();
+    recorded(&repo);
+    assert_eq!(collected(&repo).removed, 0, "while it is not settled");
+    store.settle();
+    recorded(&repo);
+    let feed = store.feed_after(store.feed_first(), 100).unwrap();
+    assert_eq!(feed.iter().filter(|publication| publication.certificate.is_some()).count(), 1);
+    for at in 0..2 {
+        commit(&repo, "main", "file", &at.to_string());
+        store.settle();
+        assert_eq!(collected(&repo).removed, 0, "{at}");
+        recorded(&repo);
+    }
+    drop((repo, store));
+    let next = crash(&backend, Survivors::All);
+    let store = Store::open(next.clone(), retaining(2)).unwrap();
+    let repo = store.repo(&repo_name("a")).unwrap();
+    recorded(&repo);
+    commit(&repo, "main", "file", "more");
+    store.settle();
+    collected(&repo);
+    assert!(!repo.snapshot().contains(&oid).unwrap(), "it goes with its version");
+    // The same text once more.
+    let again = certify(&repo, "a certificate", repo.snapshot().reference(&branch("main")).unwrap());
+    assert_eq!(again, oid);
+    store.settle();
+    assert_eq!(&repo.snapshot().object(&oid).unwrap().data[..], b"a certificate");
+    store.close().unwrap();
+    assert_clean(&next.crash(Survivors::All).unwrap(), "at the end");
 }
 
 #[test]
