@@ -15,6 +15,7 @@ use govc_search::{Definer, Search, SearchOptions, account_sql_memory};
 use crate::compaction::{Budgets, CompactionOptions, Compactions};
 use crate::config::Config;
 use crate::definitions::Parsers;
+use crate::git::push_cert::PushCerts;
 use crate::git::{PackCache, PackCacheOptions, Reachable};
 use crate::http::body::Bodies;
 use crate::priority;
@@ -43,6 +44,8 @@ pub struct App {
     pub packs: PackCache,
     /// What has been found of objects that clients asked for by id.
     pub(crate) reachable: Reachable,
+    /// What signed pushes are signed with.
+    pub(crate) push_certs: PushCerts,
     /// How bodies of API requests and answers come and go.
     pub(crate) bodies: Bodies,
     /// What callers have staged and not committed.
@@ -106,7 +109,8 @@ impl App {
         packs.retain(|repo| repos.contains(&repo));
         let search = Search::open(store.clone(), search_options(&config, &store))
             .map_err(|error| OpenError(format!("cannot open the search index: {}", with_causes(&error))))?;
-        let app = Self::new(store, backend, config, metrics, packs, search);
+        let push_certs = PushCerts::open(&config.signing, &store).map_err(OpenError)?;
+        let app = Self::new(store, backend, config, metrics, packs, search, push_certs);
         app.compactions.start().map_err(OpenError)?;
         Ok(Arc::new(app))
     }
@@ -118,6 +122,7 @@ impl App {
         metrics: Metrics,
         packs: PackCache,
         search: Search,
+        push_certs: PushCerts,
     ) -> Self {
         let work = WorkPool::new(WorkOptions {
             threads: config.server.work_threads,
@@ -142,6 +147,7 @@ impl App {
             work,
             packs,
             reachable,
+            push_certs,
             bodies,
             transactions,
             search,

@@ -283,6 +283,8 @@ The TOML file (--config, GOVC_CONFIG), with the defaults:
   pack_cache_memory             # GOVC_PACK_CACHE_MEMORY: default 1/8 of memory, at most 256MiB
   pack_cache_disk = \"4GiB\"      # GOVC_PACK_CACHE_DISK
   fetch_grace = \"60s\"           # GOVC_FETCH_GRACE: what a reference named can be fetched so long after
+  allowed_signers               # GOVC_ALLOWED_SIGNERS: file of the SSH keys that may sign pushes
+  cert_nonce_slop = \"15m\"       # GOVC_CERT_NONCE_SLOP: how old what a push over HTTP signs may be
 
   [lfs]
   max_object = \"16GiB\"          # GOVC_LFS_MAX_OBJECT: largest file of Git LFS

@@ -7,6 +7,7 @@
 //! key and where it was given: a misspelt setting must not silently become a default.
 
 mod machine;
+mod signing;
 mod sources;
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,7 @@ use std::time::Duration;
 use govc_backends::Location;
 use tracing::level_filters::LevelFilter;
 
+pub use signing::SigningConfig;
 use sources::Layers;
 pub use transport::{SshConfig, TlsConfig};
 
@@ -58,6 +60,8 @@ pub struct Config {
     pub metrics: MetricsConfig,
     /// The Git protocol.
     pub git: GitConfig,
+    /// Push certificates; also section `[git]`.
+    pub signing: SigningConfig,
     /// Git LFS.
     pub lfs: LfsConfig,
 }
@@ -306,6 +310,7 @@ impl Default for Config {
                 pack_cache_disk_bytes: 4 * GIB,
                 fetch_grace: Duration::from_secs(60),
             },
+            signing: SigningConfig::default(),
             lfs: LfsConfig { object_bytes_max: 16 * GIB },
         }
     }
@@ -468,6 +473,8 @@ impl Config {
         layers.set("git.pack_cache_memory", &mut git.pack_cache_memory_bytes, values::size)?;
         layers.set("git.pack_cache_disk", &mut git.pack_cache_disk_bytes, values::size)?;
         layers.set("git.fetch_grace", &mut git.fetch_grace, values::duration)?;
+
+        config.signing = signing::signing(&layers)?;
 
         layers.set("lfs.max_object", &mut config.lfs.object_bytes_max, |text| values::size_from(text, KIB))?;
 

@@ -53,7 +53,7 @@ pub use links::CommitLinks;
 pub use mark::Tracer;
 pub use push_certificate::{Certified, NonceStatus, PushCertificate, SignatureStatus};
 pub use rewrite::{Rewrite, Rewritten, StoredObject};
-pub use rules::GitRules;
+pub use rules::{GitRules, SignedPush};
 pub use segment_rows::StoredPool;
 pub use sizes::{RepoSize, Size, Sizes};
 pub use snapshot::{Object, Place, Snapshot, Stored};

@@ -1,5 +1,7 @@
 //! What a repository refuses of pushes over Git's own protocol, and what it does not show there.
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     Error, Result,
     backend::key::{Reader, put_bytes, put_varint},
@@ -17,11 +19,39 @@ pub struct GitRules {
     /// Which references are neither shown nor taken. A pattern is a reference's name, or the beginning of names that goes up
     /// to a slash (`refs/internal` for all below it); with `!` in front it shows them again. The last that fits decides.
     pub hidden_refs: Vec<String>,
+    /// What a push must be signed with.
+    pub require_signed_push: SignedPush,
+}
+
+/// What a repository wants of the certificates of pushes. Whatever comes is recorded.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SignedPush {
+    /// Nothing.
+    #[default]
+    None,
+    /// That there is one, made for this repository not long ago, whose signature is not known to be wrong.
+    Recorded,
+    /// That, and that somebody who may sign has signed it.
+    Verified,
+}
+
+impl SignedPush {
+    /// The word used in answers.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            SignedPush::None => "none",
+            SignedPush::Recorded => "recorded",
+            SignedPush::Verified => "verified",
+        }
+    }
 }
 
 const DENIES_NON_FAST_FORWARDS: u8 = 1;
 const DENIES_DELETES: u8 = 2;
 const LIMITS_OBJECTS: u8 = 4;
+const WANTS_CERTIFICATES: u8 = 8;
+const WANTS_VERIFIED: u8 = 16;
 
 impl GitRules {
     /// Patterns of hidden references.
@@ -70,6 +100,8 @@ impl GitRules {
             (self.deny_non_fast_forwards, DENIES_NON_FAST_FORWARDS),
             (self.deny_deletes, DENIES_DELETES),
             (self.object_bytes_max.is_some(), LIMITS_OBJECTS),
+            (self.require_signed_push == SignedPush::Recorded, WANTS_CERTIFICATES),
+            (self.require_signed_push == SignedPush::Verified, WANTS_VERIFIED),
         ];
         out.push(flags.into_iter().filter(|(is_set, _)| *is_set).map(|(_, flag)| flag).sum());
         if let Some(bytes) = self.object_bytes_max {
@@ -83,15 +115,23 @@ impl GitRules {
 
     pub(super) fn read(reader: &mut Reader<'_>) -> Result<Self> {
         let flags = reader.byte()?;
-        if flags > DENIES_NON_FAST_FORWARDS + DENIES_DELETES + LIMITS_OBJECTS {
-            return Err(Error::corrupt("a catalog row has unknown rules"));
+        let unknown = || Error::corrupt("a catalog row has unknown rules");
+        if flags > DENIES_NON_FAST_FORWARDS + DENIES_DELETES + LIMITS_OBJECTS + WANTS_CERTIFICATES + WANTS_VERIFIED {
+            return Err(unknown());
         }
+        let require_signed_push = match flags & (WANTS_CERTIFICATES + WANTS_VERIFIED) {
+            0 => SignedPush::None,
+            WANTS_CERTIFICATES => SignedPush::Recorded,
+            WANTS_VERIFIED => SignedPush::Verified,
+            _ => return Err(unknown()),
+        };
         let object_bytes_max = if flags & LIMITS_OBJECTS == 0 { None } else { Some(reader.varint()?) };
         let mut rules = Self {
             deny_non_fast_forwards: flags & DENIES_NON_FAST_FORWARDS != 0,
             deny_deletes: flags & DENIES_DELETES != 0,
             object_bytes_max,
             hidden_refs: Vec::new(),
+            require_signed_push,
         };
         for _ in 0..reader.varint()? {
             rules.hidden_refs.push(reader.string()?.to_owned());
@@ -148,10 +188,11 @@ mod tests {
     #[test]
     fn rules_are_read_as_they_were_written() {
         let mut rules = hiding(&["refs/a", "!refs/a/b"]);
-        for flags in 0..8 {
+        for flags in 0..24 {
             rules.deny_non_fast_forwards = flags & 1 != 0;
             rules.deny_deletes = flags & 2 != 0;
             rules.object_bytes_max = (flags & 4 != 0).then_some(1 << 20);
+            rules.require_signed_push = [SignedPush::None, SignedPush::Recorded, SignedPush::Verified][flags >> 3];
             let mut out = Vec::new();
             rules.write(&mut out);
             assert_eq!(GitRules::read(&mut Reader::new(&out)).expect("what was written"), rules);
@@ -159,6 +200,7 @@ mod tests {
                 assert!(GitRules::read(&mut Reader::new(&out[..cut])).is_err(), "{flags} {cut}");
             }
         }
-        assert!(GitRules::read(&mut Reader::new(&[8, 0])).is_err());
+        assert!(GitRules::read(&mut Reader::new(&[24, 0])).is_err());
+        assert!(GitRules::read(&mut Reader::new(&[32, 0])).is_err());
     }
 }

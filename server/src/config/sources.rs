@@ -82,6 +82,8 @@ const SETTINGS: &[Setting] = &[
     setting("git.pack_cache_memory", "GOVC_PACK_CACHE_MEMORY", None),
     setting("git.pack_cache_disk", "GOVC_PACK_CACHE_DISK", None),
     setting("git.fetch_grace", "GOVC_FETCH_GRACE", None),
+    setting("git.allowed_signers", "GOVC_ALLOWED_SIGNERS", None),
+    setting("git.cert_nonce_slop", "GOVC_CERT_NONCE_SLOP", None),
     setting("lfs.max_object", "GOVC_LFS_MAX_OBJECT", None),
 ];
 

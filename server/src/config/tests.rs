@@ -113,6 +113,8 @@ fn every_setting_is_taken_from_file_and_environment() {
         pack_cache_memory = "1M"
         pack_cache_disk = "2M"
         fetch_grace = "7s"
+        allowed_signers = "signers"
+        cert_nonce_slop = "9s"
         [lfs]
         max_object = "6M"
     "#;
@@ -168,10 +170,24 @@ fn every_setting_is_taken_from_file_and_environment() {
         pack_cache_disk_bytes: 2 * MIB,
         fetch_grace: Duration::from_secs(7),
     };
+    let signing = SigningConfig { allowed_signers: Some(PathBuf::from("signers")), nonce_slop: Duration::from_secs(9) };
     let lfs = LfsConfig { object_bytes_max: 6 * MIB };
     assert_eq!(
         config,
-        Config { server, storage, versions, compaction, search, limits, transactions, logging, metrics, git, lfs }
+        Config {
+            server,
+            storage,
+            versions,
+            compaction,
+            search,
+            limits,
+            transactions,
+            logging,
+            metrics,
+            git,
+            signing,
+            lfs
+        }
     );
 
     // No setting's variable may be unknown to the environment, and none may be ignored.

@@ -93,24 +93,37 @@ pub(crate) fn capabilities_v2(out: &mut dyn Write) -> std::io::Result<()> {
     pkt::flush(out)
 }
 
-/// Writes the advertisement of all references with the service's line in front, as it goes over HTTP.
+/// Writes the advertisement of all references with the service's line in front, as it goes over HTTP. With a `nonce`, clients
+/// may sign what they push.
 ///
 /// # Errors
 /// What reading the tags or `out` fails with.
-pub(crate) fn references(snapshot: &Snapshot, service: Service, version: Version, out: &mut dyn Write) -> Result<()> {
+pub(crate) fn references(
+    snapshot: &Snapshot,
+    service: Service,
+    version: Version,
+    nonce: Option<&str>,
+    out: &mut dyn Write,
+) -> Result<()> {
     write_service(service, out).map_err(pkt::input_error)?;
-    list(snapshot, service, version, out)
+    list(snapshot, service, version, nonce, out)
 }
 
 /// Writes the advertisement of all references as it goes over a connection that serves nothing else.
 ///
 /// # Errors
 /// As [`references`].
-pub(crate) fn list(snapshot: &Snapshot, service: Service, version: Version, out: &mut dyn Write) -> Result<()> {
+pub(crate) fn list(
+    snapshot: &Snapshot,
+    service: Service,
+    version: Version,
+    nonce: Option<&str>,
+    out: &mut dyn Write,
+) -> Result<()> {
     write_version(version, out).map_err(pkt::input_error)?;
     let visible = Visible::of(snapshot);
     let head = visible.head();
-    let mut lines = Lines::new(out, capabilities(service, head.map(|_| snapshot.head().as_bytes())));
+    let mut lines = Lines::new(out, capabilities(service, head.map(|_| snapshot.head().as_bytes()), nonce));
     match service {
         Service::UploadPack => {
             if let Some(oid) = head {
@@ -137,18 +150,18 @@ pub(crate) fn list(snapshot: &Snapshot, service: Service, version: Version, out:
 ///
 /// # Errors
 /// What `out` fails with.
-pub(crate) fn unborn(version: Version, out: &mut dyn Write) -> Result<()> {
+pub(crate) fn unborn(version: Version, nonce: Option<&str>, out: &mut dyn Write) -> Result<()> {
     write_service(Service::ReceivePack, out).map_err(pkt::input_error)?;
-    list_nothing(version, out)
+    list_nothing(version, nonce, out)
 }
 
 /// The same as it goes over a connection that serves nothing else.
 ///
 /// # Errors
 /// As [`unborn`].
-pub(crate) fn list_nothing(version: Version, out: &mut dyn Write) -> Result<()> {
+pub(crate) fn list_nothing(version: Version, nonce: Option<&str>, out: &mut dyn Write) -> Result<()> {
     write_version(version, out).map_err(pkt::input_error)?;
-    Lines::new(out, capabilities(Service::ReceivePack, None)).finish()
+    Lines::new(out, capabilities(Service::ReceivePack, None, nonce)).finish()
 }
 
 /// What an annotated tag leads to in the end; `None` for every other object.
@@ -179,7 +192,7 @@ fn write_version(version: Version, out: &mut dyn Write) -> std::io::Result<()> {
     if version == Version::V1 { pkt::text(out, format_args!("version 1\n")) } else { Ok(()) }
 }
 
-fn capabilities(service: Service, head_target: Option<&[u8]>) -> Vec<u8> {
+fn capabilities(service: Service, head_target: Option<&[u8]>, nonce: Option<&str>) -> Vec<u8> {
     let list = match service {
         Service::UploadPack => FETCH_CAPABILITIES,
         Service::ReceivePack => PUSH_CAPABILITIES,
@@ -188,6 +201,9 @@ fn capabilities(service: Service, head_target: Option<&[u8]>) -> Vec<u8> {
     if let (Service::UploadPack, Some(target)) = (service, head_target) {
         capabilities.extend_from_slice(b" symref=HEAD:");
         capabilities.extend_from_slice(target);
+    }
+    if let (Service::ReceivePack, Some(nonce)) = (service, nonce) {
+        capabilities.extend_from_slice(format!(" push-cert={nonce}").as_bytes());
     }
     capabilities.extend_from_slice(format!(" object-format=sha1 agent={AGENT}").as_bytes());
     capabilities
@@ -281,7 +297,7 @@ mod tests {
     fn only_the_first_line_carries_capabilities() {
         let mut out = Vec::new();
         let head = Oid::empty_tree();
-        let capabilities = capabilities(Service::UploadPack, Some(b"refs/heads/main"));
+        let capabilities = capabilities(Service::UploadPack, Some(b"refs/heads/main"), Some("1-a"));
         let mut lines = Lines::new(&mut out, capabilities);
         lines.line(&head, b"HEAD").unwrap();
         lines.line(&head, b"refs/heads/main").unwrap();
@@ -293,6 +309,7 @@ mod tests {
         let words: Vec<_> = capabilities.trim_end().split(' ').collect();
         assert!(words.contains(&"symref=HEAD:refs/heads/main"), "{words:?}");
         assert!(words.contains(&"side-band-64k") && words.contains(&"no-done"), "{words:?}");
+        assert!(!lines[0].contains("push-cert"), "only pushes are signed");
         assert!(words.contains(&"filter") && !words.contains(&""), "{words:?}");
         assert_eq!(lines[1], format!("{head} refs/heads/main\n"));
     }
@@ -300,14 +317,15 @@ mod tests {
     #[test]
     fn an_empty_repository_still_names_its_capabilities() {
         let mut out = Vec::new();
-        Lines::new(&mut out, capabilities(Service::ReceivePack, None)).finish().unwrap();
+        Lines::new(&mut out, capabilities(Service::ReceivePack, None, Some("1-a"))).finish().unwrap();
         let lines = read(&out);
         let expected = format!("{} capabilities^{{}}\0report-status ", Oid::null());
         assert!(lines[0].starts_with(&expected), "{}", lines[0]);
         assert!(!lines[0].contains("symref"), "{}", lines[0]);
+        assert!(lines[0].contains(" push-cert=1-a "), "{}", lines[0]);
         assert_eq!(lines[1], "Flush");
         let mut unborn_out = Vec::new();
-        unborn(Version::V0, &mut unborn_out).unwrap();
+        unborn(Version::V0, Some("1-a"), &mut unborn_out).unwrap();
         let mut expected = Vec::new();
         write_service(Service::ReceivePack, &mut expected).unwrap();
         expected.extend_from_slice(&out);

@@ -87,7 +87,8 @@ pub(crate) async fn converse<O: Outlet>(app: &Arc<App>, call: &Call, input: Inle
         return Err(Trouble::Refused("this key may read, and not push".to_owned()));
     }
     let (repo, is_draft) = find(app, call)?;
-    let mut conversation = Conversation { app, repo, input, out };
+    let nonce = (call.service == Service::ReceivePack).then(|| app.push_certs.nonce(&repo.name()));
+    let mut conversation = Conversation { app, repo, input, out, nonce };
     conversation.advertise(call, is_draft).await?;
     match (call.service, call.version) {
         (Service::UploadPack, Version::V2) => conversation.answer_commands().await,
@@ -121,6 +122,8 @@ struct Conversation<'a, O> {
     repo: Repo,
     input: Inlet,
     out: &'a O,
+    /// What the client is to sign a push with.
+    nonce: Option<String>,
 }
 
 impl<O: Outlet> Conversation<'_, O> {
@@ -132,15 +135,19 @@ impl<O: Outlet> Conversation<'_, O> {
             return self.answer_inline(written, out).await;
         }
         if is_draft {
-            let written = advertise::list_nothing(version, &mut out);
+            let written = advertise::list_nothing(version, self.nonce.as_deref(), &mut out);
             return self.answer_inline(written, out).await;
         }
         let snapshot = self.repo.snapshot();
         if snapshot.reference_count() <= INLINE_REFERENCES_MAX {
-            let written = advertise::list(&snapshot, service, version, &mut out);
+            let written = advertise::list(&snapshot, service, version, self.nonce.as_deref(), &mut out);
             return self.answer_inline(written, out).await;
         }
-        self.run(Arc::default(), move |_, _, out| advertise::list(&snapshot, service, version, out)).await
+        let nonce = self.nonce.clone();
+        let list = move |_: &App, _: &mut Lent, out: &mut ResponseWriter| {
+            advertise::list(&snapshot, service, version, nonce.as_deref(), out)
+        };
+        self.run(Arc::default(), list).await
     }
 
     /// Version 2: commands until the client has no more.
@@ -203,10 +210,12 @@ impl<O: Outlet> Conversation<'_, O> {
         let pack_follows = self.wait_for_pack(message).await?;
         let flow = Arc::new(Flow::default());
         let (repo, actor, work_flow) = (self.repo.clone(), Arc::clone(&call.actor), Arc::clone(&flow));
+        let nonce = self.nonce.take();
         let bytes_max = self.app.config.git.pack_bytes_max.saturating_add(COMMANDS_BYTES_MAX);
         let served = self.run(Arc::clone(&flow), move |app, input, out| {
             let mut input = Limited::new(input, bytes_max);
-            let target = Target { repo: &repo, is_draft, actor: &actor, is_live: true };
+            let nonce = nonce.as_deref();
+            let target = Target { repo: &repo, is_draft, actor: &actor, is_live: true, nonce };
             receive_pack::serve(app, target, &mut input, out, &work_flow)
         });
         let served = served.await;

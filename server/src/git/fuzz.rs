@@ -8,6 +8,7 @@ use super::filter::FilterSpec;
 use super::ls_refs::LsRefs;
 use super::object_info::ObjectInfo;
 use super::pkt::{self, Line, Reader};
+use super::push_cert;
 use super::push_request::PushRequest;
 use super::sparse::{Allowance, Patterns};
 
@@ -71,6 +72,7 @@ pub fn fuzz_receive_commands(data: &[u8]) {
         for command in &request.commands {
             assert!(!command.name.contains(&b'\n') && !command.name.contains(&0), "a name is one word of a report");
         }
+        request.certificate.as_ref().into_iter().for_each(push_cert::fuzz_certificate);
     }
 }
 

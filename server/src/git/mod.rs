@@ -8,6 +8,7 @@
 //! | `pkt`, `sideband` | framing |
 //! | `advertise`, `ls_refs` | which references there are |
 //! | `command`, `fetch_request`, `push_request` | what clients ask for |
+//! | `push_cert` | what signed pushes are signed with |
 //! | `filter`, `sparse` | what partial clones leave out |
 //! | `reachable` | what may be asked for by its id |
 //! | `negotiate`, `shallow` | what a client lacks |
@@ -16,7 +17,7 @@
 //! | `pack`, `cache` | packs, and those kept for serving again |
 //! | `fuzz` | entries for fuzzing |
 //!
-//! Deliberately absent: the dumb protocol, push certificates and push options, hooks,
+//! Deliberately absent: the dumb protocol, hooks,
 //! `git archive --remote`, bundle URIs. None is advertised, and asking for one is a clear error.
 
 mod advertise;
@@ -33,6 +34,7 @@ mod negotiate;
 mod object_info;
 pub(crate) mod pack;
 pub(crate) mod pkt;
+pub(crate) mod push_cert;
 mod push_request;
 mod reachable;
 mod receive_pack;

@@ -7,9 +7,11 @@
 
 use std::io::Read;
 
+use bytes::Bytes;
 use govc_engine::{Error, Oid, Promotion, Result};
 
 use super::pkt::{Line, Reader};
+use super::push_cert::{CERTIFICATE_BYTES_MAX, Certificate};
 use super::sideband::Bands;
 
 /// The most borders that a push may name.
@@ -52,6 +54,10 @@ pub(crate) struct PushRequest {
     /// What becomes of branches that have moved: with `None` they are refused, else what was pushed is brought to them.
     /// The push option `govc.on-conflict`.
     pub(crate) on_conflict: Option<Promotion>,
+    /// What the client has signed; the commands are the certificate's then.
+    pub(crate) certificate: Option<Certificate>,
+    /// Whether the push options are those of the certificate, if there is one.
+    pub(crate) is_certified_whole: bool,
 }
 
 impl PushRequest {
@@ -64,8 +70,12 @@ impl PushRequest {
         for seen in 0..references_max.saturating_add(BORDERS_MAX) {
             let line = reader.read()?;
             let text = match line {
-                Line::Flush if self.has_options => return self.read_options(reader),
-                Line::Flush => return Ok(()),
+                Line::Flush => {
+                    let options = if self.has_options { self.read_options(reader)? } else { Vec::new() };
+                    let is_signed = |certificate: &Certificate| certificate.options() == options;
+                    self.is_certified_whole = self.certificate.as_ref().is_none_or(is_signed);
+                    return Ok(());
+                }
                 Line::Eof if seen == 0 => return Ok(()),
                 Line::Data(_) => line.text().unwrap_or_default(),
                 _ => return Err(Error::invalid("protocol error: the request ended within its commands")),
@@ -79,20 +89,63 @@ impl PushRequest {
             if let Some(features) = halves.next() {
                 self.features(features)?;
             }
+            if command == b"push-cert" {
+                self.read_certificate(reader, references_max)?;
+                continue;
+            }
+            if self.certificate.is_some() {
+                return Err(Error::invalid("protocol error: got both push certificate and unsigned commands"));
+            }
             if self.commands.len() >= references_max {
-                return Err(Error::too_large(format!("a push changes at most {references_max} references")));
+                return Err(too_many(references_max));
             }
             self.commands.push(command_line(command)?);
         }
         Err(Error::too_large(format!("a push names at most {BORDERS_MAX} borders")))
     }
 
-    fn read_options<R: Read>(&mut self, reader: &mut Reader<R>) -> Result<()> {
+    /// The certificate up to the line that ends it, and its commands.
+    fn read_certificate<R: Read>(&mut self, reader: &mut Reader<R>, references_max: usize) -> Result<()> {
+        if self.certificate.is_some() || !self.commands.is_empty() {
+            return Err(Error::invalid("protocol error: got both push certificate and unsigned commands"));
+        }
+        let mut text = Vec::new();
+        loop {
+            match reader.read()? {
+                Line::Data(b"push-cert-end\n" | b"push-cert-end") => break,
+                Line::Data(data) if text.len() + data.len() > CERTIFICATE_BYTES_MAX => {
+                    let most = CERTIFICATE_BYTES_MAX;
+                    return Err(Error::too_large(format!("a push certificate has at most {most} bytes")));
+                }
+                Line::Data(data) => text.extend_from_slice(data),
+                _ => return Err(Error::invalid("protocol error: the request ended within its push certificate")),
+            }
+        }
+        let certificate = Certificate::parse(text.into())?;
+        for line in certificate.commands() {
+            if self.commands.len() >= references_max {
+                return Err(too_many(references_max));
+            }
+            self.commands.push(command_line(line)?);
+        }
+        self.certificate = Some(certificate);
+        Ok(())
+    }
+
+    /// The options; those of a push that is not signed only as far as they mean something.
+    fn read_options<R: Read>(&mut self, reader: &mut Reader<R>) -> Result<Vec<Bytes>> {
+        let mut options = Vec::new();
         for _ in 0..=OPTIONS_MAX {
             let line = reader.read()?;
             match line {
-                Line::Flush => return Ok(()),
-                Line::Data(_) => self.option(line.text().unwrap_or_default())?,
+                Line::Flush => return Ok(options),
+                Line::Data(_) => {
+                    let option = line.text().unwrap_or_default();
+                    if self.certificate.is_some() {
+                        options.push(Bytes::copy_from_slice(option));
+                    }
+                    self.option(option)?;
+                }
                 _ => return Err(Error::invalid("protocol error: the request ended within its push options")),
             }
         }
@@ -143,6 +196,10 @@ impl PushRequest {
     }
 }
 
+fn too_many(references_max: usize) -> Error {
+    Error::too_large(format!("a push changes at most {references_max} references"))
+}
+
 fn command_line(line: &[u8]) -> Result<Command> {
     let malformed = || {
         let shown = String::from_utf8_lossy(line.get(..100).unwrap_or(line)).into_owned();
@@ -152,7 +209,7 @@ fn command_line(line: &[u8]) -> Result<Command> {
     let (Some(old), Some(new), Some(name)) = (parts.next(), parts.next(), parts.next()) else {
         return Err(malformed());
     };
-    if name.is_empty() || name.len() > NAME_LEN_MAX || name.contains(&b'\n') {
+    if name.is_empty() || name.len() > NAME_LEN_MAX || name.iter().any(|byte| matches!(byte, b'\n' | 0)) {
         return Err(malformed());
     }
     let oid = |hex| Oid::from_hex(hex).map_err(|_| malformed());
@@ -205,6 +262,7 @@ mod tests {
             bands: Bands::Large,
             atomic: true,
             quiet: true,
+            is_certified_whole: true,
             ..PushRequest::default()
         };
         assert_eq!(request, expected);
@@ -218,7 +276,7 @@ mod tests {
         for end in [&b"0000"[..], b""] {
             let (request, result) = parse(&[], end);
             result.unwrap();
-            assert_eq!(request, PushRequest::default());
+            assert!(request.commands.is_empty() && request.certificate.is_none());
         }
     }
 
@@ -271,6 +329,59 @@ mod tests {
         assert!(with(&["x"; OPTIONS_MAX + 1]).1.is_err());
         let cut = parse(&[format!("{ZERO} {A} refs/heads/a\0push-options")], b"0000");
         assert!(cut.1.is_err(), "options that were announced and did not come");
+    }
+
+    /// A signed push of one reference, with what stands between its lines and the signature's.
+    fn signed(options: &str, commands: &str) -> Vec<String> {
+        let text = format!(
+            "certificate version 0.1\npusher x 1 +0000\nnonce 1-a\n{options}\n{commands}-----BEGIN SSH SIGNATURE-----\nx\n"
+        );
+        let lines = text.split_inclusive('\n').map(str::to_owned);
+        let first = "push-cert\0report-status side-band-64k push-options".to_owned();
+        std::iter::once(first).chain(lines).chain(["push-cert-end\n".to_owned()]).collect()
+    }
+
+    #[test]
+    fn the_commands_of_a_signed_push_are_its_certificates() {
+        let options = |options: &[&str]| {
+            let mut end = b"0000".to_vec();
+            options.iter().for_each(|option| pkt::data(&mut end, option.as_bytes()).unwrap());
+            end.extend_from_slice(b"0000");
+            end
+        };
+        let commands = format!("{ZERO} {A} refs/heads/a\n{A} {ZERO} refs/heads/b c\n");
+        let lines = signed("push-option one\npush-option govc.on-conflict=merge\n", &commands);
+        let (request, result) = parse(&lines, &options(&["one", "govc.on-conflict=merge"]));
+        result.unwrap();
+        assert_eq!(request.commands.len(), 2);
+        assert_eq!(request.commands[1].name, b"refs/heads/b c");
+        assert_eq!((request.bands, request.on_conflict), (Bands::Large, Some(Promotion::Merge)));
+        assert!(request.is_certified_whole);
+        assert_eq!(request.certificate.unwrap().text, lines[1..lines.len() - 1].concat().into_bytes());
+        for others in [&["one"][..], &[], &["govc.on-conflict=merge", "one"], &["one", "govc.on-conflict=merge", "two"]]
+        {
+            let (request, result) = parse(&lines, &options(others));
+            result.unwrap();
+            assert!(!request.is_certified_whole, "{others:?}");
+        }
+    }
+
+    #[test]
+    fn a_signed_push_has_one_certificate_and_nothing_beside_it() {
+        let command = format!("{ZERO} {A} refs/heads/a");
+        let lines = signed("", &format!("{command}\n"));
+        let refused = |lines: &[String]| parse(lines, b"00000000").1.unwrap_err();
+        assert!(refused(&[&lines[..], &[command.clone()]].concat()).message().contains("unsigned commands"));
+        assert!(refused(&[&[command.clone()], &lines[..]].concat()).message().contains("unsigned commands"));
+        assert!(refused(&[&lines[..], &lines[..]].concat()).message().contains("unsigned commands"));
+        assert!(refused(&lines[..lines.len() - 1]).message().contains("within its push certificate"));
+        assert!(parse(&lines[..3], b"").1.is_err() && parse(&lines[..3], b"0001").1.is_err());
+        assert!(refused(&signed("", "not a command\n")).message().contains("old/new/ref"));
+        assert!(refused(&signed("", &format!("{command}\0report-status\n"))).message().contains("old/new/ref"));
+        assert!(refused(&signed("", &format!("{command}\n").repeat(11))).message().contains("at most 10"));
+        let long = vec!["x".repeat(60_000); CERTIFICATE_BYTES_MAX / 60_000 + 1];
+        let long = [&lines[..3], &long].concat();
+        assert_eq!(*refused(&long).kind(), govc_engine::ErrorKind::TooLarge);
     }
 
     #[test]

@@ -7,6 +7,8 @@
 //!   together as far as that goes.
 //! - With the push option `govc.on-conflict=rebase` or `merge`, a branch that has moved gets what was pushed on top of
 //!   what it has now, instead of being refused or overwritten; the report names the commit that it got.
+//! - A push certificate is recorded with each version that the push makes, and what it is worth decides where the repository's
+//!   rules ask for it. With `govc.on-conflict` it holds what was pushed, not what became of that.
 //! - Whatever fails after the commands were read is told in the report, as git's clients expect, with HTTP's 200.
 //! - Nothing is sent before the client has sent its pack: many clients do not read until then.
 //!
@@ -18,8 +20,8 @@ use std::io::{Read, Write};
 use std::time::Instant;
 
 use govc_engine::{
-    Cause, Error, ErrorKind, Expected, GitRules, Integration, Kind, Oid, Promotion, RefEdit, RefName, Repo, Result,
-    Snapshot, Store, Transaction,
+    Cause, Certified, Error, ErrorKind, Expected, GitRules, Integration, Kind, Oid, Promotion, RefEdit, RefName, Repo,
+    Result, Snapshot, Store, Transaction,
 };
 
 use super::bridge::Flow;
@@ -48,6 +50,8 @@ pub(crate) struct Target<'a> {
     pub(crate) actor: &'a str,
     /// Whether the input goes on after the pack, so that the pack's own end is all that tells it.
     pub(crate) is_live: bool,
+    /// The nonce that the client got on the same connection, if it was the same.
+    pub(crate) nonce: Option<&'a str>,
 }
 
 /// Answers one request of `git-receive-pack`.
@@ -151,6 +155,16 @@ fn push(
 ) -> Report {
     let repo = target.repo;
     let mut report = Report::new(request.commands.len());
+    let certificate = request.certificate.as_ref();
+    let judged = certificate.map(|certificate| app.push_certs.judge(&repo.name(), certificate, target.nonce));
+    let refusal = match request.is_certified_whole {
+        true => app.push_certs.refusal(repo.git_rules().require_signed_push, judged.as_ref()),
+        false => Some("inconsistent push options".to_owned()),
+    };
+    if let Some(reason) = refusal {
+        report.refuse_rest(&reason);
+        return report;
+    }
     let mut progress = |text: &str| {
         if flow.received() {
             sideband.progress(text);
@@ -186,6 +200,7 @@ fn push(
         received: received.as_ref(),
         edits,
         on_conflict: request.on_conflict,
+        certified: judged.as_ref(),
         deadline: app.work.deadline(),
         report,
     };
@@ -347,6 +362,8 @@ struct Publisher<'a> {
     edits: Vec<Edit>,
     /// How what is pushed is brought to branches that have moved.
     on_conflict: Option<Promotion>,
+    /// What the push is signed with.
+    certified: Option<&'a Certified>,
     deadline: Instant,
     report: Report,
 }
@@ -487,6 +504,9 @@ impl Publisher<'_> {
             }
             _ => Refusal::from(error),
         };
+        if let Some(certified) = self.certified {
+            transaction.certify(certified.clone())?;
+        }
         let prepared = transaction.prepare().map_err(name_culprit)?;
         self.enlist()?;
         let published = prepared.publish().map_err(name_culprit)?;

@@ -77,12 +77,13 @@ async fn info_refs(State(app): State<Arc<App>>, request: Request) -> Response {
         Service::UploadPack => "application/x-git-upload-pack-advertisement",
         Service::ReceivePack => "application/x-git-receive-pack-advertisement",
     };
+    let nonce_for = |name: &RepoName| (service == Service::ReceivePack).then(|| app.push_certs.nonce(name));
     let repo = match repo_of(&app, request.uri().path(), "/info/refs") {
         Ok(repo) => repo,
         // Looking creates nothing: only a push that brings something does.
-        Err(Missing::Repo(_)) if service == Service::ReceivePack && app.config.git.create_on_push => {
-            let mut out = Vec::new();
-            return answer_inline(advertise::unborn(version, &mut out), out, content_type);
+        Err(Missing::Repo(name)) if service == Service::ReceivePack && app.config.git.create_on_push => {
+            let (nonce, mut out) = (nonce_for(&name), Vec::new());
+            return answer_inline(advertise::unborn(version, nonce.as_deref(), &mut out), out, content_type);
         }
         Err(missing) => return missing.refuse(),
     };
@@ -91,11 +92,15 @@ async fn info_refs(State(app): State<Arc<App>>, request: Request) -> Response {
         let mut out = Vec::new();
         return answer_inline(advertise::capabilities_v2(&mut out).map_err(pkt::input_error), out, content_type);
     }
+    let nonce = nonce_for(&repo.name());
     if snapshot.reference_count() <= INLINE_REFERENCES_MAX {
         let mut out = Vec::new();
-        return answer_inline(advertise::references(&snapshot, service, version, &mut out), out, content_type);
+        let written = advertise::references(&snapshot, service, version, nonce.as_deref(), &mut out);
+        return answer_inline(written, out, content_type);
     }
-    let work = move |_: &App, out: &mut ResponseWriter| advertise::references(&snapshot, service, version, out);
+    let work = move |_: &App, out: &mut ResponseWriter| {
+        advertise::references(&snapshot, service, version, nonce.as_deref(), out)
+    };
     respond(start(&app, Arc::default(), work), content_type).await
 }
 
@@ -165,7 +170,7 @@ async fn serve(app: Arc<App>, service: Service, request: Request) -> Response {
         match service {
             Service::UploadPack => upload_pack::serve(app, &repo, version, &mut *input, out, &work_flow),
             Service::ReceivePack => {
-                let target = receive_pack::Target { repo: &repo, is_draft, actor: ACTOR, is_live: false };
+                let target = receive_pack::Target { repo: &repo, is_draft, actor: ACTOR, is_live: false, nonce: None };
                 receive_pack::serve(app, target, &mut *input, out, &work_flow)
             }
         }

@@ -1,6 +1,6 @@
 //! A repository's rules for Git's protocol, as the API has them.
 
-use govc_engine::GitRules;
+use govc_engine::{GitRules, SignedPush};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -17,6 +17,10 @@ pub(super) struct GitSettings {
     /// the same. The last that fits decides (`transfer.hideRefs`).
     #[schema(example = json!(["refs/internal"]))]
     hidden_refs: Vec<String>,
+    /// What a push must be signed with (`git push --signed`): `none` for nothing, `recorded` for a certificate that was made for
+    /// it, `verified` for one that somebody has signed who may (`git.allowed_signers`).
+    #[schema(value_type = String, example = "none")]
+    require_signed_push: &'static str,
 }
 
 /// What is to be changed of that; what is absent stays.
@@ -29,18 +33,29 @@ pub(super) struct GitChange {
     max_object_size: Option<u64>,
     /// At most 100 patterns of at most 1024 bytes.
     hidden_refs: Option<Vec<String>>,
+    /// `none`, `recorded` or `verified`.
+    #[schema(value_type = Option<String>)]
+    require_signed_push: Option<SignedPush>,
 }
 
 impl GitSettings {
     pub(super) fn of(rules: GitRules) -> Self {
-        let GitRules { deny_non_fast_forwards, deny_deletes, object_bytes_max, hidden_refs } = rules;
-        Self { deny_non_fast_forwards, deny_deletes, max_object_size: object_bytes_max, hidden_refs }
+        let GitRules { deny_non_fast_forwards, deny_deletes, object_bytes_max, hidden_refs, require_signed_push } =
+            rules;
+        Self {
+            deny_non_fast_forwards,
+            deny_deletes,
+            max_object_size: object_bytes_max,
+            hidden_refs,
+            require_signed_push: require_signed_push.as_str(),
+        }
     }
 }
 
 impl GitChange {
     pub(super) fn apply(self, rules: &mut GitRules) {
-        let Self { deny_non_fast_forwards, deny_deletes, max_object_size, hidden_refs } = self;
+        let Self { deny_non_fast_forwards, deny_deletes, max_object_size, hidden_refs, require_signed_push } = self;
+        rules.require_signed_push = require_signed_push.unwrap_or(rules.require_signed_push);
         rules.deny_non_fast_forwards = deny_non_fast_forwards.unwrap_or(rules.deny_non_fast_forwards);
         rules.deny_deletes = deny_deletes.unwrap_or(rules.deny_deletes);
         if let Some(bytes) = max_object_size {

@@ -27,6 +27,7 @@ mod openapi;
 mod page;
 mod people;
 pub(crate) mod problem;
+mod push_cert;
 pub(crate) mod range;
 mod realities;
 mod repos;
@@ -143,6 +144,8 @@ fn api(bodies: Bodies) -> OpenApiRouter<Arc<App>> {
         .routes(routes!(versions::show))
         // /api/v1/repos/{id}/versions/{n}/restore
         .routes(routes!(versions::restore))
+        // /api/v1/repos/{id}/versions/{n}/push-cert
+        .routes(routes!(push_cert::show))
         // /api/v1/repos/{id}/time-travel/{timestamp}
         .routes(routes!(versions::time_travel))
         // /api/v1/repos/{id}/parallel-realities
@@ -260,6 +263,7 @@ mod tests {
             "get /{id}/versions",
             "get /{id}/versions/{n}",
             "post /{id}/versions/{n}/restore",
+            "get /{id}/versions/{n}/push-cert",
             "get /{id}/time-travel/{timestamp}",
         ];
         expected.sort_unstable();

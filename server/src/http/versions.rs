@@ -19,6 +19,7 @@ use super::{
     extract::{InRepo, Params, RestText},
     page,
     problem::{Code, Problem, Thing, about},
+    push_cert::CertificateInfo,
     repos::PageParams,
     time::{self, Moment},
 };
@@ -99,6 +100,9 @@ pub(super) struct VersionInfo {
     /// The default branch, if it changed.
     #[serde(skip_serializing_if = "Option::is_none")]
     default_branch: Option<String>,
+    /// What was signed, if it was a signed push; its text is at `/push-cert` below the version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    push_cert: Option<CertificateInfo>,
 }
 
 /// A changed reference.
@@ -197,14 +201,17 @@ pub(super) async fn time_travel(
 }
 
 async fn info(app: &App, repo: Repo, at: At) -> Result<Response, Problem> {
+    publication(app, repo, at).await.map(|found| answer::ok(&VersionInfo::from(&found)))
+}
+
+/// What made a version.
+pub(super) async fn publication(app: &App, repo: Repo, at: At) -> Result<Publication, Problem> {
     let snapshot = snapshot_at(app, repo.clone(), at).await?;
     let number = snapshot.version().number;
     let found = app.work.run(move || repo.versions(Some(number.saturating_add(1)), 1)).await??;
-    match found.first().filter(|found| found.version == number) {
-        Some(found) => Ok(answer::ok(&VersionInfo::from(found))),
-        // It expired between the two.
-        None => Err(Problem::new(Code::VersionGone, format!("version {number} is no longer kept"))),
-    }
+    // Else it expired between the two.
+    let found = found.into_iter().next().filter(|found| found.version == number);
+    found.ok_or_else(|| Problem::new(Code::VersionGone, format!("version {number} is no longer kept")))
 }
 
 /// Restore a version
@@ -234,7 +241,7 @@ pub(super) async fn restore(
     Ok(answer::created(&location, None, &Restored { version, restored: number }))
 }
 
-fn numbered(text: &str) -> Result<u64, Problem> {
+pub(super) fn numbered(text: &str) -> Result<u64, Problem> {
     text.parse().map_err(|_| Problem::invalid(format!("{text:?} is not the number of a version")))
 }
 
@@ -249,6 +256,7 @@ impl From<&Publication> for VersionInfo {
             changes: changes.refs.iter().take(CHANGES_MAX).map(ChangeInfo::from).collect(),
             changes_total: changes.refs.len(),
             default_branch: changes.head.as_ref().map(|head| head.after.short().into_owned()),
+            push_cert: publication.certificate.as_deref().map(CertificateInfo::from),
         }
     }
 }

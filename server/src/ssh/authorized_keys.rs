@@ -32,7 +32,7 @@ const NAME_LEN_MAX: usize = 100;
 /// A file that was written less than this before it was read may change again without its time showing it.
 const TIME_STEP: Duration = Duration::from_secs(2);
 
-const BLANKS: &[char] = &[' ', '\t'];
+pub(crate) const BLANKS: &[char] = &[' ', '\t'];
 
 /// What takes away what nobody has here.
 const HARMLESS: [&str; 6] =
@@ -208,7 +208,7 @@ fn parse_line(line: &str) -> Result<(String, Person), String> {
 }
 
 /// A key and its comment.
-fn parse_key(text: &str) -> Result<(PublicKey, &str), russh::keys::ssh_key::Error> {
+pub(crate) fn parse_key(text: &str) -> Result<(PublicKey, &str), russh::keys::ssh_key::Error> {
     let word = |text: &str| text.find(BLANKS).unwrap_or(text.len());
     let text = text.trim_matches(BLANKS);
     let (kind, rest) = text.split_at(word(text));
@@ -218,7 +218,7 @@ fn parse_key(text: &str) -> Result<(PublicKey, &str), russh::keys::ssh_key::Erro
 }
 
 /// Splits at the first of these separators outside of quotes.
-fn split_outside_quotes<'a>(text: &'a str, separators: &[char]) -> Option<(&'a str, &'a str)> {
+pub(crate) fn split_outside_quotes<'a>(text: &'a str, separators: &[char]) -> Option<(&'a str, &'a str)> {
     let (mut is_quoted, mut is_escaped) = (false, false);
     for (at, letter) in text.char_indices() {
         match letter {
@@ -235,7 +235,7 @@ fn split_outside_quotes<'a>(text: &'a str, separators: &[char]) -> Option<(&'a s
     None
 }
 
-fn unquoted(value: &str) -> String {
+pub(crate) fn unquoted(value: &str) -> String {
     let inner = value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value);
     inner.replace("\\\"", "\"")
 }

@@ -39,6 +39,7 @@ use crate::app::App;
 use crate::config::SshConfig;
 use crate::telemetry::{LoginResult, SshFigures};
 use authorized_keys::AuthorizedKeys;
+pub(crate) use authorized_keys::{BLANKS, parse_key, split_outside_quotes, unquoted};
 use caller::{Activity, Caller, OFFERS_MAX};
 use login::{Login, Logins};
 

@@ -11,6 +11,7 @@
 //! | `refused`, `hostile` | pushes that break a rule, and packs made to harm |
 //! | `crash` | `kill -9` under load, the orderly end |
 //! | `wire` | clients that take their time |
+//! | `signed_push` | push certificates |
 //! | `ssh` | Git over SSH, with OpenSSH's client |
 //! | `ssh_login` | who comes in over SSH |
 //! | `tls`, `http2` | HTTPS and its certificates; HTTP/2 connections |
@@ -77,6 +78,7 @@ mod rules;
 mod search;
 mod search_diffs;
 mod search_words;
+mod signed_push;
 mod ssh;
 mod ssh_login;
 mod start;

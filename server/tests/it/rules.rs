@@ -146,6 +146,7 @@ fn rules_stay_over_a_crash_and_go_to_forks() {
     let server = place.serve();
     let rules = json!({
         "deny_non_fast_forwards": true, "deny_deletes": false, "max_object_size": 1 << 20, "hidden_refs": ["refs/a", "!refs/a/b"],
+        "require_signed_push": "none",
     });
     let made = server.http().post("/api/v1/repos", &json!({ "id": "repo", "git": rules }));
     assert_eq!((made.status, &made.json()["git"]), (201, &rules), "{}", made.text());

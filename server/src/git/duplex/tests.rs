@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use govc_backends::Location;
+use govc_engine::SignedPush;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -24,6 +25,7 @@ struct Client {
     sender: mpsc::Sender<Bytes>,
     answers: mpsc::UnboundedReceiver<Bytes>,
     conversation: JoinHandle<Result<(), Trouble>>,
+    advertised: String,
 }
 
 struct Out(mpsc::UnboundedSender<Bytes>);
@@ -43,8 +45,8 @@ impl Client {
         let app = Arc::clone(app);
         let call = Call { service, path: "repo".to_owned(), version, actor: "ada".into(), may_write: true };
         let conversation = tokio::spawn(async move { converse(&app, &call, input, &Out(out)).await });
-        let mut client = Self { sender, answers, conversation };
-        client.answer().await;
+        let mut client = Self { sender, answers, conversation, advertised: String::new() };
+        client.advertised = client.answer().await;
         client
     }
 
@@ -136,6 +138,40 @@ async fn before_it_begins_something_a_client_may_take_long() {
     think().await;
     client.send(&b"0000"[..]).await;
     assert!(client.end().await.0.is_ok());
+}
+
+#[tokio::test]
+async fn a_certificate_has_the_nonce_of_its_own_connection() {
+    let app = app(|_| {}).await;
+    let store = app.store.clone();
+    let require = move || {
+        let name = RepoName::new("repo").expect("a name");
+        let mut settings = store.repo(&name).expect("the repository").settings();
+        settings.git.require_signed_push = SignedPush::Recorded;
+        store.alter(&name, None, Some(settings)).expect("a rule");
+    };
+    tokio::task::spawn_blocking(require).await.expect("no panic");
+    let waits = Waits { begin: LONG, stall: LONG };
+    let nonce_of = |client: &Client| {
+        let (_, rest) = client.advertised.split_once(" push-cert=").expect("certificates are offered");
+        rest.split(' ').next().expect("a nonce").to_owned()
+    };
+    let first = Client::call(&app, Service::ReceivePack, Version::V0, waits).await;
+    think().await;
+    let second = Client::call(&app, Service::ReceivePack, Version::V0, waits).await;
+    let nonce = nonce_of(&first);
+    assert_ne!(nonce, nonce_of(&second));
+    for (client, said_of_it) in [(first, "ok refs/heads/x"), (second, "was not made for this push")] {
+        let text = format!(
+            "certificate version 0.1\npusher a\nnonce {nonce}\n\n{ZERO} {ZERO} refs/heads/x\n-----BEGIN PGP SIGNATURE-----\n"
+        );
+        let certificate = text.split_inclusive('\n').map(str::to_owned);
+        let begin = ["push-cert\0report-status".to_owned()].into_iter();
+        let all: Vec<String> = begin.chain(certificate).chain(["push-cert-end\n".to_owned()]).collect();
+        client.send(lines(&all)).await;
+        let (ended, said) = client.end().await;
+        assert!(ended.is_ok() && said.contains(said_of_it), "{ended:?}: {said}");
+    }
 }
 
 #[tokio::test]
