@@ -1,26 +1,35 @@
-//! A full disk, made by a reserve that no disk can keep free: writes are refused with 507, reads and deletions go on,
-//! and everything works again once there is room.
+//! A full disk, made by a reserve that no disk can keep free, and a small one that fills up in the middle of pushes: writes are
+//! refused with 507 or the protocol's own error, reads and deletions go on, and everything works again once there is room.
 
+use std::{fs::File, path::Path};
+
+use rustix::fs::{FallocateFlags, fallocate, statvfs};
 use serde_json::json;
 
 use crate::{
+    admin,
     git::{Git, assert_same},
     history,
     http::Reply,
-    server::{Place, Server},
+    server::{Launch, Place, Server},
+    ssh_client::{self, Keys, text, until},
 };
 
 /// A pebibyte in bytes.
 const MORE_THAN_THERE_IS: &str = "1125899906842624";
 
 fn commit(server: &Server, path: &str) -> Reply {
+    commit_in(server, "full", path)
+}
+
+fn commit_in(server: &Server, repo: &str, path: &str) -> Reply {
     let body = json!({
         "branch": "main",
         "message": "write",
         "author": { "name": "Ada Test", "email": "ada@example.com" },
         "changes": [{ "op": "put", "path": path, "content": "content\n" }],
     });
-    server.http().post("/api/v1/repos/full/commits", &body)
+    server.http().post(&format!("/api/v1/repos/{repo}/commits"), &body)
 }
 
 #[test]
@@ -73,5 +82,133 @@ fn the_flag_and_the_file_set_the_reserve_too() {
         let server = place.launch().with(arguments).start();
         let reply = server.http().post("/api/v1/repos", &json!({ "id": "none" }));
         assert_eq!(reply.problem(507)["code"], "STORAGE_FULL", "{arguments:?}");
+    }
+}
+
+const MIB: u64 = 1 << 20;
+
+/// The size of the file system.
+const DISK_MEGABYTES: u32 = 320;
+
+/// What the server leaves alone.
+const RESERVE_BYTES: u64 = 48 * MIB;
+
+/// The server's file system, with something on it that takes its room away.
+struct Disk<'a> {
+    server: &'a Server,
+    data: &'a Path,
+}
+
+impl Disk<'_> {
+    fn free_bytes(&self) -> u64 {
+        let status = statvfs(self.server.seen(self.data)).expect("a file system");
+        status.f_bavail * status.f_frsize
+    }
+
+    /// Takes room until so much is free.
+    fn fill(&self, free_bytes: u64) {
+        self.empty();
+        // Tables of what was removed are compacted a little later.
+        until("so much room", || self.free_bytes() >= free_bytes);
+        let taken = self.free_bytes() - free_bytes;
+        let ballast = File::create(self.server.seen(&self.data.join("ballast"))).expect("a file");
+        fallocate(&ballast, FallocateFlags::empty(), 0, taken).expect("room");
+    }
+
+    fn empty(&self) {
+        let _ = std::fs::remove_file(self.server.seen(&self.data.join("ballast")));
+    }
+
+    /// The files of packs on their way in.
+    fn incoming(&self) -> Vec<String> {
+        let mut open = vec![self.server.seen(&self.data.join("packs"))];
+        let mut found = Vec::new();
+        while let Some(folder) = open.pop() {
+            for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+                match entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                    true => open.push(entry.path()),
+                    false => found.push(entry.file_name().to_string_lossy().into_owned()),
+                }
+            }
+        }
+        found.retain(|name| name.starts_with("incoming-"));
+        found
+    }
+}
+
+/// A commit of so many megabytes that do not compress, on a branch of its own.
+fn noise(git: &Git, work: &Path, name: &str, megabytes: u64) {
+    git.ok(work, &["checkout", "-q", "-b", name, "main"]);
+    let mut seed = megabytes;
+    for at in 0..megabytes {
+        let words = (0..MIB / 8).flat_map(|_| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            seed.to_be_bytes()
+        });
+        std::fs::write(work.join(format!("{name}-{at}")), words.collect::<Vec<u8>>()).expect("a file");
+    }
+    git.commit(work, "name", name.as_bytes(), name);
+}
+
+#[test]
+fn a_disk_that_fills_up_under_a_push_takes_none_of_it() {
+    for backend in ["rocksdb", "sqlite"] {
+        fills_up(backend);
+    }
+}
+
+fn fills_up(backend: &str) {
+    let place = Place::new();
+    let keys = Keys::new(&place);
+    let git = keys.git(&place, &keys.allowed("ada"));
+    let data = place.path("small");
+    let server = Launch::bare()
+        .with(&["--listen", "127.0.0.1:0", "--ssh-listen", "127.0.0.1:0"])
+        .with(&["--ssh-authorized-keys", text(&keys.authorized), "--data", text(&data)])
+        .with(&["--backend", backend, "--reserve", &RESERVE_BYTES.to_string()])
+        .env("GOVC_SEARCH_ENABLED", "false")
+        .disk(data.clone(), DISK_MEGABYTES)
+        .start();
+    server.create("repo");
+    let work = place.path("work");
+    git.init(&work);
+    git.commit(&work, "file", b"there before\n", "before");
+    let urls = [server.url("repo"), ssh_client::url(&server, "repo")];
+    git.ok(&work, &["push", "-q", &urls[0], "main"]);
+    // One that rides in the journal, one that is in memory until it is stored, one that has a file of its own.
+    for (name, megabytes) in [("little", 0), ("middle", 6), ("large", 24)] {
+        noise(&git, &work, name, megabytes);
+    }
+    let disk = Disk { server: &server, data: &data };
+    let versions = || server.http().get("/api/v1/repos/repo/versions").expect(200)["count"].clone();
+    assert_eq!(versions(), 2);
+    for (attempt, (name, room)) in [("little", 0), ("middle", 0), ("large", 10), ("large", 30)].into_iter().enumerate()
+    {
+        for url in &urls {
+            disk.fill(RESERVE_BYTES + room * MIB);
+            let said = git.fails(&work, &["push", url, name]);
+            assert!(said.contains("disk") && said.contains("full"), "{backend} {attempt}: {said}");
+            assert!(said.contains(&format!("[remote rejected] {name} -> {name}")), "{backend} {attempt}: {said}");
+            assert_eq!(disk.incoming(), [""; 0], "{backend} {attempt}");
+            assert_eq!(versions(), 2, "{backend} {attempt}");
+            assert_eq!(git.ok(&work, &["ls-remote", url]).lines().count(), 2, "{backend} {attempt}: HEAD and main");
+        }
+        if room == 0 {
+            assert_eq!(commit_in(&server, "repo", "new").status, 507, "{backend} {attempt}");
+        }
+        let copy = place.path(&format!("copy-{attempt}"));
+        git.clone_repo(&urls[attempt % 2], &copy, &[]);
+        assert_eq!(std::fs::read(copy.join("file")).ok().as_deref(), Some(&b"there before\n"[..]));
+    }
+    disk.empty();
+    for (at, name) in ["little", "middle", "large"].into_iter().enumerate() {
+        git.ok(&work, &["push", "-q", &urls[at % 2], name]);
+    }
+    let copy = place.path("copy");
+    git.clone_repo(&urls[0], &copy, &["--mirror"]);
+    assert_same(&git, &work, &copy);
+    // SQLite goes where the links of a path lead by their text, which is not where the server's files are.
+    if backend == "rocksdb" {
+        admin::ok(&["fsck", "--data", text(&server.seen(&data)), "--backend", backend]);
     }
 }

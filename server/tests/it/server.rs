@@ -33,6 +33,8 @@ pub(crate) struct Place {
 pub(crate) struct Launch {
     /// Another file than the one that was built.
     program: Option<PathBuf>,
+    /// A folder, and the megabytes of the file system that only the server sees there.
+    disk: Option<(PathBuf, u32)>,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
 }
@@ -79,7 +81,7 @@ impl Place {
 impl Launch {
     /// `govc serve` without any argument.
     pub(crate) fn bare() -> Self {
-        Self { program: None, arguments: Vec::new(), environment: Vec::new() }
+        Self { program: None, disk: None, arguments: Vec::new(), environment: Vec::new() }
     }
 
     /// The same with further arguments.
@@ -91,6 +93,12 @@ impl Launch {
     /// The same with a copy of the program.
     pub(crate) fn program(mut self, program: PathBuf) -> Self {
         self.program = Some(program);
+        self
+    }
+
+    /// The same with a small file system of its own at a folder, which is gone with the server.
+    pub(crate) fn disk(mut self, folder: PathBuf, megabytes: u32) -> Self {
+        self.disk = Some((folder, megabytes));
         self
     }
 
@@ -121,7 +129,19 @@ impl Launch {
     }
 
     fn spawn(&self) -> Process {
-        let mut command = self.program.as_deref().map_or_else(govc, command_of);
+        let program = self.program.as_deref().unwrap_or(Path::new(BUILT));
+        let mut command = match &self.disk {
+            None => command_of(program),
+            Some((folder, megabytes)) => {
+                std::fs::create_dir_all(folder).expect("a folder");
+                let mut command = command_of(Path::new("unshare"));
+                let mount = format!("mount -t tmpfs -o size={megabytes}m tmpfs '{}'", folder.display());
+                // The mount is seen by this process alone and goes with it.
+                command.args(["--map-root-user", "--mount", "sh", "-c", &format!("{mount} && exec \"$0\" \"$@\"")]);
+                command.arg(program);
+                command
+            }
+        };
         command.arg("serve").args(&self.arguments);
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -222,6 +242,12 @@ impl Server {
         let command = format!("kill -{name} {}", self.process.child.id());
         let status = Command::new("sh").args(["-c", &command]).status().expect("sh runs");
         assert!(status.success(), "SIG{name} could not be sent");
+    }
+
+    /// A path as the server sees it.
+    pub(crate) fn seen(&self, path: &Path) -> PathBuf {
+        let root = PathBuf::from(format!("/proc/{}/root", self.process.child.id()));
+        root.join(path.strip_prefix("/").expect("an absolute path"))
     }
 
     /// Whether the process still runs.
