@@ -141,6 +141,26 @@ async fn before_it_begins_something_a_client_may_take_long() {
 }
 
 #[tokio::test]
+async fn a_push_may_have_more_commands_than_are_held() {
+    const REFERENCES: usize = 70_000;
+    let app = app(|_| {}).await;
+    let mut client = Client::call(&app, Service::ReceivePack, Version::V0, Waits { begin: LONG, stall: LONG }).await;
+    let features = |n| if n == 0 { "\0report-status" } else { "" };
+    let command = |n| format!("{ZERO} {A} refs/heads/{n:0900}{}", features(n));
+    let commands = lines(&(0..REFERENCES).map(command).collect::<Vec<_>>());
+    assert!(commands.len() as u64 > COMMANDS_BYTES_MAX);
+    for piece in commands.chunks(1 << 20) {
+        client.send(piece.to_vec()).await;
+    }
+    client.send(&b"PACK, and nothing of the kind"[..]).await;
+    // What the server does not read is drained to its end.
+    client.sender = mpsc::channel(1).0;
+    let (ended, said) = client.end().await;
+    assert!(ended.is_ok() && said.contains("unpack pack: "), "{ended:?}: {said:.300}");
+    assert_eq!(said.matches("ng refs/heads/").count(), REFERENCES);
+}
+
+#[tokio::test]
 async fn a_certificate_has_the_nonce_of_its_own_connection() {
     let app = app(|_| {}).await;
     let store = app.store.clone();
