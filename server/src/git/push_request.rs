@@ -371,8 +371,12 @@ mod tests {
         let command = format!("{ZERO} {A} refs/heads/a");
         let lines = signed("", &format!("{command}\n"));
         let refused = |lines: &[String]| parse(lines, b"00000000").1.unwrap_err();
-        assert!(refused(&[&lines[..], &[command.clone()]].concat()).message().contains("unsigned commands"));
-        assert!(refused(&[&[command.clone()], &lines[..]].concat()).message().contains("unsigned commands"));
+        assert!(
+            refused(&[&lines[..], std::slice::from_ref(&command)].concat()).message().contains("unsigned commands")
+        );
+        assert!(
+            refused(&[std::slice::from_ref(&command), &lines[..]].concat()).message().contains("unsigned commands")
+        );
         assert!(refused(&[&lines[..], &lines[..]].concat()).message().contains("unsigned commands"));
         assert!(refused(&lines[..lines.len() - 1]).message().contains("within its push certificate"));
         assert!(parse(&lines[..3], b"").1.is_err() && parse(&lines[..3], b"0001").1.is_err());

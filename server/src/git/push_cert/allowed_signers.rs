@@ -199,7 +199,9 @@ mod tests {
     const ADA: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJdD7y3aLq454yWBdwLWbieU1ebz9/cu7/QEXn9OIeZJ";
     const BOB: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA6rWI3G1sz07DnfFlrouTcysQlj2P+jpNSOEWD9OJ3X";
 
-    fn one(line: &str) -> Result<Option<(String, Option<i64>, Option<i64>)>, String> {
+    type Named = (String, Option<i64>, Option<i64>);
+
+    fn one(line: &str) -> Result<Option<Named>, String> {
         let parsed = parse_line(line)?;
         Ok(parsed.map(|signer| (signer.principals, signer.valid_after, signer.valid_before)))
     }
