@@ -9,6 +9,7 @@ use std::{
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Client {
     Git,
+    NewerGit,
     Pygit2,
     Dulwich,
     Jgit,
@@ -30,6 +31,11 @@ impl Client {
         let source = |name: &str| format!("{PROGRAMS}/{name}");
         match self {
             Self::Git => command(Path::new("sh"), &[&source("git_client.sh")]),
+            Self::NewerGit => {
+                let mut command = command(Path::new("sh"), &[&source("git_client.sh")]);
+                command.env("GOVC_TEST_GIT", newer_git());
+                command
+            }
             Self::Pygit2 | Self::Dulwich => {
                 let python = installed("python", &["requirements.txt"]).join("bin/python");
                 let name = if self == Self::Pygit2 { "pygit2_client.py" } else { "dulwich_client.py" };
@@ -73,8 +79,13 @@ impl Client {
     }
 
     pub(crate) fn filters(self) -> bool {
-        matches!(self, Self::Git | Self::Dulwich | Self::Jgit)
+        matches!(self, Self::Git | Self::NewerGit | Self::Dulwich | Self::Jgit)
     }
+}
+
+/// The newer git.
+pub(crate) fn newer_git() -> PathBuf {
+    installed("newer-git", &["newer_git.sources", "newer_git.sh"]).join("bin/git")
 }
 
 /// The folder of an installed client, which must have been made from these files of the checkout.

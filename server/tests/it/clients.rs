@@ -1,4 +1,4 @@
-//! The clients that people bring: clone, shallow clone, fetch and push by six of them, judged by `git`.
+//! The clients that people bring: clone, shallow clone, fetch and push by seven of them, judged by `git`.
 //!
 //! Each is driven through a program in its own language in `tests/clients`, where a README says which client can do
 //! what; `scripts/clients` installs them. All programs take the same commands, and each runs in a process of its own:
@@ -23,7 +23,7 @@ use std::{
 };
 
 use crate::{
-    client::Client,
+    client::{Client, newer_git},
     history::noise,
     server::{Launch, Place, Server},
     ssh_client::ssh_address,
@@ -226,6 +226,16 @@ fn push_one(trial: &Trial<'_>, url: &str, dir: &Path) {
 #[test]
 fn git_does_it_all() {
     check(Client::Git);
+}
+
+#[test]
+fn a_newer_git_does_it_all() {
+    let version = Command::new(newer_git()).arg("version").output().expect("it is installed");
+    let version = String::from_utf8_lossy(&version.stdout).into_owned();
+    let minor =
+        version.trim().strip_prefix("git version 2.").and_then(|rest| rest.split('.').next()?.parse::<u32>().ok());
+    assert!(minor.is_some_and(|minor| minor >= 47), "{version}");
+    check(Client::NewerGit);
 }
 
 #[test]
