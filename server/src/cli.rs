@@ -285,6 +285,11 @@ The TOML file (--config, GOVC_CONFIG), with the defaults:
   fetch_grace = \"60s\"           # GOVC_FETCH_GRACE: what a reference named can be fetched so long after
   allowed_signers               # GOVC_ALLOWED_SIGNERS: file of the SSH keys that may sign pushes
   cert_nonce_slop = \"15m\"       # GOVC_CERT_NONCE_SLOP: how old what a push over HTTP signs may be
+  bundle_uris = false           # GOVC_BUNDLE_URIS: tell clients that ask of a bundle to download first
+  packfile_uris                 # GOVC_PACKFILE_URIS: point those that take it at a pack to download;
+                                # default: if server.public_url is set
+  uri_min_pack = \"16MiB\"        # GOVC_URI_MIN_PACK: smaller ones are not worth it
+  uri_lifetime = \"1h\"           # GOVC_URI_LIFETIME: how long what a client was told of is there
 
   [lfs]
   max_object = \"16GiB\"          # GOVC_LFS_MAX_OBJECT: largest file of Git LFS

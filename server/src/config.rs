@@ -218,6 +218,14 @@ pub struct GitConfig {
     pub pack_cache_disk_bytes: u64,
     /// How long what a reference named can still be fetched after it has moved or gone.
     pub fetch_grace: Duration,
+    /// Whether clients may ask for bundles (the command `bundle-uri`).
+    pub bundle_uris: bool,
+    /// Whether fetches over HTTP may be pointed at packs (`packfile-uris`).
+    pub packfile_uris: bool,
+    /// The smallest pack that clients are pointed at, in bytes.
+    pub uri_pack_bytes_min: u64,
+    /// How long what a client was pointed at can be downloaded.
+    pub uri_lifetime: Duration,
 }
 
 /// Section `[lfs]`.
@@ -309,6 +317,10 @@ impl Default for Config {
                 pack_cache_memory_bytes: pack_cache_memory_default(memory_bytes),
                 pack_cache_disk_bytes: 4 * GIB,
                 fetch_grace: Duration::from_secs(60),
+                bundle_uris: false,
+                packfile_uris: false,
+                uri_pack_bytes_min: 16 * MIB,
+                uri_lifetime: Duration::from_secs(3600),
             },
             signing: SigningConfig::default(),
             lfs: LfsConfig { object_bytes_max: 16 * GIB },
@@ -473,6 +485,12 @@ impl Config {
         layers.set("git.pack_cache_memory", &mut git.pack_cache_memory_bytes, values::size)?;
         layers.set("git.pack_cache_disk", &mut git.pack_cache_disk_bytes, values::size)?;
         layers.set("git.fetch_grace", &mut git.fetch_grace, values::duration)?;
+        layers.set("git.bundle_uris", &mut git.bundle_uris, values::boolean)?;
+        // Who says where clients come in says that links lead there.
+        git.packfile_uris = config.server.public_url.is_some();
+        layers.set("git.packfile_uris", &mut git.packfile_uris, values::boolean)?;
+        layers.set("git.uri_min_pack", &mut git.uri_pack_bytes_min, values::size)?;
+        layers.set("git.uri_lifetime", &mut git.uri_lifetime, values::duration)?;
 
         config.signing = signing::signing(&layers)?;
 

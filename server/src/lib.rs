@@ -48,6 +48,7 @@ mod http;
 mod import;
 mod lfs;
 mod pattern;
+mod pauses;
 mod priority;
 mod serve;
 mod ssh;

@@ -84,6 +84,10 @@ const SETTINGS: &[Setting] = &[
     setting("git.fetch_grace", "GOVC_FETCH_GRACE", None),
     setting("git.allowed_signers", "GOVC_ALLOWED_SIGNERS", None),
     setting("git.cert_nonce_slop", "GOVC_CERT_NONCE_SLOP", None),
+    setting("git.bundle_uris", "GOVC_BUNDLE_URIS", None),
+    setting("git.packfile_uris", "GOVC_PACKFILE_URIS", None),
+    setting("git.uri_min_pack", "GOVC_URI_MIN_PACK", None),
+    setting("git.uri_lifetime", "GOVC_URI_LIFETIME", None),
     setting("lfs.max_object", "GOVC_LFS_MAX_OBJECT", None),
 ];
 

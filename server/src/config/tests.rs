@@ -115,6 +115,10 @@ fn every_setting_is_taken_from_file_and_environment() {
         fetch_grace = "7s"
         allowed_signers = "signers"
         cert_nonce_slop = "9s"
+        bundle_uris = true
+        packfile_uris = false
+        uri_min_pack = "3M"
+        uri_lifetime = "8s"
         [lfs]
         max_object = "6M"
     "#;
@@ -169,6 +173,10 @@ fn every_setting_is_taken_from_file_and_environment() {
         pack_cache_memory_bytes: MIB,
         pack_cache_disk_bytes: 2 * MIB,
         fetch_grace: Duration::from_secs(7),
+        bundle_uris: true,
+        packfile_uris: false,
+        uri_pack_bytes_min: 3 * MIB,
+        uri_lifetime: Duration::from_secs(8),
     };
     let signing = SigningConfig { allowed_signers: Some(PathBuf::from("signers")), nonce_slop: Duration::from_secs(9) };
     let lfs = LfsConfig { object_bytes_max: 6 * MIB };

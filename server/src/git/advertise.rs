@@ -8,6 +8,7 @@ use std::io::Write;
 use govc_engine::{ErrorKind, Kind, Oid, Result, Snapshot};
 
 use super::pkt;
+use super::pointers::Pointers;
 use super::visible::Visible;
 
 /// How the server names itself; visible ASCII without spaces.
@@ -78,18 +79,22 @@ impl Version {
     }
 }
 
-/// Writes the advertisement for fetching in version 2. It is the same for every repository.
+/// Writes the advertisement for fetching in version 2. It is the same for every repository, but for what it may point at.
 ///
 /// # Errors
 /// What `out` fails with.
-pub(crate) fn capabilities_v2(out: &mut dyn Write) -> std::io::Result<()> {
+pub(crate) fn capabilities_v2(pointers: &Pointers, out: &mut dyn Write) -> std::io::Result<()> {
     pkt::text(out, format_args!("version 2\n"))?;
     pkt::text(out, format_args!("agent={AGENT}\n"))?;
     pkt::text(out, format_args!("ls-refs=unborn\n"))?;
-    pkt::text(out, format_args!("fetch=shallow wait-for-done filter ref-in-want sideband-all\n"))?;
+    let packfile_uris = if pointers.has_packs() { " packfile-uris" } else { "" };
+    pkt::text(out, format_args!("fetch=shallow wait-for-done filter ref-in-want sideband-all{packfile_uris}\n"))?;
     pkt::text(out, format_args!("server-option\n"))?;
     pkt::text(out, format_args!("object-format=sha1\n"))?;
     pkt::text(out, format_args!("object-info=size\n"))?;
+    if pointers.has_bundles() {
+        pkt::text(out, format_args!("bundle-uri\n"))?;
+    }
     pkt::flush(out)
 }
 
@@ -278,7 +283,7 @@ mod tests {
     #[test]
     fn version_2_lists_capabilities_one_a_line() {
         let mut out = Vec::new();
-        capabilities_v2(&mut out).unwrap();
+        capabilities_v2(&Pointers::default(), &mut out).unwrap();
         let agent = format!("agent={AGENT}\n");
         let expected = [
             "version 2\n",
@@ -291,6 +296,11 @@ mod tests {
             "Flush",
         ];
         assert_eq!(read(&out), expected);
+        let mut out = Vec::new();
+        capabilities_v2(&Pointers::for_tests("http://localhost", true), &mut out).unwrap();
+        let lines = read(&out);
+        assert_eq!(lines[3], "fetch=shallow wait-for-done filter ref-in-want sideband-all packfile-uris\n");
+        assert_eq!(lines[7..], ["bundle-uri\n", "Flush"]);
     }
 
     #[test]

@@ -23,6 +23,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use super::pointers::Pointers;
 use crate::telemetry::ServerOptions;
 use crate::work::WorkError;
 
@@ -57,12 +58,24 @@ pub(crate) struct Flow {
     received: AtomicBool,
     /// What the client says beside its request, for the log.
     server_options: ServerOptions,
+    /// What the answer may point at.
+    pointers: Pointers,
 }
 
 impl Flow {
     /// The state of an exchange whose server options are noted there.
     pub(crate) fn noting(server_options: ServerOptions) -> Self {
         Self { server_options, ..Self::default() }
+    }
+
+    /// The same for an answer that may point at kept packs.
+    pub(crate) fn pointing(self, pointers: Pointers) -> Self {
+        Self { pointers, ..self }
+    }
+
+    /// What the answer may point at.
+    pub(crate) fn pointers(&self) -> &Pointers {
+        &self.pointers
     }
 
     /// Notes the client's `--server-option`s.

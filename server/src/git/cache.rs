@@ -2,11 +2,13 @@
 //!
 //! A clone of exactly what a kept pack holds, shallow and partial ones too, is a copy of it; any other fetch copies the
 //! compressed entries that it needs from a pack with nothing left out, so that nothing is deflated twice. Small packs are kept in memory, large ones as files in the data folder
-//! with an index beside them; what is used least goes when a budget is exceeded. Every loss and every damage costs
+//! with an index beside them; what is used least goes when a budget is exceeded, but for what clients were promised
+//! ([`promise`]). Every loss and every damage costs
 //! speed only: the sender checks what it copies, a piece before it goes out, and drops a pack that fails.
 
 mod form;
 mod index;
+mod promise;
 
 use std::{
     collections::HashMap,
@@ -26,6 +28,8 @@ use parking_lot::Mutex;
 
 pub(crate) use form::Form;
 use index::{read_index, write_index};
+use promise::Promise;
+pub(crate) use promise::PromisedFor;
 
 use super::pack::shared::SharedPacks;
 use super::pack::spool::{Folder, PIECE_BYTES, Spool};
@@ -105,6 +109,7 @@ pub(crate) struct KeptPack {
     piece_sums: Vec<u32>,
     content: Content,
     used: AtomicU64,
+    promise: Promise,
 }
 
 /// What a pack holds: everything that the tips reach, but for what its form leaves out.
@@ -131,7 +136,8 @@ impl KeptPack {
         tips.sort_unstable();
         tips.dedup();
         let by_oid = entries.iter().enumerate().map(|(index, entry)| (entry.oid, index as u32)).collect();
-        Self { repo, tips, form, entries, by_oid, len, checksum, piece_sums, content, used: AtomicU64::new(0) }
+        let (used, promise) = (AtomicU64::new(0), Promise::default());
+        Self { repo, tips, form, entries, by_oid, len, checksum, piece_sums, content, used, promise }
     }
 
     /// What it takes of each budget, in memory and in the folder.
@@ -322,7 +328,7 @@ impl PackCache {
         let mut alike = 0;
         of_repo.retain(|pack| {
             alike += usize::from(pack.form.is_whole() == is_whole);
-            let stays = pack.form.is_whole() != is_whole || alike <= PER_REPO_MAX;
+            let stays = pack.form.is_whole() != is_whole || alike <= PER_REPO_MAX || pack.promise.holds();
             if !stays {
                 remove_files(pack);
             }
@@ -331,7 +337,7 @@ impl PackCache {
         for (budget, limit) in self.budgets().into_iter().enumerate() {
             let taken = |pack: &Arc<KeptPack>| pack.bytes().get(budget).copied().unwrap_or(0);
             while packs.values().flatten().map(taken).sum::<u64>() > limit {
-                let here = packs.values().flatten().filter(|pack| taken(pack) > 0);
+                let here = packs.values().flatten().filter(|pack| taken(pack) > 0 && !pack.promise.holds());
                 let Some(oldest) = here.min_by_key(|pack| pack.used.load(Ordering::Relaxed)).cloned() else { break };
                 remove(&mut packs, &oldest);
             }
@@ -358,7 +364,9 @@ impl PackCache {
         let mut packs = self.packs.lock();
         while missing > 0 {
             let files = packs.values().flatten().filter(|pack| pack.is_file());
-            let Some(oldest) = files.min_by_key(|pack| pack.used.load(Ordering::Relaxed)).cloned() else { break };
+            // What was promised goes last, but it goes: without room, nothing can be written any more.
+            let order = |pack: &&Arc<KeptPack>| (pack.promise.holds(), pack.used.load(Ordering::Relaxed));
+            let Some(oldest) = files.min_by_key(order).cloned() else { break };
             tracing::info!(bytes = oldest.len, "a kept pack makes room on the disk");
             missing = missing.saturating_sub(oldest.len);
             remove(&mut packs, &oldest);
@@ -412,21 +420,25 @@ mod tests {
 
     use super::*;
 
-    fn store() -> Store {
+    pub(super) fn store() -> Store {
         Store::open(Arc::new(MemoryBackend::new()), StoreOptions::default()).expect("an empty store opens")
     }
 
-    fn create(store: &Store, name: &str) -> Repo {
+    pub(super) fn create(store: &Store, name: &str) -> Repo {
         store.create(&RepoName::new(name).expect("a name"), RepoSettings::default(), "test").expect("a new repository")
     }
 
-    /// Keeps a pack of `len` bytes with one entry.
     fn keep(cache: &PackCache, repo: &Repo, len: usize) {
+        keep_as(cache, repo, Oid::null(), len);
+    }
+
+    /// Keeps a pack of `len` bytes with one entry.
+    pub(super) fn keep_as(cache: &PackCache, repo: &Repo, checksum: Oid, len: usize) {
         let mut spool = Spool::new(cache.folder());
         spool.write_all(&vec![7; len]).expect("room");
         let oid = hash_object(Kind::Blob, b"content").expect("an ordinary object");
         let entries = vec![KeptEntry { oid, offset: 12, base: KeptBase::Whole }];
-        cache.keep(repo, Tips::default(), NewPack { entries, checksum: Oid::null() }, &mut spool);
+        cache.keep(repo, Tips::default(), NewPack { entries, checksum }, &mut spool);
     }
 
     #[test]

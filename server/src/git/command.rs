@@ -18,6 +18,8 @@ pub(crate) enum Command {
     Fetch,
     /// Say how large objects are.
     ObjectInfo,
+    /// Say where bundles are.
+    BundleUri,
 }
 
 /// A command, what was said with it, and whether arguments follow.
@@ -79,6 +81,7 @@ fn read_line(line: &[u8], command: &mut Option<Command>) -> Result<()> {
             b"ls-refs" => Command::LsRefs,
             b"fetch" => Command::Fetch,
             b"object-info" => Command::ObjectInfo,
+            b"bundle-uri" => Command::BundleUri,
             _ => return Err(Error::invalid(format!("invalid command '{}'", shown(name)))),
         };
         if command.replace(named).is_some() {
@@ -121,6 +124,7 @@ mod tests {
         assert_eq!(head(&lines, b"0001").unwrap(), plain(Command::Fetch, true));
         assert_eq!(head(&["command=ls-refs\n"], b"0000").unwrap(), plain(Command::LsRefs, false));
         assert_eq!(head(&["command=object-info\n"], b"0001").unwrap(), plain(Command::ObjectInfo, true));
+        assert_eq!(head(&["command=bundle-uri\n"], b"0000").unwrap(), plain(Command::BundleUri, false));
         let options = head(&["server-option=a=b\n", "command=fetch", "server-option=\u{1b}c"], b"0000").unwrap();
         assert_eq!(options.unwrap().server_options, ["a=b", " c"]);
         assert_eq!(head(&[], b"0000").unwrap(), None);

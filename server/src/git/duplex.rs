@@ -26,6 +26,7 @@ use super::advertise::{self, Service, Version};
 use super::bridge::{self, Failure, Flow, Limited, ResponseWriter};
 use super::command;
 use super::inlet::{End, Message};
+use super::pointers::Pointers;
 use super::push_request::PushRequest;
 use super::receive_pack::{self, Target};
 use super::route::{COMMANDS_BYTES_MAX, FETCH_BYTES_MAX, INLINE_REFERENCES_MAX, SMALL_BYTES_MAX};
@@ -131,7 +132,8 @@ impl<O: Outlet> Conversation<'_, O> {
         let (service, version) = (call.service, call.version);
         let mut out = Vec::new();
         if service == Service::UploadPack && version == Version::V2 {
-            let written = advertise::capabilities_v2(&mut out).map_err(pkt::input_error);
+            let pointers = Pointers::over_ssh(self.app, &self.repo.name());
+            let written = advertise::capabilities_v2(&pointers, &mut out).map_err(pkt::input_error);
             return self.answer_inline(written, out).await;
         }
         if is_draft {
@@ -158,7 +160,8 @@ impl<O: Outlet> Conversation<'_, O> {
                 message if message.is_goodbye() => return Ok(()),
                 message => message,
             };
-            let flow = Arc::new(Flow::default());
+            let pointers = Pointers::over_ssh(self.app, &self.repo.name());
+            let flow = Arc::new(Flow::default().pointing(pointers));
             flow.set_received();
             let repo = self.repo.clone();
             if end == End::Flush

@@ -106,6 +106,8 @@ pub(crate) struct FetchRequest {
     pub(crate) include_tag: bool,
     /// How the pack is framed.
     pub(crate) bands: Bands,
+    /// Version 2: the protocols by which the client takes packs from elsewhere, joined by commas.
+    pub(crate) uri_protocols: Vec<u8>,
 }
 
 impl FetchRequest {
@@ -124,6 +126,11 @@ impl FetchRequest {
                 _ => return Err(Error::invalid("expected flush after fetch arguments")),
             };
             if request.oid_line(text)? || cut.line(text)? || request.filter_line(text)? {
+                continue;
+            }
+            // Taken also where it is not offered: that depends on the request's headers, and only saves something.
+            if let Some(protocols) = text.strip_prefix(b"packfile-uris ") {
+                request.uri_protocols = protocols.to_vec();
                 continue;
             }
             match text {
@@ -475,7 +482,7 @@ mod tests {
             "filter",
             "filter blob:some",
             "sideband-none",
-            "packfile-uris https",
+            "packfile-uris",
         ] {
             assert!(v2(&[line.to_owned(), String::new()]).is_err(), "{line}");
         }

@@ -2,6 +2,7 @@
 
 use govc_engine::PathRule as _;
 
+use super::bundle_uri;
 use super::command::{self, Command};
 use super::fetch_request::FetchRequest;
 use super::filter::FilterSpec;
@@ -45,6 +46,7 @@ pub fn fuzz_upload_request(data: &[u8]) {
             Command::LsRefs => drop(LsRefs::read(&mut reader)),
             Command::Fetch => drop(FetchRequest::read_v2(&mut reader)),
             Command::ObjectInfo => drop(ObjectInfo::read(&mut reader)),
+            Command::BundleUri => drop(bundle_uri::read_arguments(&mut reader)),
         }
     }
 }

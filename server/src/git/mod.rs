@@ -14,16 +14,19 @@
 //! | `negotiate`, `shallow` | what a client lacks |
 //! | `object_info` | sizes without objects |
 //! | `upload_pack`, `receive_pack` | fetching and pushing |
+//! | `pointers`, `bundle_uri`, `download` | kept packs that are had by plain HTTP |
 //! | `pack`, `cache` | packs, and those kept for serving again |
 //! | `fuzz` | entries for fuzzing |
 //!
 //! Deliberately absent: the dumb protocol, hooks,
-//! `git archive --remote`, bundle URIs. None is advertised, and asking for one is a clear error.
+//! `git archive --remote`. None is advertised, and asking for one is a clear error.
 
 mod advertise;
 mod bridge;
+mod bundle_uri;
 mod cache;
 mod command;
+mod download;
 pub(crate) mod duplex;
 mod fetch_request;
 mod filter;
@@ -34,6 +37,7 @@ mod negotiate;
 mod object_info;
 pub(crate) mod pack;
 pub(crate) mod pkt;
+mod pointers;
 pub(crate) mod push_cert;
 mod push_request;
 mod reachable;

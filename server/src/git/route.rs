@@ -1,7 +1,8 @@
 //! Git's paths, headers and refusals.
 //!
 //! `GET /{repo}[.git]/info/refs?service=…` and `POST /{repo}[.git]/git-upload-pack` or `…/git-receive-pack`, where a
-//! repository is one to three segments. Refusals are plain text, which git shows; what can be told within the
+//! repository is one to three segments; and for what fetches point at, `GET /{repo}[.git]/info/bundles` and
+//! `…/info/packs/{file}`. Refusals are plain text, which git shows; what can be told within the
 //! protocol is, with status 200, by the services themselves.
 //! Source: git's `Documentation/gitprotocol-http`, `http-backend.c`.
 
@@ -24,8 +25,9 @@ use percent_encoding::percent_decode_str;
 
 use super::advertise::{self, Service, Version};
 use super::bridge::{self, Failure, Flow, Limited, RequestReader, ResponseWriter};
+use super::pointers::Pointers;
 use super::receive_pack::{self, ACTOR};
-use super::{command, pkt, upload_pack};
+use super::{command, download, pkt, upload_pack};
 use crate::App;
 use crate::http::problem::{Code, Problem, Thing, about};
 use crate::telemetry::ServerOptions;
@@ -54,8 +56,14 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         router = router
             .route(&format!("{repo}/info/refs"), any(info_refs))
             .route(&format!("{repo}/git-upload-pack"), any(upload_pack))
-            .route(&format!("{repo}/git-receive-pack"), any(receive_pack));
+            .route(&format!("{repo}/git-receive-pack"), any(receive_pack))
+            .route(&format!("{repo}/info/bundles"), any(download::bundles))
+            .route(&format!("{repo}/info/packs/{{file}}"), any(download::pack));
     }
+    // Of a repository by the name of `…/info/packs`.
+    router = router
+        .route("/{a}/info/packs/git-upload-pack", any(upload_pack))
+        .route("/{a}/info/packs/git-receive-pack", any(receive_pack));
     router.with_state(app)
 }
 
@@ -90,7 +98,9 @@ async fn info_refs(State(app): State<Arc<App>>, request: Request) -> Response {
     let snapshot = repo.snapshot();
     if service == Service::UploadPack && version == Version::V2 {
         let mut out = Vec::new();
-        return answer_inline(advertise::capabilities_v2(&mut out).map_err(pkt::input_error), out, content_type);
+        let pointers = Pointers::over_http(&app, &request, &repo.name());
+        let written = advertise::capabilities_v2(&pointers, &mut out).map_err(pkt::input_error);
+        return answer_inline(written, out, content_type);
     }
     let nonce = nonce_for(&repo.name());
     if snapshot.reference_count() <= INLINE_REFERENCES_MAX {
@@ -149,7 +159,8 @@ async fn serve(app: Arc<App>, service: Service, request: Request) -> Response {
     };
     let version = version_of(request.headers());
     let server_options = request.extensions().get::<ServerOptions>().cloned().unwrap_or_default();
-    let flow = Arc::new(Flow::noting(server_options));
+    let pointers = Pointers::over_http(&app, &request, &repo.name());
+    let flow = Arc::new(Flow::noting(server_options).pointing(pointers));
     let body = match take_in(request.into_body(), &headers, &flow).await {
         Ok(body) => body,
         Err(refusal) => return *refusal,
@@ -265,7 +276,7 @@ fn version_of(headers: &HeaderMap) -> Version {
 }
 
 /// Why a path leads to no repository.
-enum Missing {
+pub(super) enum Missing {
     /// The name is valid, and nothing has it.
     Repo(RepoName),
     /// The name cannot be one.
@@ -275,7 +286,7 @@ enum Missing {
 }
 
 impl Missing {
-    fn refuse(self) -> Response {
+    pub(super) fn refuse(self) -> Response {
         let (problem, text) = match self {
             Missing::Repo(name) => {
                 let text = format!("repository '{name}' does not exist");
@@ -294,7 +305,7 @@ impl Missing {
     }
 }
 
-fn repo_of(app: &App, path: &str, ending: &str) -> std::result::Result<Repo, Missing> {
+pub(super) fn repo_of(app: &App, path: &str, ending: &str) -> std::result::Result<Repo, Missing> {
     let name = repo_name(path, ending).map_err(Missing::Name)?;
     app.store.repo(&name).map_err(|error| match error.kind() {
         ErrorKind::NotFound => Missing::Repo(name),
@@ -342,7 +353,7 @@ fn answer_inline(served: Result<()>, out: Vec<u8>, content_type: &'static str) -
     }
 }
 
-fn answer(body: Body, content_type: &'static str) -> Response {
+pub(super) fn answer(body: Body, content_type: &'static str) -> Response {
     let mut response = Response::new(body);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     forbid_caching(response.headers_mut());
@@ -356,7 +367,7 @@ fn forbid_caching(headers: &mut HeaderMap) {
 }
 
 /// A refusal with the problem's status and headers, and a text in place of its document: git shows plain text.
-fn refuse(problem: Problem, text: &str) -> Response {
+pub(super) fn refuse(problem: Problem, text: &str) -> Response {
     let mut response = problem.into_response();
     *response.body_mut() = Body::from(format!("{text}\n"));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
@@ -377,7 +388,7 @@ fn refuse_failure(failure: Failure) -> Response {
     refuse(problem, &text)
 }
 
-fn method_not_allowed(allowed: &'static str, request: Request) -> Response {
+pub(super) fn method_not_allowed(allowed: &'static str, request: Request) -> Response {
     let text = format!("{} is not allowed here", pkt::one_line(request.method().as_str()));
     discard(request);
     let mut response = refuse(Problem::new(Code::MethodNotAllowed, text.as_str()), &text);

@@ -6,18 +6,21 @@
 //! for a request before its pack is, together, bounded by the work pool's deadline.
 //! Source: git's `upload-pack.c`, `Documentation/gitprotocol-pack`, `gitprotocol-v2`.
 
+mod packfile_uris;
 mod stateful;
 mod v0;
 mod v2;
 
 use std::collections::HashSet;
 use std::io::{Read, Write};
+use std::sync::Arc;
 use std::time::Instant;
 
 use govc_engine::{Error, ErrorKind, Filter, Oid, RefName, Repo, Result, Snapshot};
 
 use super::advertise::Version;
 use super::bridge::{self, Flow};
+use super::cache::KeptPack;
 use super::fetch_request::{Deepen, FetchRequest};
 use super::negotiate::{History, Timed};
 use super::pack::send::{self, PackRequest};
@@ -43,6 +46,8 @@ struct Ready {
     request: FetchRequest,
     plan: Plan,
     filter: Option<Filter>,
+    /// What the client gets by a link.
+    elsewhere: Option<Arc<KeptPack>>,
 }
 
 /// What a request is answered from, and until when.
@@ -225,7 +230,7 @@ fn send_pack(
     out: &mut dyn Write,
     flow: &Flow,
 ) -> Result<()> {
-    let Ready { request, plan, filter } = ready;
+    let Ready { request, plan, filter, elsewhere } = ready;
     if request.bands != Bands::None {
         flow.begin_packets(out).map_err(pkt::input_error)?;
     }
@@ -238,6 +243,7 @@ fn send_pack(
             shallow: plan.shallow,
             client_shallow: plan.client_shallow,
             filter,
+            elsewhere,
             thin: request.thin,
             ofs_delta: request.ofs_delta,
             include_tag: request.include_tag,

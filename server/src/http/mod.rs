@@ -23,6 +23,7 @@ mod forks;
 mod git_settings;
 mod grep;
 mod idempotency;
+pub(crate) mod links;
 mod openapi;
 mod page;
 mod people;

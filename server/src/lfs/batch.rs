@@ -10,11 +10,11 @@ use axum::{
 use govc_engine::{LfsOid, Repo};
 use serde::{Deserialize, Serialize};
 
-use super::{
-    answer,
-    route::{Call, base_url},
+use super::{answer, route::Call};
+use crate::http::{
+    links::base_url,
+    problem::{Code, Problem},
 };
-use crate::http::problem::{Code, Problem};
 
 /// Contents that one request may name.
 const OBJECTS_MAX: usize = 10_000;

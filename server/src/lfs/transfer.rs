@@ -1,7 +1,7 @@
 //! Contents on their way in and out, a chunk at a time: whatever the size, a transfer holds about two chunks of memory,
 //! within the budget for what clients hold, and a thread only while a chunk is written or read.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, sync::Arc};
 
 use axum::{
     body::Body,
@@ -23,7 +23,6 @@ use tokio::time::{Instant, timeout};
 
 use super::{answer, batch::Named, route::Call};
 use crate::{
-    WorkError,
     app::App,
     git::Patience,
     http::{
@@ -33,14 +32,11 @@ use crate::{
         problem::{Code, Problem},
         range::Wanted,
     },
+    pauses::Pauses,
 };
 
 /// In which pieces a content is handed to a connection.
 const PIECE_BYTES: usize = 64 << 10;
-/// How often a transfer asks again for a thread that it did not get, and how long it waits in between: what has been moved
-/// so far is not thrown away for a moment's load.
-const BUSY_TRIES: usize = 20;
-const BUSY_PAUSE: Duration = Duration::from_millis(500);
 
 /// `GET objects/{oid}`, whole or in part.
 pub(super) async fn download(call: Call, oid: &str, request: Request) -> Result<Response, Problem> {
@@ -100,28 +96,6 @@ fn parse(oid: &str) -> Result<LfsOid, Problem> {
 fn wanted(headers: &HeaderMap, etag: &ETag, size: usize) -> Wanted {
     let range = headers.get(RANGE).filter(|_| conditional::range_applies(headers, etag));
     range.and_then(|range| range.to_str().ok()).map_or(Wanted::Whole, |range| Wanted::read(range, size))
-}
-
-/// The tries of a piece of work for which there may be no thread at once.
-struct Pauses<'a> {
-    app: &'a App,
-    left: usize,
-}
-
-impl<'a> Pauses<'a> {
-    fn new(app: &'a App) -> Self {
-        Self { app, left: BUSY_TRIES }
-    }
-
-    /// Waits before the next try; gives the error back if there is to be none.
-    async fn after(&mut self, error: WorkError) -> Result<(), Problem> {
-        if error != WorkError::Busy || self.left == 0 || self.app.is_draining() {
-            return Err(error.into());
-        }
-        self.left -= 1;
-        tokio::time::sleep(BUSY_PAUSE).await;
-        Ok(())
-    }
 }
 
 /// A content that is being sent.

@@ -10,6 +10,7 @@ use std::{
 /// Runs git with a home of its own.
 #[derive(Clone)]
 pub(crate) struct Git {
+    program: PathBuf,
     home: PathBuf,
     settings: Vec<(String, String)>,
 }
@@ -29,7 +30,12 @@ impl Git {
             ("advice.detachedHead", "false"),
         ];
         let settings = settings.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
-        Self { home: dir.to_owned(), settings }
+        Self { program: "git".into(), home: dir.to_owned(), settings }
+    }
+
+    /// The same by another program.
+    pub(crate) fn by(&self, program: PathBuf) -> Self {
+        Self { program, ..self.clone() }
     }
 
     /// The same with a setting, such as `protocol.version`.
@@ -41,7 +47,7 @@ impl Git {
 
     /// A command in `dir`, to be completed and run by the caller.
     pub(crate) fn command(&self, dir: &Path) -> Command {
-        let mut command = Command::new("git");
+        let mut command = Command::new(&self.program);
         command.env_clear().current_dir(dir);
         if let Some(path) = std::env::var_os("PATH") {
             command.env("PATH", path);

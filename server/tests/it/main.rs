@@ -4,10 +4,11 @@
 //! |---|---|
 //! | `identity` | a whole history comes back bit by bit, over every protocol version, after stop and kill |
 //! | `fetch`, `push` | what clients do all day |
-//! | `clients` | libgit2, dulwich, JGit, isomorphic-git, gix |
+//! | `clients` | a newer git, libgit2, dulwich, JGit, isomorphic-git, gix |
 //! | `partial` | clones that leave something out, and objects by their ids |
 //! | `requests` | features of version 2, and requests made to harm |
 //! | `kept` | packs that are kept to be served again |
+//! | `uris` | clones that get most by plain HTTP |
 //! | `refused`, `hostile` | pushes that break a rule, and packs made to harm |
 //! | `crash` | `kill -9` under load, the orderly end |
 //! | `wire` | clients that take their time |
@@ -84,4 +85,5 @@ mod ssh_login;
 mod start;
 mod sync;
 mod tls;
+mod uris;
 mod wire;

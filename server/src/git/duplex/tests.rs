@@ -110,6 +110,25 @@ async fn think() {
 }
 
 #[tokio::test]
+async fn bundles_are_offered_where_it_is_known_how_to_get_them() {
+    for (public_url, expected) in
+        [(None, "invalid command 'bundle-uri'"), (Some("https://git.example.org"), "bundle.version=1")]
+    {
+        let app = app(move |config| {
+            config.server.public_url = public_url.map(str::to_owned);
+            (config.git.bundle_uris, config.git.packfile_uris) = (true, true);
+        });
+        let waits = Waits { begin: LONG, stall: LONG };
+        let mut client = Client::call(&app.await, Service::UploadPack, Version::V2, waits).await;
+        assert_eq!(client.advertised.contains("bundle-uri\n"), public_url.is_some(), "{}", client.advertised);
+        assert!(!client.advertised.contains("packfile-uris"), "who comes by a key may have no other way");
+        client.send(lines(&["command=bundle-uri\n".to_owned()])).await;
+        let said = client.answer().await;
+        assert!(said.contains(expected), "{said}");
+    }
+}
+
+#[tokio::test]
 async fn before_it_begins_something_a_client_may_take_long() {
     let app = app(|_| {}).await;
     let waits = Waits { begin: LONG, stall: SHORT };

@@ -33,6 +33,8 @@ pub(crate) struct PackRequest<'a> {
     pub(crate) client_shallow: Vec<Oid>,
     /// What the client takes of all that; everything without one.
     pub(crate) filter: Option<Filter>,
+    /// A pack of things wanted that the client gets later and by itself.
+    pub(crate) elsewhere: Option<Arc<KeptPack>>,
     /// Whether deltas may stand on what the client has.
     pub(crate) thin: bool,
     /// Whether deltas may name their bases by distance.
@@ -60,6 +62,7 @@ struct Job<'a> {
     shallow: Vec<Oid>,
     client_shallow: Vec<Oid>,
     filter: Option<Filter>,
+    elsewhere: Option<Arc<KeptPack>>,
     thin: bool,
     ofs_delta: bool,
     include_tag: bool,
@@ -80,7 +83,11 @@ pub(crate) fn send(
     request: PackRequest<'_>,
     out: &mut dyn Write,
 ) -> Result<PackSent> {
-    let PackRequest { wants, haves, shallow, client_shallow, filter, thin, ofs_delta, include_tag, progress } = request;
+    let PackRequest { wants, mut haves, shallow, client_shallow, filter, elsewhere, .. } = request;
+    let PackRequest { thin, ofs_delta, include_tag, progress, .. } = request;
+    // It comes when this pack has been taken in.
+    let thin = thin && elsewhere.is_none();
+    haves.extend(elsewhere.iter().flat_map(|pack| &pack.tips));
     // What a client that has nothing gets of its tips, if packs are kept of that.
     let is_clone = haves.is_empty() && client_shallow.is_empty() && ofs_delta;
     let form = Form::of(&shallow, filter.as_ref());
@@ -93,6 +100,7 @@ pub(crate) fn send(
         shallow,
         client_shallow: sorted(client_shallow),
         filter,
+        elsewhere,
         thin,
         ofs_delta,
         include_tag,
@@ -117,6 +125,7 @@ pub(crate) fn send(
         haves: job.haves.clone(),
         form,
         client_shallow: job.client_shallow.clone(),
+        elsewhere: job.elsewhere.as_ref().map(|pack| pack.checksum()),
         thin,
         ofs_delta,
         tags: include_tag.then(|| tags_of(snapshot)).transpose()?,
@@ -183,13 +192,17 @@ impl Job<'_> {
         let mut reach = self.snapshot.reach(&options)?;
         let mut sent: HashSet<Oid> = reach.objects.iter().map(|(oid, _)| *oid).collect();
         if self.include_tag {
-            let tags = add_tags(self.snapshot, &mut reach.objects, &mut sent)?;
+            let tags = add_tags(self.snapshot, self.elsewhere.as_deref(), &mut reach.objects, &mut sent)?;
             // With its tags the pack is what a clone of both gets.
             self.tips.extend(tags);
             self.tips.sort_unstable();
             if let Some(pack) = self.kept() {
                 return Ok(Planned::Kept(pack));
             }
+        }
+        if let Some(pack) = &self.elsewhere {
+            reach.objects.retain(|(oid, _)| pack.find(oid).is_none());
+            sent.retain(|oid| pack.find(oid).is_none());
         }
         let whole = self.app.packs.of(self.repo.id()).into_iter().find(|pack| pack.form.is_whole());
         Plan::new(self.snapshot, reach, sent, whole, self.ofs_delta).map(Planned::New)
@@ -320,15 +333,21 @@ fn has_tags(snapshot: &Snapshot, is_sent: impl Fn(&Oid) -> bool) -> Result<bool>
     Ok(true)
 }
 
-/// Adds the annotated tags, with all tags between, that lead to an object that is sent; gives those added.
-fn add_tags(snapshot: &Snapshot, objects: &mut Vec<(Oid, Kind)>, sent: &mut HashSet<Oid>) -> Result<Vec<Oid>> {
+/// Adds the annotated tags, with all tags between, that lead to an object that is sent, here or elsewhere; gives those
+/// added.
+fn add_tags(
+    snapshot: &Snapshot,
+    elsewhere: Option<&KeptPack>,
+    objects: &mut Vec<(Oid, Kind)>,
+    sent: &mut HashSet<Oid>,
+) -> Result<Vec<Oid>> {
     let mut added = Vec::new();
     for (_, oid) in Visible::of(snapshot).with_prefix(b"refs/tags/") {
         if sent.contains(oid) {
             continue;
         }
         let (chain, target) = tag_chain(snapshot, *oid)?;
-        if sent.contains(&target) {
+        if sent.contains(&target) || elsewhere.is_some_and(|pack| pack.find(&target).is_some()) {
             added.extend(chain.into_iter().filter(|tag| sent.insert(*tag)));
         }
     }

@@ -26,6 +26,8 @@ pub(crate) struct FetchKey {
     /// The borders that the client will have, and the filter.
     pub(crate) form: Form,
     pub(crate) client_shallow: Vec<Oid>,
+    /// The checksum of the pack that the client gets elsewhere.
+    pub(crate) elsewhere: Option<Oid>,
     pub(crate) thin: bool,
     pub(crate) ofs_delta: bool,
     /// What the tags were, if they are wanted with what they point at.
@@ -288,6 +290,7 @@ mod tests {
             haves: Vec::new(),
             form: Form::default(),
             client_shallow: Vec::new(),
+            elsewhere: None,
             thin: false,
             ofs_delta: true,
             tags: None,
@@ -372,7 +375,7 @@ mod tests {
         drop(first);
         (&maker).write_all(b"more").expect("one reader is left");
         drop(second);
-        assert_eq!(maker.write_all(b"more").map_err(|error| error.kind()), Err(io::ErrorKind::BrokenPipe));
+        assert_eq!((&maker).write_all(b"more").map_err(|error| error.kind()), Err(io::ErrorKind::BrokenPipe));
         // Nobody joins what has ended so, though its maker has not gone yet.
         assert!(matches!(packs.join(key(1), None, 0), Seat::Maker(..)));
         drop(maker);

@@ -69,7 +69,7 @@ fn talk(
         let is_ready = acknowledge(&mut negotiation, &request, &mut acknowledged, out)?;
         if is_ready {
             let plan = plan(&request, negotiation.common(), client, borders);
-            return Ok(Some(Ready { request, plan, filter }));
+            return Ok(Some(Ready { request, plan, filter, elsewhere: None }));
         }
         out.flush().map_err(pkt::input_error)?;
     }

@@ -20,7 +20,7 @@ pub(super) fn talk(
     source.check_wants(&request.wants)?;
     let filter = source.filter(&request)?;
     let plan = negotiate(&source.history(), &request, |refs| resolve(snapshot, refs), out)?;
-    Ok(plan.map(|plan| Ready { request, plan, filter }))
+    Ok(plan.map(|plan| Ready { request, plan, filter, elsewhere: None }))
 }
 
 /// Writes borders and acknowledgments; `None` when no pack follows.

@@ -3,14 +3,17 @@
 use std::collections::HashSet;
 use std::io::{Read, Write};
 
-use govc_engine::{ErrorKind, Oid, Result, Snapshot};
+use govc_engine::{Error, ErrorKind, Oid, Result, Snapshot};
 
+use super::super::bundle_uri;
 use super::super::command::{self, Command};
 use super::super::fetch_request::{Deepen, End, FetchRequest};
 use super::super::ls_refs::LsRefs;
 use super::super::negotiate::{History, Negotiation};
 use super::super::object_info::ObjectInfo;
+use super::super::pointers::Pointers;
 use super::super::sideband::Banded;
+use super::packfile_uris::{self, Pointed};
 use super::{Flow, Plan, Reader, Ready, Source, borders, client_borders, pkt, plan, resolve, tell_borders};
 use crate::App;
 
@@ -35,14 +38,23 @@ pub(super) fn talk(
             arguments.answer(snapshot, &missing, out)?;
             Ok(None)
         }
+        // As with git, where it is not advertised it is unknown.
+        Command::BundleUri if !flow.pointers().has_bundles() => Err(Error::invalid("invalid command 'bundle-uri'")),
+        Command::BundleUri => {
+            if head.arguments {
+                bundle_uri::read_arguments(reader)?;
+            }
+            bundle_uri::answer(app, snapshot, flow.pointers(), out)?;
+            Ok(None)
+        }
         Command::Fetch if !head.arguments => Ok(None),
         Command::Fetch => {
             let request = FetchRequest::read_v2(reader)?;
             let source = Source::new(app, snapshot);
             if !request.sideband_all {
-                return fetch(&source, request, out);
+                return fetch(&source, request, flow.pointers(), out);
             }
-            match fetch(&source, request, &mut Banded::new(out)) {
+            match fetch(&source, request, flow.pointers(), &mut Banded::new(out)) {
                 Err(error) if *error.kind() != ErrorKind::Cancelled => {
                     tracing::debug!(repo = %snapshot.repo().name(), %error, "fetch refused");
                     Banded::new(out).error(error.message()).map_err(pkt::input_error)?;
@@ -54,25 +66,35 @@ pub(super) fn talk(
     }
 }
 
-fn fetch(source: &Source<'_>, mut request: FetchRequest, out: &mut dyn Write) -> Result<Option<Ready>> {
+fn fetch(
+    source: &Source<'_>,
+    mut request: FetchRequest,
+    pointers: &Pointers,
+    out: &mut dyn Write,
+) -> Result<Option<Ready>> {
     source.check_wants(&request.wants)?;
     let wanted_refs = source.wanted_refs(&request.want_refs)?;
     let mut wants: HashSet<Oid> = request.wants.iter().copied().collect();
     request.wants.extend(wanted_refs.iter().map(|(_, oid)| *oid).filter(|oid| wants.insert(*oid)));
     let filter = source.filter(&request)?;
     let (history, resolve) = (source.history(), |name: &[u8]| resolve(source.snapshot, name));
-    let plan = negotiate(&history, &request, &wanted_refs, resolve, out)?;
-    Ok(plan.map(|plan| Ready { request, plan, filter }))
+    let choose = |plan: &Plan| packfile_uris::choose(source, pointers, &history, &request, plan);
+    let negotiated = negotiate(&history, &request, &wanted_refs, resolve, choose, out)?;
+    Ok(negotiated.map(|(plan, pointed)| {
+        let elsewhere = pointed.map(|pointed| pointed.pack);
+        Ready { request, plan, filter, elsewhere }
+    }))
 }
 
-/// Writes the sections before the pack; `None` when no pack follows.
+/// Writes the sections before the pack; `None` when no pack follows. `choose` says what the client gets by a link.
 fn negotiate<H: History>(
     history: &H,
     request: &FetchRequest,
     wanted_refs: &[(&[u8], Oid)],
     resolve: impl Fn(&[u8]) -> Result<Oid>,
+    choose: impl FnOnce(&Plan) -> Result<Option<Pointed>>,
     out: &mut dyn Write,
-) -> Result<Option<Plan>> {
+) -> Result<Option<(Plan, Option<Pointed>)>> {
     let mut negotiation = Negotiation::new(history, &request.wants);
     for have in &request.haves {
         negotiation.have(*have)?;
@@ -98,8 +120,11 @@ fn negotiate<H: History>(
     if !wanted_refs.is_empty() {
         tell_refs(wanted_refs, out).map_err(pkt::input_error)?;
     }
+    let plan = plan(request, negotiation.common(), client, borders);
+    let pointed = choose(&plan)?;
+    pointed.as_ref().map_or(Ok(()), |pointed| pointed.tell(out)).map_err(pkt::input_error)?;
     pkt::text(out, format_args!("packfile\n")).map_err(pkt::input_error)?;
-    Ok(Some(plan(request, negotiation.common(), client, borders)))
+    Ok(Some((plan, pointed)))
 }
 
 fn acknowledge(common: &[Oid], ready: bool, out: &mut dyn Write) -> std::io::Result<()> {
@@ -135,7 +160,7 @@ mod tests {
     #[track_caller]
     fn check(request: &FetchRequest, lines: &[&str], pack: bool) {
         let mut out = Vec::new();
-        let plan = negotiate(&history(), request, &[], no_refs, &mut out).unwrap();
+        let plan = negotiate(&history(), request, &[], no_refs, |_| Ok(None), &mut out).unwrap();
         assert_eq!(read(&out), lines);
         assert_eq!(plan.is_some(), pack);
     }
@@ -176,7 +201,7 @@ mod tests {
         request.shallow = oids(&[4]);
         request.deepen = Deepen::Depth { commits: 2, relative: false };
         let mut out = Vec::new();
-        let plan = negotiate(&history(), &request, &[], no_refs, &mut out).unwrap().expect("a pack");
+        let plan = negotiate(&history(), &request, &[], no_refs, |_| Ok(None), &mut out).unwrap().expect("a pack").0;
         assert_eq!(read(&out), ["shallow-info", "shallow 3", "unshallow 4", "Delimiter", "packfile"]);
         let expected =
             Plan { wants: oids(&[4, 3]), haves: oids(&[4, 4]), shallow: oids(&[4, 3]), client_shallow: oids(&[4]) };
@@ -189,14 +214,14 @@ mod tests {
         request.deepen = Deepen::Depth { commits: 2, relative: false };
         let refs = [(&b"refs/heads/a"[..], oid(4)), (&b"HEAD"[..], oid(4))];
         let mut out = Vec::new();
-        assert!(negotiate(&history(), &request, &refs, no_refs, &mut out).unwrap().is_some());
+        assert!(negotiate(&history(), &request, &refs, no_refs, |_| Ok(None), &mut out).unwrap().is_some());
         let before = ["acknowledgments", "ACK 2", "ready", "Delimiter", "shallow-info", "shallow 3", "Delimiter"];
         let after = ["wanted-refs", "4 refs/heads/a", "4 HEAD", "Delimiter", "packfile"];
         assert_eq!(read(&out), [&before[..], &after].concat());
         // Not with a round of acknowledgments alone.
         request.wait_for_done = true;
         let mut out = Vec::new();
-        assert!(negotiate(&history(), &request, &refs, no_refs, &mut out).unwrap().is_none());
+        assert!(negotiate(&history(), &request, &refs, no_refs, |_| Ok(None), &mut out).unwrap().is_none());
         assert_eq!(read(&out), ["acknowledgments", "ACK 2", "Flush"]);
     }
 }
