@@ -9,7 +9,7 @@ use govc_engine::{Kind, Oid};
 use crate::{
     git::Git,
     history,
-    pack::{Pack, RefChange, Report, push_new, push_raw},
+    pack::{Pack, RefChange, Report, line, push_new, push_raw},
     server::Place,
 };
 
@@ -177,30 +177,46 @@ fn clones_at_the_same_time_are_one_computation() {
             value.and_then(|value| value.parse::<usize>().ok()).unwrap_or_else(|| panic!("no {name}"))
         })
     };
-    let local = format!("file://{}", work.display());
-    for (what, options) in [("full", "--single-branch"), ("shallow", "--depth=1")] {
-        let options = [options, "--no-tags", "--bare"];
+    let main = git.ok(&work, &["rev-parse", "main"]);
+    for (what, option, deepen) in [("full", "--single-branch", &b""[..]), ("shallow", "--depth=1", b"000ddeepen 1\n")] {
         let before = sent();
+        let want = line(format!("want {main}\n").as_bytes());
+        let head = [&line(b"command=fetch")[..], b"0001", &line(b"no-progress"), &line(b"ofs-delta")].concat();
+        let body = [&head[..], deepen, &want, &line(b"done\n"), b"0000"].concat();
+        let request = format!(
+            "POST /repo.git/git-upload-pack HTTP/1.1\r\nhost: x\r\ngit-protocol: version=2\r\ncontent-length: {}\r\n\
+             content-type: application/x-git-upload-pack-request\r\n\r\n",
+            body.len()
+        );
+        let request = [request.as_bytes(), &body].concat();
         let ready = Barrier::new(CLONES);
-        thread::scope(|scope| {
-            for number in 0..CLONES {
-                let (place, git, server, ready, options) = (&place, &git, &server, &ready, &options);
+        let answers = thread::scope(|scope| {
+            let clients = (0..CLONES).map(|_| {
+                let mut connection = server.http().connect();
+                let (request, ready) = (&request, &ready);
                 scope.spawn(move || {
                     ready.wait();
-                    git.clone_repo(&server.url("repo"), &place.path(&format!("{what}-{number}")), options);
-                });
-            }
+                    connection.write(request);
+                    connection.reply()
+                })
+            });
+            let clients: Vec<_> = clients.collect();
+            clients.into_iter().map(|client| client.join().expect("no panic")).collect::<Vec<_>>()
         });
+        for answer in &answers {
+            assert!(answer.status == 200 && answer.body.ends_with(b"0000"), "{what}: {}", answer.text());
+            assert!(answer.body == answers[0].body, "{what}: all get the same");
+        }
         let after = sent();
         assert_eq!(after[0] - before[0], 1, "{what}: {before:?}, then {after:?}");
         assert_eq!(after.iter().sum::<usize>() - before.iter().sum::<usize>(), CLONES, "{what}");
-        let wanted = place.path(&format!("{what}-wanted"));
-        git.clone_repo(&local, &wanted, &options);
-        for number in 0..CLONES {
-            let got = place.path(&format!("{what}-{number}"));
-            assert_eq!(git.references(&got), git.references(&wanted), "{what}");
-            assert_eq!(git.objects(&got), git.objects(&wanted), "{what}");
-        }
+        let (wanted, got) = (place.path(&format!("{what}-wanted")), place.path(&format!("{what}-got")));
+        let options = [option, "--no-tags", "--bare"];
+        git.clone_repo(&format!("file://{}", work.display()), &wanted, &options);
+        git.clone_repo(&server.url("repo"), &got, &options);
+        assert_eq!(git.references(&got), git.references(&wanted), "{what}");
+        assert_eq!(git.objects(&got), git.objects(&wanted), "{what}");
+        assert_eq!(sent()[0], after[0], "{what}: it is kept");
     }
 }
 

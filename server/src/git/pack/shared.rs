@@ -346,11 +346,11 @@ mod tests {
                     (&maker).write_all(piece).expect("readers are there");
                 }
                 let has_all = maker.with_spool(|spool| spool.len());
-                assert!(has_all.is_none_or(|len| len == bytes.len() as u64));
                 maker.end(Ok(Outcome::Made(Oid::null())));
                 for reader in [first, second] {
                     assert!(reader.join().expect("no panic").expect("a whole pack") == bytes);
                 }
+                assert!(has_all.is_none_or(|len| len == bytes.len() as u64));
             });
             assert!(matches!(packs.join(key(1), None, 0), Seat::Maker(..)), "the next one is made anew");
         }
