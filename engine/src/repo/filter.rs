@@ -24,6 +24,8 @@ use crate::{
 
 /// Pairs of a tree and a path that one walk may meet: a tree that holds another twice doubles its paths.
 const PLACES_MAX: usize = 1 << 22;
+/// Bytes of what a walk comes back to: a place far below the root is known by its whole path.
+const DEEP_BYTES_MAX: usize = 64 << 20;
 /// Entries of trees between two looks at the clock.
 const ENTRIES_PER_LOOK: usize = 4096;
 /// Blobs whose sizes are asked for at once.
@@ -104,8 +106,15 @@ impl ReachWalk<'_> {
         let wanted_blobs: HashSet<Oid> =
             roots.iter().filter(|(_, kind)| *kind == Kind::Blob).map(|(oid, _)| *oid).collect();
         let edge_trees = self.reach.edge_trees.clone();
-        let mut places =
-            Places { walk: self, filter, met: Met::default(), path: Vec::new(), deep: Vec::new(), entries: 0 };
+        let mut places = Places {
+            walk: self,
+            filter,
+            met: Met::default(),
+            path: Vec::new(),
+            deep: Vec::new(),
+            deep_bytes: 0,
+            entries: 0,
+        };
         // Before what the receiver has is marked: it may have left out just this. Blobs first, for a tree may hold them.
         for oid in &wanted_blobs {
             places.walk.seen.insert(*oid);
@@ -170,6 +179,7 @@ struct Places<'w, 'a, 'f> {
     path: Vec<u8>,
     /// What lies deeper than the walk recurses, which it comes back to.
     deep: Vec<Deep>,
+    deep_bytes: usize,
     entries: usize,
 }
 
@@ -180,6 +190,12 @@ struct Deep {
     depth: u64,
     rules: Vec<bool>,
     similar: Similar,
+}
+
+impl Deep {
+    fn bytes(&self) -> usize {
+        size_of::<Self>() + self.path.len() + self.rules.len()
+    }
 }
 
 /// Where a tree is.
@@ -209,7 +225,9 @@ impl Places<'_, '_, '_> {
 
     fn whole_tree(&mut self, oid: Oid, at: &At<'_>, similar: Similar) -> Result<()> {
         self.tree(oid, at, similar)?;
-        while let Some(Deep { oid, path, depth, rules, similar }) = self.deep.pop() {
+        while let Some(deep) = self.deep.pop() {
+            self.deep_bytes -= deep.bytes();
+            let Deep { oid, path, depth, rules, similar } = deep;
             self.path = path;
             self.tree(oid, &At { depth, level: 0, rules: &rules, is_wanted: false }, similar)?;
         }
@@ -228,7 +246,13 @@ impl Places<'_, '_, '_> {
         }
         if at.level > TREE_DEPTH_MAX {
             let (path, rules) = (self.path.clone(), at.rules.to_vec());
-            self.deep.push(Deep { oid, path, depth: at.depth, rules, similar });
+            let deep = Deep { oid, path, depth: at.depth, rules, similar };
+            self.deep_bytes += deep.bytes();
+            if self.deep_bytes > DEEP_BYTES_MAX {
+                let message = "the history has too many directories too far below the root to filter";
+                return Err(Error::new(ErrorKind::TooLarge, message));
+            }
+            self.deep.push(deep);
             // Where places make no difference, all of it will have passed.
             return Ok(!self.filter.is_by_place());
         }

@@ -7,7 +7,11 @@ use std::{
     time::Instant,
 };
 
-use super::{TREE_DEPTH_MAX, check_deadline, filter::Filter, walk::Queued};
+use super::{
+    TREE_DEPTH_MAX, check_deadline,
+    filter::Filter,
+    walk::{OidSet, Queued},
+};
 use crate::{
     Error, ErrorKind, Result,
     object::{EntryMode, Kind, Oid, links, tree_entries},
@@ -38,6 +42,8 @@ pub struct ReachOptions<'a> {
 pub struct Reach {
     /// The objects to send, each once, with their kinds.
     pub objects: Vec<(Oid, Kind)>,
+    /// Parents of what is sent that the receiver has: all of them are reached by the wants.
+    pub edge: HashSet<Oid>,
     /// Trees of the commits at the border, which the receiver has.
     pub edge_trees: Vec<Oid>,
     /// For trees and blobs to send, what else is at the same path; empty without a border, where nobody asks.
@@ -67,8 +73,14 @@ impl Snapshot {
     /// [`crate::ErrorKind::NotFound`] if a wanted object or one that it reaches is missing,
     /// [`crate::ErrorKind::Cancelled`] after the deadline; what `check` ends it with.
     pub fn reach(&self, options: &ReachOptions<'_>) -> Result<Reach> {
-        let mut walk =
-            ReachWalk { snapshot: self, options, seen: HashSet::new(), deep: Vec::new(), reach: Reach::default() };
+        let mut walk = ReachWalk {
+            snapshot: self,
+            options,
+            seen: HashSet::new(),
+            deep: Vec::new(),
+            deep_noted: OidSet::default(),
+            reach: Reach::default(),
+        };
         let mut roots = Vec::new();
         let mut tips = Vec::new();
         for want in options.wants {
@@ -113,6 +125,8 @@ pub(super) struct ReachWalk<'a> {
     pub(super) seen: HashSet<Oid>,
     /// Trees that lie deeper than the walk recurses, which it comes back to: several pushes can build what one may not have.
     deep: Vec<(Oid, Similar)>,
+    /// Every tree that was ever in `deep`.
+    deep_noted: OidSet,
     pub(super) reach: Reach,
 }
 
@@ -241,6 +255,7 @@ impl ReachWalk<'_> {
         for (oid, _) in sent {
             for parent in &self.snapshot.commit(oid)?.parents {
                 if flags.get(parent).is_some_and(|flag| flag & UNINTERESTING != 0)
+                    && self.reach.edge.insert(*parent)
                     && let Some(tree) = trees.get(parent)
                     && noted.insert(*tree)
                 {
@@ -260,19 +275,17 @@ impl ReachWalk<'_> {
 
     /// Marks everything in a tree as the receiver's.
     pub(super) fn mark_tree(&mut self, tree: Oid) -> Result<()> {
-        let mut open = vec![tree];
+        let mut open = Vec::new();
+        if self.seen.insert(tree) {
+            open.push(tree);
+        }
         while let Some(tree) = open.pop() {
-            if !self.seen.insert(tree) {
-                continue;
-            }
             // The receiver may have trees that this repository lost; they are no hindrance.
             let Some(object) = self.snapshot.try_object(&tree)? else { continue };
             for entry in tree_entries(&object.data) {
                 let entry = entry?;
-                if entry.mode.is_tree() {
+                if !entry.mode.is_submodule() && self.seen.insert(entry.oid) && entry.mode.is_tree() {
                     open.push(entry.oid);
-                } else if !entry.mode.is_submodule() {
-                    self.seen.insert(entry.oid);
                 }
             }
         }
@@ -282,7 +295,10 @@ impl ReachWalk<'_> {
     /// Adds a tree and what is in it, as far as it is new.
     fn tree(&mut self, tree: Oid, depth: usize, similar: Similar) -> Result<()> {
         if depth > TREE_DEPTH_MAX {
-            self.deep.push((tree, similar));
+            // Millions of entries may name one tree.
+            if !self.seen.contains(&tree) && self.deep_noted.insert(tree) {
+                self.deep.push((tree, similar));
+            }
             return Ok(());
         }
         if !self.seen.insert(tree) {
