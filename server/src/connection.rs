@@ -101,25 +101,34 @@ impl Connector {
     }
 
     /// Serves a connection to its end, or, once `stop` changes, to the end of its requests.
-    pub(crate) async fn serve(&self, stream: TcpStream, peer: PeerAddress, mut stop: watch::Receiver<()>) {
+    pub(crate) async fn serve(&self, stream: TcpStream, peer: PeerAddress, stop: watch::Receiver<()>) {
         // Answers are written whole; waiting for more to send would only delay them.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(error = %error, "TCP_NODELAY could not be set");
         }
-        let Some(tls) = &self.tls else {
-            let is_http2 = tokio::select! {
-                told = is_http2(&stream) => told,
-                _ = stop.changed() => return,
-                () = tokio::time::sleep(self.header_timeout) => {
-                    tracing::debug!(remote_addr = %peer.0, "no request came in time");
-                    return;
-                }
-            };
-            return match is_http2 {
-                Ok(is_http2) => self.speak(stream, is_http2, peer, stop).await,
-                Err(error) => tracing::debug!(error = %error, remote_addr = %peer.0, "connection ended"),
-            };
+        match &self.tls {
+            None => self.serve_plain(stream, peer, stop).await,
+            // In a box: a TLS connection is kilobytes, for which each plain connection would have room otherwise.
+            Some(tls) => Box::pin(self.serve_tls(tls, stream, peer, stop)).await,
+        }
+    }
+
+    async fn serve_plain(&self, stream: TcpStream, peer: PeerAddress, mut stop: watch::Receiver<()>) {
+        let is_http2 = tokio::select! {
+            told = is_http2(&stream) => told,
+            _ = stop.changed() => return,
+            () = tokio::time::sleep(self.header_timeout) => {
+                tracing::debug!(remote_addr = %peer.0, "no request came in time");
+                return;
+            }
         };
+        match is_http2 {
+            Ok(is_http2) => self.speak(stream, is_http2, peer, stop).await,
+            Err(error) => tracing::debug!(error = %error, remote_addr = %peer.0, "connection ended"),
+        }
+    }
+
+    async fn serve_tls(&self, tls: &Tls, stream: TcpStream, peer: PeerAddress, mut stop: watch::Receiver<()>) {
         let secured = tokio::select! {
             secured = tls.accept(stream) => secured,
             _ = stop.changed() => return,
