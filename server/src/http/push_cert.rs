@@ -120,7 +120,8 @@ pub(super) async fn show(
 }
 
 fn described(version: u64, recorded: &PushCertificate, text: Bytes) -> Result<CertificateText, Problem> {
-    let certificate = Certificate::parse(text)?;
+    // It was one when it was recorded.
+    let certificate = Certificate::parse(text).map_err(|error| Problem::new(Code::Corrupt, error.message()))?;
     let shown = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let (encoding, content) = match std::str::from_utf8(&certificate.text) {
         Ok(text) => ("utf-8", text.to_owned()),

@@ -126,18 +126,24 @@ fn parse_line(line: &str) -> Result<Option<Signer>, String> {
     }
     let mut signer = Signer { principals, key, valid_after: None, valid_before: None };
     let mut is_for_git = true;
+    let mut seen = Vec::new();
     let mut rest = options;
     while !rest.is_empty() {
         let (option, after) = split_outside_quotes(rest, &[',']).unwrap_or((rest, ""));
         rest = after;
         let (name, value) =
             option.split_once('=').map_or((option, None), |(name, value)| (name, Some(unquoted(value))));
-        match (name.to_ascii_lowercase().as_str(), value) {
+        let name = name.to_ascii_lowercase();
+        if seen.contains(&name) {
+            return Err(format!("the option '{name}' comes twice"));
+        }
+        match (name.as_str(), value) {
             ("namespaces", Some(patterns)) => is_for_git = takes(&patterns, NAMESPACE),
             ("valid-after", Some(text)) => signer.valid_after = Some(time(&text)?),
             ("valid-before", Some(text)) => signer.valid_before = Some(time(&text)?),
             _ => return Err(format!("the option '{name}' is not known here")),
         }
+        seen.push(name);
     }
     Ok(is_for_git.then_some(signer))
 }
@@ -231,6 +237,7 @@ mod tests {
             "valid-after=\"20241301\"",
             "valid-before=soon",
             "namespaces",
+            "namespaces=\"file\",Namespaces=\"git\"",
             "x=1",
         ] {
             assert!(one(&format!("a {options} {ADA}")).is_err(), "{options}");

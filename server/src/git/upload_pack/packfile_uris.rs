@@ -9,7 +9,7 @@ use std::collections::{BinaryHeap, HashSet};
 use std::io::Write;
 use std::sync::Arc;
 
-use govc_engine::{Kind, Oid, Result};
+use govc_engine::{ErrorKind, Kind, Oid, Result};
 
 use super::super::cache::{KeptPack, PromisedFor};
 use super::super::pointers::{self, FileForm, Pointers};
@@ -38,6 +38,20 @@ impl Pointed {
 /// # Errors
 /// What reading the history fails with.
 pub(super) fn choose<H: History>(
+    source: &Source<'_>,
+    pointers: &Pointers,
+    history: &H,
+    request: &FetchRequest,
+    plan: &Plan,
+) -> Result<Option<Pointed>> {
+    match find(source, pointers, history, request, plan) {
+        // A link is a help; a fetch does not fail for want of one.
+        Err(error) if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Cancelled) => Ok(None),
+        found => found,
+    }
+}
+
+fn find<H: History>(
     source: &Source<'_>,
     pointers: &Pointers,
     history: &H,
