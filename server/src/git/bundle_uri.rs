@@ -106,12 +106,15 @@ fn best(app: &App, snapshot: &Snapshot, deadline: Instant) -> Result<Option<Arc<
 /// # Errors
 /// What reading fails with.
 pub(crate) fn header(snapshot: &Snapshot, pack: &KeptPack) -> Result<Bytes> {
+    if let Some(header) = pack.bundle_header().get() {
+        return Ok(header.clone());
+    }
     let mut header = MAGIC.to_vec();
     for oid in heads(snapshot, &pack.tips)? {
         header.extend_from_slice(format!("{oid} refs/heads/{oid}\n").as_bytes());
     }
     header.push(b'\n');
-    Ok(header.into())
+    Ok(pack.bundle_header().get_or_init(|| header.into()).clone())
 }
 
 /// The commits of `tips`, also those behind tags, that lead to all the others: the newest of them, by id.

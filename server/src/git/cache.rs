@@ -1,10 +1,10 @@
 //! The pack cache: packs as they came or were sent, to serve again. Never the source of truth.
 //!
 //! A clone of exactly what a kept pack holds, shallow and partial ones too, is a copy of it; any other fetch copies the
-//! compressed entries that it needs from a pack with nothing left out, so that nothing is deflated twice. Small packs are kept in memory, large ones as files in the data folder
-//! with an index beside them; what is used least goes when a budget is exceeded, but for what clients were promised
-//! ([`promise`]). Every loss and every damage costs
-//! speed only: the sender checks what it copies, a piece before it goes out, and drops a pack that fails.
+//! compressed entries that it needs from a pack with nothing left out, so that nothing is deflated twice. Small packs are
+//! kept in memory, large ones as files in the data folder with an index beside them; what is used least goes when a budget
+//! is exceeded, but for what clients were promised ([`promise`]). Every loss and every damage costs speed only: what is
+//! read of a pack is checked, a piece before any of it goes out ([`Checked`]), and a pack that fails is dropped.
 
 mod form;
 mod index;
@@ -15,9 +15,9 @@ use std::{
     fs::File,
     io,
     os::unix::fs::FileExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -110,6 +110,8 @@ pub(crate) struct KeptPack {
     content: Content,
     used: AtomicU64,
     promise: Promise,
+    /// What stands before it in a bundle, once somebody has asked for that.
+    bundle_header: OnceLock<Bytes>,
 }
 
 /// What a pack holds: everything that the tips reach, but for what its form leaves out.
@@ -136,8 +138,8 @@ impl KeptPack {
         tips.sort_unstable();
         tips.dedup();
         let by_oid = entries.iter().enumerate().map(|(index, entry)| (entry.oid, index as u32)).collect();
-        let (used, promise) = (AtomicU64::new(0), Promise::default());
-        Self { repo, tips, form, entries, by_oid, len, checksum, piece_sums, content, used, promise }
+        let (used, promise, bundle_header) = (AtomicU64::new(0), Promise::default(), OnceLock::new());
+        Self { repo, tips, form, entries, by_oid, len, checksum, piece_sums, content, used, promise, bundle_header }
     }
 
     /// What it takes of each budget, in memory and in the folder.
@@ -157,6 +159,11 @@ impl KeptPack {
     /// The checksum that ends the pack.
     pub(crate) fn checksum(&self) -> Oid {
         self.checksum
+    }
+
+    /// Where what stands before it in a bundle is kept.
+    pub(crate) fn bundle_header(&self) -> &OnceLock<Bytes> {
+        &self.bundle_header
     }
 
     /// The entry of an object.
@@ -186,11 +193,16 @@ impl KeptPack {
         Ok(Some(piece))
     }
 
+    /// Reads it here and there, checked.
+    pub(crate) fn checked(self: &Arc<Self>) -> Checked {
+        Checked { pack: Arc::clone(self), piece: Vec::new(), start: 0, len: 0 }
+    }
+
     /// Fills `out` from `offset`.
     ///
     /// # Errors
     /// When the pack is shorter or cannot be read.
-    pub(crate) fn read_exact_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+    fn read_exact_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         match &self.content {
             Content::File(file, _) => file.read_exact_at(out, offset),
             Content::Memory(bytes) => {
@@ -200,6 +212,50 @@ impl KeptPack {
                 Ok(())
             }
         }
+    }
+}
+
+/// Reads a kept pack here and there; the piece of it that is read is checked when it is come to, and held until another
+/// one is.
+pub(crate) struct Checked {
+    pack: Arc<KeptPack>,
+    piece: Vec<u8>,
+    /// Where the piece begins, and how much of `piece` it is.
+    start: u64,
+    len: usize,
+}
+
+impl Checked {
+    /// The bytes at `offset`, as far as their piece goes.
+    ///
+    /// # Errors
+    /// As [`KeptPack::read_piece`], and when the pack is no longer than `offset`.
+    pub(crate) fn at(&mut self, offset: u64) -> io::Result<&[u8]> {
+        if offset < self.start || offset >= self.start + self.len as u64 {
+            self.len = 0;
+            self.piece.resize(PIECE_BYTES, 0);
+            let number = usize::try_from(offset / PIECE_BYTES as u64).unwrap_or(usize::MAX);
+            self.len = self.pack.read_piece(number, &mut self.piece)?.map_or(0, <[u8]>::len);
+            self.start = offset - offset % PIECE_BYTES as u64;
+        }
+        let within = usize::try_from(offset - self.start).unwrap_or(usize::MAX);
+        self.piece[..self.len].get(within..).filter(|rest| !rest.is_empty()).ok_or(io::ErrorKind::UnexpectedEof.into())
+    }
+
+    /// Fills `out` from `offset`.
+    ///
+    /// # Errors
+    /// As [`Checked::at`].
+    pub(crate) fn read_exact_at(&mut self, mut offset: u64, mut out: &mut [u8]) -> io::Result<()> {
+        while !out.is_empty() {
+            let found = self.at(offset)?;
+            let len = found.len().min(out.len());
+            let (now, later) = out.split_at_mut(len);
+            now.copy_from_slice(&found[..len]);
+            offset += len as u64;
+            out = later;
+        }
+        Ok(())
     }
 }
 
@@ -231,7 +287,13 @@ impl PackCache {
 
     fn open_in(folder: Option<Folder>, options: PackCacheOptions) -> io::Result<Self> {
         let (packs, clock, next_file) = (Mutex::default(), AtomicU64::new(1), AtomicU64::new(1));
-        let cache = Self { options, folder, packs, shared: SharedPacks::default(), clock, next_file };
+        // What is only sent leaves more of the disk free than what is stored needs.
+        let spooled = folder.clone().map(|folder| {
+            let reserve_bytes = folder.reserve_bytes.saturating_add(MARGIN_BYTES);
+            Folder { reserve_bytes, ..folder }
+        });
+        let spooled_max = if folder.is_some() { options.disk_bytes } else { options.memory_bytes };
+        let cache = Self { options, folder, packs, shared: SharedPacks::new(spooled, spooled_max), clock, next_file };
         if let Some(Folder { path: dir, .. }) = &cache.folder {
             std::fs::create_dir_all(dir)?;
             let mut wanted = std::collections::HashSet::new();
@@ -240,6 +302,7 @@ impl PackCache {
                 if path.extension().is_some_and(|extension| extension == "pack")
                     && let Some(pack) = read_index(&path)
                 {
+                    cache.next_file.fetch_max(number_of(&path).saturating_add(1), Ordering::Relaxed);
                     wanted.extend([path.with_extension("index"), path]);
                     cache.insert(pack);
                 }
@@ -264,12 +327,7 @@ impl PackCache {
         &self.shared
     }
 
-    /// Bytes of packs in memory.
-    pub(crate) fn memory_bytes(&self) -> u64 {
-        self.options.memory_bytes
-    }
-
-    /// Where packs on their way are put.
+    /// Where packs on their way in are put.
     pub(crate) fn folder(&self) -> Option<Folder> {
         self.folder.clone()
     }
@@ -308,7 +366,7 @@ impl PackCache {
             return Ok(KeptPack::new(repo, tips, pack, len, sums, content));
         }
         let folder = self.folder.as_ref().ok_or_else(|| io::Error::other("there is no folder for packs"))?;
-        let name = format!("{repo}-{}-{}", std::process::id(), self.next_file.fetch_add(1, Ordering::Relaxed));
+        let name = format!("{repo}-{}", self.next_file.fetch_add(1, Ordering::Relaxed));
         let path = folder.path.join(name).with_extension("pack");
         let file = spool.persist(&path)?;
         // The index is what makes the pack count, so the pack must be on the disk before it.
@@ -389,12 +447,19 @@ impl PackCache {
     }
 }
 
+/// Where the number stands in the name of a pack's file, that number; else 0.
+fn number_of(path: &Path) -> u64 {
+    let number = path.file_stem().and_then(|stem| stem.to_str()?.rsplit('-').next()?.parse().ok());
+    number.unwrap_or(0)
+}
+
+/// Unless somebody else was first.
 fn remove(packs: &mut HashMap<RepoId, Vec<Arc<KeptPack>>>, pack: &Arc<KeptPack>) {
-    if let Some(of_repo) = packs.get_mut(&pack.repo) {
-        of_repo.retain(|other| !Arc::ptr_eq(other, pack));
-        if of_repo.is_empty() {
-            packs.remove(&pack.repo);
-        }
+    let Some(of_repo) = packs.get_mut(&pack.repo) else { return };
+    let Some(place) = of_repo.iter().position(|other| Arc::ptr_eq(other, pack)) else { return };
+    of_repo.remove(place);
+    if of_repo.is_empty() {
+        packs.remove(&pack.repo);
     }
     remove_files(pack);
 }

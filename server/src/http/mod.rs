@@ -18,6 +18,7 @@ mod commits;
 mod compaction;
 pub(crate) mod conditional;
 mod content;
+pub(crate) mod download;
 mod extract;
 mod forks;
 mod git_settings;

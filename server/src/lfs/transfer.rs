@@ -1,22 +1,19 @@
 //! Contents on their way in and out, a chunk at a time: whatever the size, a transfer holds about two chunks of memory,
 //! within the budget for what clients hold, and a thread only while a chunk is written or read.
 
-use std::{io, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
     body::Body,
     extract::Request,
     http::{
-        HeaderMap, HeaderName, HeaderValue, Method,
-        header::{
-            ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_SECURITY_POLICY, CONTENT_TYPE, EXPECT, RANGE,
-            X_CONTENT_TYPE_OPTIONS,
-        },
+        HeaderValue,
+        header::{CONTENT_LENGTH, CONTENT_SECURITY_POLICY, EXPECT},
     },
-    response::{IntoResponse as _, Response},
+    response::Response,
 };
 use bytes::{Bytes, BytesMut};
-use futures_util::{StreamExt as _, stream};
+use futures_util::StreamExt as _;
 use govc_engine::{ErrorKind, LFS_CHUNK_BYTES, LfsObject, LfsOid, LfsUpload, Repo};
 use serde_json::json;
 use tokio::time::{Instant, timeout};
@@ -26,17 +23,12 @@ use crate::{
     app::App,
     git::Patience,
     http::{
-        answer as shapes,
-        body::{self, Held},
-        conditional::{self, ETag},
+        conditional::ETag,
+        download::{Download, Readable},
         problem::{Code, Problem},
-        range::Wanted,
     },
     pauses::Pauses,
 };
-
-/// In which pieces a content is handed to a connection.
-const PIECE_BYTES: usize = 64 << 10;
 
 /// `GET objects/{oid}`, whole or in part.
 pub(super) async fn download(call: Call, oid: &str, request: Request) -> Result<Response, Problem> {
@@ -46,124 +38,38 @@ pub(super) async fn download(call: Call, oid: &str, request: Request) -> Result<
     let (looking, app) = (repo.clone(), call.app);
     let object = app.work.run(move || looking.lfs_object(&oid)).await??.ok_or_else(missing)?;
     let etag = ETag::of_text(&oid.to_string());
-    if let Some(response) = conditional::not_modified(request.headers(), &etag) {
-        return Ok(response);
-    }
-    let size = usize::try_from(object.size()).map_err(|_| Problem::new(Code::Internal, "the object is too large"))?;
-    let wanted = wanted(request.headers(), &etag, size);
-    let part = match &wanted {
-        Wanted::Whole => 0..size,
-        Wanted::Part(part) => part.clone(),
-        Wanted::Unsatisfiable => return Err(Problem::unsatisfiable_range(size as u64)),
-    };
-    let length = part.len();
-    // Not held over the waiting: what borrows a request cannot be moved between threads.
-    let is_head = *request.method() == Method::HEAD;
+    // What borrows a request cannot be moved between threads.
+    let (method, headers) = (request.method().clone(), request.headers().clone());
     drop(request);
-    let body = match is_head {
-        true => Body::empty(),
-        false => {
-            let reading = Reading { repo, object, at: part.start, end: part.end, chunk: Bytes::new() };
-            body::sized(pieces(&app, reading).await?, length as u64)
-        }
-    };
-    let mut response = if wanted == Wanted::Whole { body.into_response() } else { shapes::partial(body) };
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
-    if let Wanted::Part(part) = wanted
-        && let Ok(value) = HeaderValue::from_str(&format!("bytes {}-{}/{size}", part.start, part.end.saturating_sub(1)))
-    {
-        headers.insert(CONTENT_RANGE, value);
-    }
+    let (size, bytes) = (object.size(), Content { repo, object });
+    let download = Download { bytes, size, etag, content_type: "application/octet-stream" };
+    let mut response = download.answer(&app, &method, &headers).await?;
     // Contents are foreign: a browser must neither guess their type nor run them.
-    let fixed: [(HeaderName, &'static str); 4] = [
-        (CONTENT_TYPE, "application/octet-stream"),
-        (ACCEPT_RANGES, "bytes"),
-        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (CONTENT_SECURITY_POLICY, "default-src 'none'; sandbox"),
-    ];
-    for (name, value) in fixed {
-        headers.insert(name, HeaderValue::from_static(value));
-    }
-    Ok(shapes::tagged(response, &etag))
+    let nothing = HeaderValue::from_static("default-src 'none'; sandbox");
+    response.headers_mut().insert(CONTENT_SECURITY_POLICY, nothing);
+    Ok(response)
 }
 
 fn parse(oid: &str) -> Result<LfsOid, Problem> {
     oid.parse().map_err(|error: govc_engine::Error| Problem::new(Code::Unprocessable, error.message()))
 }
 
-/// The part of a content that a request asks for.
-fn wanted(headers: &HeaderMap, etag: &ETag, size: usize) -> Wanted {
-    let range = headers.get(RANGE).filter(|_| conditional::range_applies(headers, etag));
-    range.and_then(|range| range.to_str().ok()).map_or(Wanted::Whole, |range| Wanted::read(range, size))
-}
-
 /// A content that is being sent.
-struct Reading {
+struct Content {
     repo: Repo,
     object: LfsObject,
-    /// Which bytes are still to be sent.
-    at: usize,
-    end: usize,
-    /// What of them is at hand.
-    chunk: Bytes,
 }
 
-async fn pieces(app: &Arc<App>, mut reading: Reading) -> Result<Body, Problem> {
-    if reading.at == reading.end {
-        return Ok(Body::empty());
-    }
-    let held = app.bodies.hold(reading.end.saturating_sub(reading.at).min(LFS_CHUNK_BYTES) as u64).await?;
-    // Before the answer begins: what cannot be read has a status then.
-    reading.fill(app).await?;
-    let state = (Arc::clone(app), reading, held);
-    let pieces = stream::unfold(Some(state), |state| async move {
-        let (app, mut reading, held): (Arc<App>, Reading, Held) = state?;
-        match reading.piece(&app).await {
-            Ok(Some(piece)) => Some((Ok(piece), Some((app, reading, held)))),
-            Ok(None) => None,
-            Err(problem) => {
-                tracing::warn!(code = problem.code().as_str(), detail = problem.detail(), "a download was broken off");
-                Some((Err(io::Error::other("the object cannot be read on")), None))
-            }
-        }
-    });
-    Ok(app.bodies.made(pieces))
-}
-
-impl Reading {
-    /// The next bytes; `None` at the end.
-    async fn piece(&mut self, app: &App) -> Result<Option<Bytes>, Problem> {
-        if self.at == self.end {
-            return Ok(None);
-        }
-        self.fill(app).await?;
-        // A copy: a slice would keep the whole chunk for as long as the connection keeps the slice.
-        let piece = self.chunk.split_to(self.chunk.len().min(PIECE_BYTES));
-        self.at = self.at.saturating_add(piece.len());
-        Ok(Some(Bytes::copy_from_slice(&piece)))
-    }
-
-    async fn fill(&mut self, app: &App) -> Result<(), Problem> {
-        if !self.chunk.is_empty() {
-            return Ok(());
-        }
-        let (repo, object, number) = (self.repo.clone(), self.object, (self.at / LFS_CHUNK_BYTES) as u64);
-        let mut pauses = Pauses::new(app);
-        let chunk = loop {
-            let repo = repo.clone();
-            match app.work.run(move || repo.lfs_chunk(&object, number)).await {
-                Err(error) => pauses.after(error).await?,
-                Ok(read) => break read?,
-            }
-        };
-        let start = self.at % LFS_CHUNK_BYTES;
-        let end = chunk.len().min(start.saturating_add(self.end.saturating_sub(self.at)));
+impl Readable for Content {
+    fn read(&self, at: u64, len: usize) -> Result<Bytes, Problem> {
+        let chunk_bytes = LFS_CHUNK_BYTES as u64;
+        let chunk = self.repo.lfs_chunk(&self.object, at / chunk_bytes)?;
+        let start = (at % chunk_bytes) as usize;
+        let end = chunk.len().min(start.saturating_add(len));
         if start >= end {
             return Err(Problem::new(Code::Corrupt, format!("object {} ends early", self.object.oid())));
         }
-        self.chunk = chunk.slice(start..end);
-        Ok(())
+        Ok(chunk.slice(start..end))
     }
 }
 

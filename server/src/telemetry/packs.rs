@@ -10,6 +10,8 @@ use prometheus_client::registry::Registry;
 pub(crate) enum PackSource {
     /// It was made for this fetch.
     Made,
+    /// It was made for this fetch, of the whole of a kept one and what has come since.
+    Extended,
     /// It was being made for another fetch already.
     Shared,
     /// It was kept of an earlier clone or push.
@@ -34,7 +36,7 @@ impl PackFigures {
             "Packs that fetches were sent whole, by where they came from",
             figures.0.clone(),
         );
-        for source in [PackSource::Made, PackSource::Shared, PackSource::Kept] {
+        for source in [PackSource::Made, PackSource::Extended, PackSource::Shared, PackSource::Kept] {
             figures.of(source);
         }
         figures
@@ -48,6 +50,7 @@ impl PackFigures {
     fn of(&self, source: PackSource) -> Counter {
         let source = match source {
             PackSource::Made => "made",
+            PackSource::Extended => "extended",
             PackSource::Shared => "shared",
             PackSource::Kept => "kept",
         };

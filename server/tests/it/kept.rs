@@ -10,7 +10,7 @@ use crate::{
     git::Git,
     history,
     pack::{Pack, RefChange, Report, line, push_new, push_raw},
-    server::Place,
+    server::{Launch, Place, Server},
 };
 
 #[test]
@@ -157,6 +157,74 @@ fn shallow_and_partial_clones_are_kept_by_what_they_leave_out() {
     assert!(clone(&url, &["--depth=1"]).1);
 }
 
+/// How many packs were sent that were made, extended, shared and kept.
+fn sources(server: &Server) -> [usize; 4] {
+    let metrics = server.http().get("/metrics").text();
+    ["made", "extended", "shared", "kept"].map(|source| {
+        let name = format!("govc_packs_sent_total{{source=\"{source}\"}} ");
+        let value = metrics.lines().find_map(|line| line.strip_prefix(&name));
+        value.and_then(|value| value.parse::<usize>().ok()).unwrap_or_else(|| panic!("no {name}"))
+    })
+}
+
+#[test]
+fn a_clone_after_a_push_adds_to_what_is_kept() {
+    let place = Place::new();
+    let git = Git::new(&place.path("home"));
+    let server = place.serve();
+    server.create("repo");
+    let url = server.url("repo");
+    let work = many_files(&place, &git);
+    git.ok(&work, &["tag", "-a", "-m", "first", "v1"]);
+    git.ok(&work, &["branch", "other", "main~1"]);
+    git.ok(&work, &["push", "-q", "--mirror", &url]);
+    // Which of made, extended, shared and kept a clone was sent, once it is what git's own of the same would be.
+    let clone = |what: &str, options: &[&str]| {
+        let before = sources(&server);
+        let (wanted, got) = (place.path(&format!("{what}-wanted")), place.path(&format!("{what}-got")));
+        let options = [options, &["--bare"][..]].concat();
+        git.clone_repo(&format!("file://{}", work.display()), &wanted, &options);
+        git.clone_repo(&url, &got, &options);
+        git.ok(&got, &["fsck", "--strict", "--no-dangling", "--no-progress"]);
+        assert_eq!(git.references(&got), git.references(&wanted), "{what}");
+        assert_eq!(git.objects(&got), git.objects(&wanted), "{what}");
+        let after = sources(&server);
+        let sent: Vec<usize> = after.iter().zip(before).map(|(after, before)| after - before).collect();
+        assert_eq!(sent.iter().sum::<usize>(), 1, "{what}: {sent:?}");
+        ["made", "extended", "shared", "kept"][sent.iter().position(|count| *count == 1).expect("one")]
+    };
+    let push = |refs: &[&str]| git.ok(&work, &[&["push", "-q", "--force", &url][..], refs].concat());
+    assert_eq!(clone("pushed", &[]), "kept");
+    for at in 0..3 {
+        git.commit(&work, &format!("dir{at}/file{at}"), format!("changed {at}\n").as_bytes(), "a change");
+        git.commit(&work, "new-file", format!("of {at}\n").as_bytes(), "one more");
+        push(&["main"]);
+        assert_eq!(clone(&format!("change-{at}"), &[]), "extended");
+        assert_eq!(clone(&format!("change-{at}-again"), &[]), "kept");
+    }
+    // A merge of what one branch has, a tag, and a branch on nothing new.
+    git.ok(&work, &["checkout", "-q", "other"]);
+    git.commit(&work, "of-other", b"content\n", "beside");
+    git.ok(&work, &["merge", "-q", "--no-edit", "main"]);
+    git.ok(&work, &["tag", "-a", "-m", "second", "v2"]);
+    git.ok(&work, &["branch", "same", "main~2"]);
+    push(&["other", "v2", "same"]);
+    assert_eq!(clone("merge", &[]), "extended");
+    git.ok(&work, &["branch", "old", "v1"]);
+    push(&["old"]);
+    assert_eq!(clone("nothing-new", &[]), "kept", "all of it is there, under other names");
+    // What nothing leads to any more must not be in it.
+    git.ok(&work, &["tag", "-d", "v2"]);
+    git.ok(&work, &["push", "-q", "--mirror", &url]);
+    assert_eq!(clone("no-tag", &[]), "made");
+    git.ok(&work, &["reset", "-q", "--hard", "HEAD~1"]);
+    git.ok(&work, &["push", "-q", "--mirror", &url]);
+    assert_eq!(clone("no-merge", &[]), "made");
+    git.commit(&work, "of-other", b"other content\n", "instead");
+    git.ok(&work, &["push", "-q", "--mirror", &url]);
+    assert_eq!(clone("instead", &[]), "extended");
+}
+
 #[test]
 fn clones_at_the_same_time_are_one_computation() {
     const CLONES: usize = 6;
@@ -169,14 +237,7 @@ fn clones_at_the_same_time_are_one_computation() {
     git.commit(&work, "of-main", b"content\n", "third");
     // What is kept of the push has both branches.
     git.ok(&work, &["push", "-q", "--all", &server.url("repo")]);
-    let sent = || {
-        let metrics = server.http().get("/metrics").text();
-        ["made", "shared", "kept"].map(|source| {
-            let name = format!("govc_packs_sent_total{{source=\"{source}\"}} ");
-            let value = metrics.lines().find_map(|line| line.strip_prefix(&name));
-            value.and_then(|value| value.parse::<usize>().ok()).unwrap_or_else(|| panic!("no {name}"))
-        })
-    };
+    let sent = || sources(&server);
     let main = git.ok(&work, &["rev-parse", "main"]);
     for (what, option, deepen) in [("full", "--single-branch", &b""[..]), ("shallow", "--depth=1", b"000ddeepen 1\n")] {
         let before = sent();
@@ -224,8 +285,6 @@ fn clones_at_the_same_time_are_one_computation() {
 fn a_kept_pack_that_is_damaged_fails_one_clone_and_goes() {
     let place = Place::new();
     let git = Git::new(&place.path("home"));
-    let server = place.serve();
-    server.create("repo");
     let work = place.path("work");
     git.init(&work);
     // Packs of less than 8 MiB are kept in memory alone.
@@ -234,24 +293,39 @@ fn a_kept_pack_that_is_damaged_fails_one_clone_and_goes() {
     }
     git.ok(&work, &["add", "."]);
     git.ok(&work, &["commit", "-q", "-m", "large"]);
-    git.ok(&work, &["push", "-q", &server.url("repo"), "main"]);
-    let launch = server.stop();
-    let pack = kept_file(&place.path("data"));
-    let mut bytes = std::fs::read(&pack).expect("a kept pack");
-    bytes[6 << 20] ^= 1;
-    std::fs::write(&pack, bytes).expect("a kept pack");
-    let server = launch.start();
-    let clone = |name: &str| {
-        let copy = place.path(name);
-        git.run(&work, &["clone", "-q", "--bare", &server.url("repo"), copy.to_str().expect("text")])
-    };
-    let first = clone("first");
-    let said = String::from_utf8_lossy(&first.stderr).into_owned();
-    assert!(!first.status.success() && said.contains("a kept pack is damaged"), "{said}");
-    assert!(!pack.exists(), "it is dropped");
-    let second = clone("second");
-    assert!(second.status.success(), "{}", String::from_utf8_lossy(&second.stderr));
-    assert_eq!(git.objects(&place.path("second")), git.objects(&work));
+    // It is sent as it is, goes before what has come since, or its entries are copied.
+    for (number, how) in ["as-it-is", "extended", "copied"].into_iter().enumerate() {
+        let data = place.path(&format!("data-{how}"));
+        let server = Launch::bare().with(&["--listen", "127.0.0.1:0", "--data", data.to_str().expect("text")]).start();
+        server.create("repo");
+        let url = server.url("repo");
+        git.ok(&work, &["push", "-q", &url, "main"]);
+        if number > 0 {
+            git.ok(&work, &["push", "-q", &url, "main:other"]);
+            git.commit(&work, "more", how.as_bytes(), how);
+            git.ok(&work, &["push", "-q", &url, "main"]);
+        }
+        let launch = server.stop();
+        let pack = kept_file(&data);
+        let mut bytes = std::fs::read(&pack).expect("a kept pack");
+        bytes[6 << 20] ^= 1;
+        std::fs::write(&pack, bytes).expect("a kept pack");
+        let server = launch.start();
+        let options: &[&str] = if how == "copied" { &["--filter=blob:limit=2m"] } else { &[] };
+        let clone = |name: &str| {
+            let copy = place.path(&format!("{name}-{how}"));
+            let args = [&["clone", "-q", "--bare", "--branch=main"][..], options].concat();
+            git.run(&work, &[&args[..], &[&server.url("repo"), copy.to_str().expect("text")]].concat())
+        };
+        let first = clone("first");
+        let said = String::from_utf8_lossy(&first.stderr).into_owned();
+        assert!(!first.status.success() && said.contains("a kept pack is damaged"), "{how}: {said}");
+        assert!(!pack.exists(), "{how}: it is dropped");
+        let second = clone("second");
+        assert!(second.status.success(), "{how}: {}", String::from_utf8_lossy(&second.stderr));
+        assert_eq!(git.objects(&place.path(&format!("second-{how}"))), git.objects(&work), "{how}");
+        drop(server.stop());
+    }
 }
 
 /// The only kept pack below a data folder.

@@ -2,7 +2,9 @@
 
 use std::{collections::HashSet, io::Write, sync::Arc, thread, time::Instant};
 
-use govc_engine::{Error, ErrorKind, Filter, Kind, Oid, ReachOptions, Repo, Result, Snapshot, object::PackHasher};
+use govc_engine::{
+    Error, ErrorKind, Filter, Kind, Oid, Reach, ReachOptions, Repo, Result, Snapshot, object::PackHasher,
+};
 
 use super::{
     shared::{FetchKey, Outcome, PackMaker, PackReader, Piece, Seat},
@@ -85,8 +87,8 @@ pub(crate) fn send(
 ) -> Result<PackSent> {
     let PackRequest { wants, mut haves, shallow, client_shallow, filter, elsewhere, .. } = request;
     let PackRequest { thin, ofs_delta, include_tag, progress, .. } = request;
-    // It comes when this pack has been taken in.
-    let thin = thin && elsewhere.is_none();
+    // What is elsewhere comes when this pack has been taken in; who has nothing has no bases.
+    let thin = thin && elsewhere.is_none() && !haves.is_empty();
     haves.extend(elsewhere.iter().flat_map(|pack| &pack.tips));
     // What a client that has nothing gets of its tips, if packs are kept of that.
     let is_clone = haves.is_empty() && client_shallow.is_empty() && ofs_delta;
@@ -130,7 +132,7 @@ pub(crate) fn send(
         ofs_delta,
         tags: include_tag.then(|| tags_of(snapshot)).transpose()?,
     };
-    match app.packs.shared().join(key, app.packs.folder(), app.packs.memory_bytes()) {
+    match app.packs.shared().join(key) {
         Seat::Reader(reader) => send_shared(app, reader, PackSource::Shared, out, progress),
         Seat::Maker(maker, reader) => {
             let plan = match job.plan() {
@@ -144,13 +146,14 @@ pub(crate) fn send(
                     return Err(error);
                 }
             };
+            let source = if plan.ground().is_some() { PackSource::Extended } else { PackSource::Made };
             // Made beside the sending, a pack is not held up by a client that is slower than others who want it.
             thread::scope(|scope| {
                 let make = move || job.make_shared(plan, maker);
                 let failed =
                     |error| Error::new(ErrorKind::LimitExceeded, format!("no thread for making a pack: {error}"));
                 thread::Builder::new().name("pack".into()).spawn_scoped(scope, make).map_err(failed)?;
-                send_shared(app, reader, PackSource::Made, out, progress)
+                send_shared(app, reader, source, out, progress)
             })
         }
     }
@@ -180,6 +183,33 @@ impl Job<'_> {
         if let Some(pack) = self.kept().filter(|_| !self.include_tag) {
             return Ok(Planned::Kept(pack));
         }
+        let (mut reach, ground) = self.reach()?;
+        let mut sent: HashSet<Oid> = reach.objects.iter().map(|(oid, _)| *oid).collect();
+        let beside: Vec<_> = self.elsewhere.iter().chain(&ground).cloned().collect();
+        if self.include_tag {
+            let tags = add_tags(self.snapshot, &beside, &mut reach.objects, &mut sent)?;
+            // With its tags the pack is what a clone of both gets.
+            self.tips.extend(tags);
+            self.tips.sort_unstable();
+            if let Some(pack) = self.kept() {
+                return Ok(Planned::Kept(pack));
+            }
+        }
+        for pack in &beside {
+            reach.objects.retain(|(oid, _)| pack.find(oid).is_none());
+            sent.retain(|oid| pack.find(oid).is_none());
+        }
+        if let Some(pack) = ground.as_ref().filter(|_| reach.objects.is_empty()) {
+            return Ok(Planned::Kept(Arc::clone(pack)));
+        }
+        let is_ground = |pack: &Arc<KeptPack>| ground.as_ref().is_some_and(|ground| Arc::ptr_eq(ground, pack));
+        let whole = self.whole_packs().find(|pack| !is_ground(pack));
+        Plan::new(self.snapshot, reach, sent, (ground, whole), self.ofs_delta).map(Planned::New)
+    }
+
+    /// What a client gets; if that is all of a kept pack and more, the pack, and the more without all of its objects. A kept
+    /// pack is the set of all that its tips reach: if the wants reach these, nothing of it needs to be looked at.
+    fn reach(&self) -> Result<(Reach, Option<Arc<KeptPack>>)> {
         let options = ReachOptions {
             wants: &self.tips,
             haves: &self.haves,
@@ -189,23 +219,25 @@ impl Job<'_> {
             deadline: Some(self.deadline),
             check: None,
         };
-        let mut reach = self.snapshot.reach(&options)?;
-        let mut sent: HashSet<Oid> = reach.objects.iter().map(|(oid, _)| *oid).collect();
-        if self.include_tag {
-            let tags = add_tags(self.snapshot, self.elsewhere.as_deref(), &mut reach.objects, &mut sent)?;
-            // With its tags the pack is what a clone of both gets.
-            self.tips.extend(tags);
-            self.tips.sort_unstable();
-            if let Some(pack) = self.kept() {
-                return Ok(Planned::Kept(pack));
+        if self.form.as_ref().is_some_and(Form::is_whole) {
+            let lost = |pack: &KeptPack| {
+                let lost = pack.tips.iter().filter(|tip| self.tips.binary_search(tip).is_err());
+                lost.copied().collect::<Vec<Oid>>()
+            };
+            let packs = self.whole_packs().map(|pack| (lost(&pack), pack));
+            if let Some((lost, pack)) = packs.min_by_key(|(lost, _)| lost.len()) {
+                let reach = self.snapshot.reach(&ReachOptions { haves: &pack.tips, ..options })?;
+                if lost.iter().all(|tip| reach.edge.contains(tip)) {
+                    return Ok((reach, Some(pack)));
+                }
             }
         }
-        if let Some(pack) = &self.elsewhere {
-            reach.objects.retain(|(oid, _)| pack.find(oid).is_none());
-            sent.retain(|oid| pack.find(oid).is_none());
-        }
-        let whole = self.app.packs.of(self.repo.id()).into_iter().find(|pack| pack.form.is_whole());
-        Plan::new(self.snapshot, reach, sent, whole, self.ofs_delta).map(Planned::New)
+        Ok((self.snapshot.reach(&options)?, None))
+    }
+
+    /// The kept packs with nothing left out, the newest first.
+    fn whole_packs(&self) -> impl Iterator<Item = Arc<KeptPack>> {
+        self.app.packs.of(self.repo.id()).into_iter().filter(|pack| pack.form.is_whole())
     }
 
     fn rules(&self) -> Rules<'_> {
@@ -218,8 +250,10 @@ impl Job<'_> {
         let total = plan.len();
         progress(&enumerated(total));
         let mut writer = PackWriter::new(&mut *out, total, false, self.rules())?;
+        let mut told = 0;
         let step = &mut |done: usize| {
-            if done.is_multiple_of(PROGRESS_EVERY) {
+            if done - told >= PROGRESS_EVERY {
+                told = done;
                 progress(&sending(done, total));
             }
         };
@@ -244,8 +278,10 @@ impl Job<'_> {
         let form = self.form.as_ref().filter(|_| plan.has_commits() && total >= KEEP_OBJECTS_MIN);
         let mut out = maker;
         let mut writer = PackWriter::new(&mut out, total, form.is_some(), self.rules())?;
+        let mut told = 0;
         let step = &mut |done: usize| {
-            if done.is_multiple_of(PROGRESS_EVERY) {
+            if done - told >= PROGRESS_EVERY {
+                told = done;
                 maker.progress(done, total);
             }
         };
@@ -253,7 +289,7 @@ impl Job<'_> {
         let written = writer.finish()?;
         if let Some((form, entries)) = form.zip(written.entries) {
             let tips = Tips { tips: self.tips.clone(), form: form.clone() };
-            // On the disk before the others have to wait for it.
+            maker.written(written.checksum);
             if let Some(Ok(Some(file))) = maker.with_spool(Spool::file) {
                 // If it fails, so does the keeping.
                 let _ = file.sync_data();
@@ -268,13 +304,19 @@ impl Job<'_> {
 
     /// Writes all objects of the plan. `step` hears how many are written.
     fn write(&self, plan: &Plan, writer: &mut PackWriter<'_>, step: &mut dyn FnMut(usize)) -> Result<()> {
-        for (done, item) in plan.items().enumerate() {
-            writer.item(self.snapshot, plan, item).inspect_err(|error| {
-                if let (Some(pack), false) = (plan.copied_from(item), *error.kind() == ErrorKind::Cancelled) {
-                    self.app.packs.drop_pack(pack);
-                }
-            })?;
-            step(done + 1);
+        let drop_damaged = |pack: Option<&Arc<KeptPack>>, error: &Error| {
+            if let (Some(pack), false) = (pack, *error.kind() == ErrorKind::Cancelled) {
+                self.app.packs.drop_pack(pack);
+            }
+        };
+        let mut written = 0;
+        if let Some(ground) = plan.ground() {
+            writer.ground(ground, step).inspect_err(|error| drop_damaged(Some(ground), error))?;
+            written = ground.entries.len();
+        }
+        for (done, item) in (written + 1..).zip(plan.items()) {
+            writer.item(self.snapshot, plan, item).inspect_err(|error| drop_damaged(plan.copied_from(item), error))?;
+            step(done);
         }
         Ok(())
     }
@@ -333,11 +375,11 @@ fn has_tags(snapshot: &Snapshot, is_sent: impl Fn(&Oid) -> bool) -> Result<bool>
     Ok(true)
 }
 
-/// Adds the annotated tags, with all tags between, that lead to an object that is sent, here or elsewhere; gives those
+/// Adds the annotated tags, with all tags between, that lead to an object that is sent, here or `beside` it; gives those
 /// added.
 fn add_tags(
     snapshot: &Snapshot,
-    elsewhere: Option<&KeptPack>,
+    beside: &[Arc<KeptPack>],
     objects: &mut Vec<(Oid, Kind)>,
     sent: &mut HashSet<Oid>,
 ) -> Result<Vec<Oid>> {
@@ -347,7 +389,7 @@ fn add_tags(
             continue;
         }
         let (chain, target) = tag_chain(snapshot, *oid)?;
-        if sent.contains(&target) || elsewhere.is_some_and(|pack| pack.find(&target).is_some()) {
+        if sent.contains(&target) || beside.iter().any(|pack| pack.find(&target).is_some()) {
             added.extend(chain.into_iter().filter(|tag| sent.insert(*tag)));
         }
     }

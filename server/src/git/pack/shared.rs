@@ -1,18 +1,23 @@
 //! Packs while they are made: who asks for what somebody else is being sent already reads along, from its beginning.
 //!
 //! The one who makes a pack puts it into a spool, as fast as it can, and whoever wants it takes it from there, each as
-//! fast as its client does; so nobody waits for the slowest. When the spool can take no more (a full disk), the rest goes
-//! through a small window that all pass together. Making ends when nobody is left who reads.
+//! fast as its client does; so nobody waits for the slowest. When the spool can take no more (a full disk, or its part of
+//! the cache's budget, which all spools share), the rest goes through a small window that all pass together: who comes
+//! later begins a pack of its own. Making ends when nobody is left who reads.
 
 use std::{
     collections::HashMap,
     fmt,
     io::{self, Write},
-    sync::Arc,
+    os::unix::fs::FileExt as _,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use govc_engine::{Error, ErrorKind, Oid, RepoId, Result};
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::spool::{Folder, Spool};
 use crate::git::cache::{Form, KeptPack};
@@ -35,9 +40,12 @@ pub(crate) struct FetchKey {
 }
 
 /// The packs that are being made.
-#[derive(Default)]
 pub(crate) struct SharedPacks {
     under_way: Mutex<HashMap<FetchKey, Arc<Shared>>>,
+    folder: Option<Folder>,
+    /// Bytes of all spools at most.
+    spooled_max: u64,
+    spooled: Arc<AtomicU64>,
 }
 
 /// What a pack became.
@@ -68,8 +76,7 @@ struct Shared {
 struct State {
     /// The pack from its beginning.
     spool: Spool,
-    /// What the spool holds at most; infinite where it can use a disk.
-    spool_bytes_max: u64,
+    room: Room,
     /// What follows, once the spool takes no more.
     window: Option<Vec<u8>>,
     window_start: u64,
@@ -79,6 +86,33 @@ struct State {
     /// Objects written, and how many there will be.
     progress: (usize, usize),
     end: Option<Result<Outcome>>,
+}
+
+/// What a spool takes of what all may take.
+struct Room {
+    bytes: u64,
+    /// Of all spools. A count; orders nothing.
+    spooled: Arc<AtomicU64>,
+    max: u64,
+}
+
+impl Room {
+    /// Whether there is room for so many bytes more, which are taken then.
+    fn take(&mut self, bytes: u64) -> bool {
+        let fits = self.spooled.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes) <= self.max;
+        if fits {
+            self.bytes += bytes;
+        } else {
+            self.spooled.fetch_sub(bytes, Ordering::Relaxed);
+        }
+        fits
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.spooled.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 /// The hand that makes a pack. Dropped without an end, it fails it.
@@ -103,16 +137,20 @@ pub(crate) enum Piece {
 }
 
 impl SharedPacks {
-    /// Finds who makes the pack, or becomes it. Without a folder at most `memory_bytes` of a pack are put aside.
-    pub(crate) fn join(&self, key: FetchKey, folder: Option<Folder>, memory_bytes: u64) -> Seat<'_> {
+    /// Spools in `folder`, or in memory without one, of `spooled_max` bytes at most in all.
+    pub(crate) fn new(folder: Option<Folder>, spooled_max: u64) -> Self {
+        Self { under_way: Mutex::default(), folder, spooled_max, spooled: Arc::default() }
+    }
+
+    /// Finds who makes the pack, or becomes it.
+    pub(crate) fn join(&self, key: FetchKey) -> Seat<'_> {
         let mut under_way = self.under_way.lock();
         if let Some(reader) = under_way.get(&key).and_then(PackReader::join) {
             return Seat::Reader(reader);
         }
-        let spool_bytes_max = if folder.is_some() { u64::MAX } else { memory_bytes };
         let state = State {
-            spool: Spool::new(folder),
-            spool_bytes_max,
+            spool: Spool::new(self.folder.clone()),
+            room: Room { bytes: 0, spooled: Arc::clone(&self.spooled), max: self.spooled_max },
             window: None,
             window_start: 0,
             readers: HashMap::from([(0, 0)]),
@@ -134,7 +172,13 @@ impl PackMaker<'_> {
         self.shared.grown.notify_all();
     }
 
-    /// Says that everything is written, or found elsewhere, or why it is not.
+    /// Says that everything is written, so that readers come to their end; further ones may still join them.
+    pub(crate) fn written(&self, checksum: Oid) {
+        self.shared.state.lock().end.get_or_insert(Ok(Outcome::Made(checksum)));
+        self.shared.grown.notify_all();
+    }
+
+    /// Says that everything is written, or found elsewhere, or why it is not. Nobody joins from now on.
     pub(crate) fn end(&self, end: Result<Outcome>) {
         self.shared.state.lock().end.get_or_insert(end);
         self.shared.grown.notify_all();
@@ -156,7 +200,7 @@ impl Write for &PackMaker<'_> {
         let mut state = self.shared.state.lock();
         state.check_readers()?;
         if state.window.is_none() {
-            let fits = state.spool.len() + bytes.len() as u64 <= state.spool_bytes_max;
+            let fits = state.room.take(bytes.len() as u64);
             if fits && state.spool.write_all(bytes).is_ok() {
                 self.shared.grown.notify_all();
                 return Ok(bytes.len());
@@ -215,13 +259,14 @@ impl State {
         self.readers.values().all(|position| *position >= end)
     }
 
-    /// What is there at a position, as much as fits; 0 if nothing is yet.
+    /// What is in memory at a position, as much as fits; 0 if nothing is yet.
     fn read_at(&self, position: u64, out: &mut [u8]) -> io::Result<usize> {
         if position < self.spool.len() {
             return self.spool.read_at(position, out);
         }
         let Some(window) = &self.window else { return Ok(0) };
-        let start = usize::try_from(position.saturating_sub(self.window_start)).unwrap_or(usize::MAX);
+        let start = position.checked_sub(self.window_start).ok_or_else(|| io::Error::other("its window has passed"))?;
+        let start = usize::try_from(start).unwrap_or(usize::MAX);
         let rest = window.get(start..).unwrap_or_default();
         let len = rest.len().min(out.len());
         out[..len].copy_from_slice(&rest[..len]);
@@ -230,10 +275,10 @@ impl State {
 }
 
 impl PackReader {
-    /// A further reader, from the beginning; `None` if the pack has failed.
+    /// A further reader, from the beginning; `None` if the pack has failed, or not all of it may be there any more.
     fn join(shared: &Arc<Shared>) -> Option<Self> {
         let mut state = shared.state.lock();
-        if matches!(state.end, Some(Err(_))) {
+        if matches!(state.end, Some(Err(_))) || state.window.is_some() {
             return None;
         }
         let number = state.next_reader;
@@ -251,7 +296,15 @@ impl PackReader {
         loop {
             let position = state.readers.get(&self.number).copied().unwrap_or(0);
             let failed = |error: io::Error| Error::corrupt(format!("a pack on its way cannot be read: {error}"));
-            let len = state.read_at(position, out).map_err(failed)?;
+            let len = match state.spool.in_file(position) {
+                // Many read the same; neither they nor the maker need to wait for each other.
+                Some((file, bytes)) => MutexGuard::unlocked(&mut state, || {
+                    let len = usize::try_from(bytes).unwrap_or(usize::MAX).min(out.len());
+                    file.read_exact_at(&mut out[..len], position).map(|()| len)
+                }),
+                None => state.read_at(position, out),
+            };
+            let len = len.map_err(failed)?;
             if len > 0 {
                 state.readers.insert(self.number, position + len as u64);
                 if state.window.is_some() {
@@ -297,15 +350,15 @@ mod tests {
         }
     }
 
-    fn maker<'a>(packs: &'a SharedPacks, memory_bytes: u64) -> (PackMaker<'a>, PackReader) {
-        match packs.join(key(1), None, memory_bytes) {
+    fn maker(packs: &SharedPacks) -> (PackMaker<'_>, PackReader) {
+        match packs.join(key(1)) {
             Seat::Maker(maker, reader) => (maker, reader),
             Seat::Reader(_) => panic!("nobody makes it yet"),
         }
     }
 
     fn follower(packs: &SharedPacks) -> PackReader {
-        match packs.join(key(1), None, 0) {
+        match packs.join(key(1)) {
             Seat::Reader(reader) => reader,
             Seat::Maker(..) => panic!("somebody makes it"),
         }
@@ -334,9 +387,10 @@ mod tests {
         let tight = Folder { path: dir.path().to_owned(), reserve_bytes: 0, free_bytes: free };
         let roomy = Folder::new(dir.path().to_owned(), 0);
         let bytes = bytes(24 << 20);
-        for (folder, memory) in [(None, u64::MAX), (None, 1 << 20), (Some(roomy), 0), (Some(tight), 0)] {
-            let packs = SharedPacks::default();
-            let Seat::Maker(maker, first) = packs.join(key(1), folder, memory) else { panic!("the first") };
+        let cases = [(None, u64::MAX), (None, 1 << 20), (Some(roomy.clone()), u64::MAX), (Some(roomy), 9 << 20)];
+        for (folder, spooled_max) in cases.into_iter().chain([(Some(tight), u64::MAX)]) {
+            let packs = SharedPacks::new(folder, spooled_max);
+            let (maker, first) = maker(&packs);
             (&maker).write_all(&bytes[..100]).expect("a reader is there");
             let second = follower(&packs);
             thread::scope(|scope| {
@@ -352,14 +406,66 @@ mod tests {
                 }
                 assert!(has_all.is_none_or(|len| len == bytes.len() as u64));
             });
-            assert!(matches!(packs.join(key(1), None, 0), Seat::Maker(..)), "the next one is made anew");
+            assert!(matches!(packs.join(key(1)), Seat::Maker(..)), "the next one is made anew");
+            drop(maker);
+            assert_eq!(packs.spooled.load(Ordering::Relaxed), 0, "all room is given back");
         }
     }
 
     #[test]
+    fn who_comes_when_a_part_has_passed_gets_a_pack_of_its_own() {
+        let packs = SharedPacks::new(None, 10);
+        let (maker, mut reader) = maker(&packs);
+        (&maker).write_all(&[1; 10]).expect("a reader is there");
+        drop(follower(&packs));
+        let mut buffer = [0; 100];
+        let mut read = |len: usize| {
+            assert!(matches!(reader.read(&mut buffer), Ok(Piece::Bytes(got, _)) if got == len), "{len} bytes");
+        };
+        read(10);
+        for _ in 0..2 {
+            (&maker).write_all(&[2; 5]).expect("a reader is there");
+            read(5);
+            let Seat::Maker(other, late) = packs.join(key(1)) else { panic!("what it would read has passed") };
+            drop((other, late));
+        }
+        maker.end(Ok(Outcome::Made(Oid::null())));
+        assert!(matches!(reader.read(&mut buffer), Ok(Piece::End(_))));
+    }
+
+    #[test]
+    fn all_spools_share_their_room() {
+        let packs = SharedPacks::new(None, 100);
+        let other = |repo| match packs.join(key(repo)) {
+            Seat::Maker(maker, reader) => (maker, reader),
+            Seat::Reader(_) => panic!("nobody makes it yet"),
+        };
+        let has_all = |maker: &PackMaker<'_>| maker.with_spool(|_| ()).is_some();
+        let (first, second, third) = (other(1), other(2), other(3));
+        (&first.0).write_all(&[0; 60]).expect("a reader is there");
+        (&second.0).write_all(&[0; 60]).expect("a reader is there");
+        assert!(has_all(&first.0) && !has_all(&second.0));
+        drop(first);
+        (&third.0).write_all(&[0; 100]).expect("a reader is there");
+        assert!(has_all(&third.0), "what the first had is free again");
+    }
+
+    #[test]
+    fn readers_end_when_all_is_written_and_more_may_join_until_it_is_kept() {
+        let packs = SharedPacks::new(None, u64::MAX);
+        let (maker, reader) = maker(&packs);
+        (&maker).write_all(b"all").expect("a reader is there");
+        maker.written(Oid::null());
+        assert_eq!(read_all(reader, 10).expect("a whole pack"), b"all");
+        assert_eq!(read_all(follower(&packs), 10).expect("a whole pack"), b"all");
+        maker.end(Err(Error::corrupt("too late")));
+        assert!(matches!(packs.join(key(1)), Seat::Maker(..)));
+    }
+
+    #[test]
     fn one_that_does_not_read_holds_nobody_up() {
-        let packs = SharedPacks::default();
-        let (maker, reader) = maker(&packs, u64::MAX);
+        let packs = SharedPacks::new(None, u64::MAX);
+        let (maker, reader) = maker(&packs);
         let idle = follower(&packs);
         (&maker).write_all(&bytes(5 << 20)).expect("readers are there");
         maker.end(Ok(Outcome::Made(Oid::null())));
@@ -369,22 +475,22 @@ mod tests {
 
     #[test]
     fn making_ends_when_the_last_reader_leaves_and_not_before() {
-        let packs = SharedPacks::default();
-        let (maker, first) = maker(&packs, u64::MAX);
+        let packs = SharedPacks::new(None, u64::MAX);
+        let (maker, first) = maker(&packs);
         let second = follower(&packs);
         drop(first);
         (&maker).write_all(b"more").expect("one reader is left");
         drop(second);
         assert_eq!((&maker).write_all(b"more").map_err(|error| error.kind()), Err(io::ErrorKind::BrokenPipe));
         // Nobody joins what has ended so, though its maker has not gone yet.
-        assert!(matches!(packs.join(key(1), None, 0), Seat::Maker(..)));
+        assert!(matches!(packs.join(key(1)), Seat::Maker(..)));
         drop(maker);
     }
 
     #[test]
     fn a_reader_that_leaves_lets_the_window_go_on() {
-        let packs = SharedPacks::default();
-        let (maker, first) = maker(&packs, 0);
+        let packs = SharedPacks::new(None, 0);
+        let (maker, first) = maker(&packs);
         let idle = follower(&packs);
         thread::scope(|scope| {
             let first = scope.spawn(|| read_all(first, 100));
@@ -400,8 +506,8 @@ mod tests {
 
     #[test]
     fn a_failure_reaches_all_readers_after_what_was_written() {
-        let packs = SharedPacks::default();
-        let (maker, mut first) = maker(&packs, u64::MAX);
+        let packs = SharedPacks::new(None, u64::MAX);
+        let (maker, mut first) = maker(&packs);
         let second = follower(&packs);
         (&maker).write_all(b"half").expect("readers are there");
         maker.end(Err(Error::corrupt("a damaged block")));
@@ -411,7 +517,7 @@ mod tests {
         for reader in [first, second] {
             assert_eq!(read_all(reader, 10).map_err(|error| error.message().to_owned()), Err("a damaged block".into()));
         }
-        let (maker, reader) = self::maker(&packs, 0);
+        let (maker, reader) = self::maker(&packs);
         drop(maker);
         assert!(read_all(reader, 10).is_err(), "a maker that is dropped has failed");
     }

@@ -152,6 +152,12 @@ impl Spool {
         Ok(Arc::clone(&file.file))
     }
 
+    /// The file, and how many of its bytes from `offset` on are written, if any are. They stay as they are.
+    pub(crate) fn in_file(&self, offset: u64) -> Option<(Arc<File>, u64)> {
+        let bytes = self.file_bytes.checked_sub(offset).filter(|bytes| *bytes > 0)?;
+        self.file.as_ref().map(|file| (Arc::clone(&file.file), bytes))
+    }
+
     /// Reads up to `out.len()` bytes at `offset`; fewer only at the end.
     pub(crate) fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<usize> {
         let mut done = 0;

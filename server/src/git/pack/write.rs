@@ -1,6 +1,7 @@
 //! Making packs: in which order and in which form objects go out.
 //!
-//! Compressed entries are copied from a kept pack where it has them and their bases are sent too, stored deltas are
+//! A kept pack all of which is sent goes first, as it is. Compressed entries are copied from another kept pack where it has
+//! them and their bases are sent too, stored deltas are
 //! deflated where their bases are sent, and the rest goes out whole; but to a client that has something, as a delta on
 //! what is at the same path, if that is much shorter.
 
@@ -19,7 +20,7 @@ use govc_engine::{
 };
 
 use super::entry::{EntryKind, HEADER_BYTES_MAX, read_header, write_header};
-use crate::git::cache::{KeptBase, KeptEntry, KeptPack};
+use crate::git::cache::{Checked, KeptBase, KeptEntry, KeptPack};
 
 /// Deflate's level for what has no compressed form yet.
 const LEVEL: u32 = 4;
@@ -66,7 +67,7 @@ pub(crate) fn write_offline(
         snapshot.reach(&ReachOptions { wants: tips, check: Some(&check), ..ReachOptions::default() })?
     };
     let sent = reach.objects.iter().map(|(oid, _)| *oid).collect();
-    let plan = Plan::new(snapshot, reach, sent, None, true)?;
+    let plan = Plan::new(snapshot, reach, sent, (None, None), true)?;
     let total = plan.len();
     let rules = Rules { filter: None, thin: false, ofs_delta: true, deadline: Instant::now() };
     let mut writer = PackWriter::new(&mut *out, total, false, rules)?;
@@ -79,6 +80,10 @@ pub(crate) fn write_offline(
     let written = writer.finish()?;
     out.write_all(written.checksum.as_bytes()).map_err(gone)?;
     Ok(offsets.into_iter().map(|(oid, sent)| (oid, sent.offset)).collect())
+}
+
+fn unreadable(error: io::Error) -> Error {
+    Error::corrupt(format!("a kept pack is damaged: {error}"))
 }
 
 /// The error when the receiver takes no more.
@@ -104,7 +109,11 @@ enum Source {
 
 /// What goes into a pack.
 pub(super) struct Plan {
+    /// All of it goes first, as it is.
+    ground: Option<Arc<KeptPack>>,
+    /// Entries are copied from it.
     pack: Option<Arc<KeptPack>>,
+    /// What follows the ground.
     order: Vec<Item>,
     /// All objects of `order`.
     sent: HashSet<Oid>,
@@ -114,13 +123,14 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// Kept entries come first, in their pack's order, so that bases come before their deltas; then records, those of
-    /// one block together; last what may become a delta on what is at its path, newer versions before older ones.
+    /// What is sent behind `ground`. Entries kept in `pack` come first, in its order, so that bases come before their deltas;
+    /// then records, those of one block together; last what may become a delta on what is at its path, newer versions before
+    /// older ones.
     pub(super) fn new(
         snapshot: &Snapshot,
         reach: Reach,
         sent: HashSet<Oid>,
-        pack: Option<Arc<KeptPack>>,
+        (ground, pack): (Option<Arc<KeptPack>>, Option<Arc<KeptPack>>),
         ofs_delta: bool,
     ) -> Result<Self> {
         let Reach { objects, similar, .. } = reach;
@@ -157,19 +167,24 @@ impl Plan {
             Source::Record(place) => (1, 0, Some(place)),
             Source::Object => (2, 0, None),
         });
-        Ok(Self { pack, order, sent, similar, by_place })
+        Ok(Self { ground, pack, order, sent, similar, by_place })
     }
 
     /// How many objects it has.
     pub(super) fn len(&self) -> usize {
-        self.order.len()
+        self.ground.as_ref().map_or(0, |ground| ground.entries.len()) + self.order.len()
     }
 
     pub(super) fn has_commits(&self) -> bool {
-        self.order.iter().any(|item| item.kind == Kind::Commit)
+        self.ground.is_some() || self.order.iter().any(|item| item.kind == Kind::Commit)
     }
 
-    /// All objects, in the order in which they are written.
+    /// The kept pack that goes first.
+    pub(super) fn ground(&self) -> Option<&Arc<KeptPack>> {
+        self.ground.as_ref()
+    }
+
+    /// All objects behind the ground, in the order in which they are written.
     pub(super) fn items(&self) -> impl Iterator<Item = &Item> {
         self.order.iter()
     }
@@ -208,7 +223,8 @@ pub(super) struct PackWriter<'a> {
     compress: Compress,
     /// Begins with the pack's header.
     buffer: Vec<u8>,
-    copy: Vec<u8>,
+    /// The kept pack that entries are copied from.
+    copied: Option<Checked>,
     /// What has been written, if that is asked for.
     entries: Option<Vec<KeptEntry>>,
     rules: Rules<'a>,
@@ -235,7 +251,7 @@ impl<'a> PackWriter<'a> {
             offsets: HashMap::with_capacity(objects),
             compress: Compress::new(Compression::new(LEVEL), true),
             buffer,
-            copy: Vec::new(),
+            copied: None,
             entries: notes_entries.then(|| Vec::with_capacity(objects)),
             rules,
         })
@@ -379,14 +395,52 @@ impl<'a> PackWriter<'a> {
         if self.buffer.len() >= COPY_BYTES / 2 { self.flush_buffer() } else { Ok(()) }
     }
 
+    /// Begins with all of a kept pack, as it is. `step` hears how many objects are written.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] if the pack has changed, else as [`PackWriter::item`].
+    pub(super) fn ground(&mut self, pack: &Arc<KeptPack>, step: &mut dyn FnMut(usize)) -> Result<()> {
+        let mut depths: Vec<u32> = Vec::with_capacity(pack.entries.len());
+        for (index, entry) in pack.entries.iter().enumerate() {
+            let depth = match entry.base {
+                KeptBase::Whole => 0,
+                KeptBase::Entry(base) => depths.get(base as usize).map_or(DELTA_CHAIN_MAX, |depth| depth + 1),
+                // How long its chain is, nobody knows.
+                KeptBase::Elsewhere => DELTA_CHAIN_MAX,
+            };
+            depths.push(depth);
+            self.offsets.insert(entry.oid, Sent { offset: entry.offset, index: index as u32, depth });
+        }
+        if let Some(entries) = &mut self.entries {
+            entries.extend_from_slice(&pack.entries);
+        }
+        let mut checked = pack.checked();
+        let mut done = 0;
+        // Its header has a count of its own.
+        while self.offset + (self.buffer.len() as u64) < pack.len() {
+            let piece = checked.at(self.offset + self.buffer.len() as u64).map_err(unreadable)?;
+            self.buffer.extend_from_slice(piece);
+            self.flush_buffer()?;
+            done += pack.entries[done..].partition_point(|entry| entry.offset < self.offset);
+            step(done);
+        }
+        Ok(())
+    }
+
     /// Copies a kept entry; a delta's distance is written anew.
-    fn copy_entry(&mut self, pack: &KeptPack, index: u32, oid: Oid) -> Result<()> {
-        let unreadable = |error: io::Error| Error::corrupt(format!("a kept pack is damaged: {error}"));
+    fn copy_entry(&mut self, pack: &Arc<KeptPack>, index: u32, oid: Oid) -> Result<()> {
+        let mut copied = self.copied.take().unwrap_or_else(|| pack.checked());
+        let done = self.copy_from(pack, &mut copied, index, oid);
+        self.copied = Some(copied);
+        done
+    }
+
+    fn copy_from(&mut self, pack: &KeptPack, copied: &mut Checked, index: u32, oid: Oid) -> Result<()> {
         let (start, end) = pack.range(index);
         let len = end.saturating_sub(start);
         let mut head = [0; HEADER_BYTES_MAX + 10];
         let head_len = usize::try_from(len).unwrap_or(usize::MAX).min(head.len());
-        pack.read_exact_at(start, &mut head[..head_len]).map_err(unreadable)?;
+        copied.read_exact_at(start, &mut head[..head_len]).map_err(unreadable)?;
         let (kind, size, header_len) =
             read_header(&head[..head_len])?.ok_or_else(|| Error::corrupt("a kept pack's entry is cut off"))?;
         let base = match pack.entries.get(index as usize).map(|entry| entry.base) {
@@ -405,13 +459,12 @@ impl<'a> PackWriter<'a> {
         };
         self.begin(oid, base, depth);
         write_header(&mut self.buffer, kind, size);
-        self.copy.resize(COPY_BYTES, 0);
         let mut at = start + header_len as u64;
         while at < end {
-            let piece = usize::try_from(end - at).unwrap_or(usize::MAX).min(self.copy.len());
-            pack.read_exact_at(at, &mut self.copy[..piece]).map_err(unreadable)?;
-            self.buffer.extend_from_slice(&self.copy[..piece]);
-            at += piece as u64;
+            let piece = copied.at(at).map_err(unreadable)?;
+            let piece = &piece[..usize::try_from(end - at).unwrap_or(usize::MAX).min(piece.len())];
+            self.buffer.extend_from_slice(piece);
+            at += piece.len() as u64;
             if self.buffer.len() >= COPY_BYTES / 2 {
                 self.flush_buffer()?;
             }
