@@ -26,6 +26,8 @@ const FULL_CLONERS: usize = 2;
 /// Different commits that are cloned for the first time, so that clock ticks can tell what one costs.
 const FIRST_CLONES: usize = 20;
 const NEW_COMMITS: usize = 100;
+/// Pushes of one commit, each with a full clone behind it.
+const CLONES_AFTER_PUSHES: usize = 5;
 
 /// One kind of request, and what it shall bring.
 struct Work {
@@ -75,6 +77,7 @@ pub(super) fn rows(bench: &Bench, history: &History, server: &Govc, peer: &GitHt
     for work in &works {
         rows.extend(one_work(bench, history, server, peer, work)?);
     }
+    rows.extend(clones_after_pushes(bench, history, server, peer, &tip)?);
     Ok(rows)
 }
 
@@ -167,6 +170,50 @@ fn first_clones(bench: &Bench, history: &History, server: &Govc, peer: &GitHttp,
         row("time", "s", ours.wall.as_secs_f64(), peers.wall.as_secs_f64()),
         row("pack", "KiB", ours.output as f64 / 1024.0, peers.output as f64 / 1024.0),
     ])
+}
+
+/// What full clones cost when each follows a push of one commit, so that none is of what was cloned before.
+fn clones_after_pushes(bench: &Bench, history: &History, server: &Govc, peer: &GitHttp, tip: &str) -> Result<Vec<Row>> {
+    const REFERENCE: &str = "refs/heads/bench-after-push";
+    let git = &bench.git;
+    let name = &history.name;
+    let place = peer.path(name);
+    let references = git.references(&history.path)?;
+    let all: Vec<&str> = references.iter().filter_map(|line| line.split(' ').next()).collect();
+    progress(&format!("{CLONES_AFTER_PUSHES} full clones of {name}, each after a push"));
+    let [mut cpu, mut peer_cpu, mut wall, mut peer_wall] = [(); 4].map(|()| Vec::new());
+    let (mut parent, mut verified) = (tip.to_owned(), true);
+    for number in 0..CLONES_AFTER_PUSHES {
+        let tree = format!("{parent}^{{tree}}");
+        let message = format!("after push {number}");
+        let author = ["-c", "user.name=Bench", "-c", "user.email=bench@example.com"];
+        let commit = [&author[..], &["commit-tree", &tree, "-p", &parent, "-m", &message]].concat();
+        parent = git.lines(&place, commit)?.concat();
+        git.run(&place, ["update-ref", REFERENCE, &parent])?;
+        git.run(&place, ["push", "--quiet", &server.url(name), REFERENCE])?;
+        let request = Fetch { wants: [&all[..], &[&parent]].concat(), ..Fetch::default() }.request();
+        for (subject, cpu, wall) in
+            [(server as &dyn Subject, &mut cpu, &mut wall), (peer, &mut peer_cpu, &mut peer_wall)]
+        {
+            let mut client = Client::connect(subject.address())?;
+            let measured = measure(subject, || wire::send(&mut client, name, &request, &mut sink()))?;
+            cpu.push(measured.cpu.core);
+            wall.push(measured.wall.as_secs_f64());
+        }
+        if number == 0 {
+            let objects = Some(vec!["--all".into()]);
+            let place = History { name: name.clone(), path: place.clone() };
+            let work = Work { what: String::new(), requests: vec![request], connections: 1, objects };
+            verified &= brings_what_it_shall(bench, &place, server, &work)?;
+        }
+    }
+    git.run(&place, ["push", "--quiet", &server.url(name), &format!(":{REFERENCE}")])?;
+    git.run(&place, ["update-ref", "-d", REFERENCE])?;
+    let row = |what: &str, ours: Vec<f64>, peers: Vec<f64>| {
+        let work = format!("full clone of {name} after a push of one commit, {what}");
+        Row::new(SUITE, work, "s", median(ours)).beside(PEER, median(peers)).verified(verified)
+    };
+    Ok(vec![row("server CPU, git's processes alone", cpu, peer_cpu), row("time", wall, peer_wall)])
 }
 
 /// Whether git, given the pack, finds the objects in it that it must hold, and none that nobody asked for. What has come
