@@ -56,6 +56,8 @@ pub(crate) struct Flow {
     packets: AtomicBool,
     /// Set once by the pump when the body has arrived whole. Orders nothing.
     received: AtomicBool,
+    /// Set by the working thread when the client was told of an error. Orders nothing.
+    refused: AtomicBool,
     /// What the client says beside its request, for the log.
     server_options: ServerOptions,
     /// What the answer may point at.
@@ -108,6 +110,16 @@ impl Flow {
     /// Says that the client has sent its whole request.
     pub(crate) fn set_received(&self) {
         self.received.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the client was told of an error, which ends a conversation: what it has sent behind is not understood.
+    pub(crate) fn refused(&self) -> bool {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// Says that the client was told of an error.
+    pub(crate) fn set_refused(&self) {
+        self.refused.store(true, Ordering::Relaxed);
     }
 
     fn may_keep_alive(&self) -> bool {

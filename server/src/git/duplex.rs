@@ -152,7 +152,7 @@ impl<O: Outlet> Conversation<'_, O> {
         self.run(Arc::default(), list).await
     }
 
-    /// Version 2: commands until the client has no more.
+    /// Version 2: commands until the client has no more, or has been told of an error.
     async fn answer_commands(&mut self) -> Result<(), Trouble> {
         loop {
             self.wait_for_beginning().await?;
@@ -172,15 +172,18 @@ impl<O: Outlet> Conversation<'_, O> {
                 let mut input = Cursor::new(text);
                 let served = upload_pack::serve(self.app, &repo, Version::V2, &mut input, &mut out, &flow);
                 self.answer_inline(served, out).await?;
-                continue;
+            } else {
+                self.input.unread(text);
+                let work_flow = Arc::clone(&flow);
+                self.run(Arc::clone(&flow), move |app, input, out| {
+                    let mut input = Limited::new(input, FETCH_BYTES_MAX);
+                    upload_pack::serve(app, &repo, Version::V2, &mut input, out, &work_flow)
+                })
+                .await?;
             }
-            self.input.unread(text);
-            let work_flow = Arc::clone(&flow);
-            self.run(flow, move |app, input, out| {
-                let mut input = Limited::new(input, FETCH_BYTES_MAX);
-                upload_pack::serve(app, &repo, Version::V2, &mut input, out, &work_flow)
-            })
-            .await?;
+            if flow.refused() {
+                return Ok(());
+            }
         }
     }
 

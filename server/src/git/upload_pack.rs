@@ -82,6 +82,7 @@ pub(crate) fn serve(
         Err(error) if *error.kind() == ErrorKind::Cancelled => Err(error),
         Err(error) => {
             tracing::debug!(repo = %repo.name(), %error, "fetch refused");
+            flow.set_refused();
             pkt::error(out, error.message()).map_err(pkt::input_error)
         }
     }
@@ -260,6 +261,7 @@ fn send_pack(
         Err(error) if request.bands == Bands::None || bridge::client_failure(&error).is_some() => Err(error),
         Err(error) => {
             tracing::warn!(repo = %repo.name(), %error, "sending a pack failed");
+            flow.set_refused();
             sideband.error(&format!("the pack cannot be sent: {}", error.message()));
             Ok(())
         }

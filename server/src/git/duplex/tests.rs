@@ -129,6 +129,23 @@ async fn bundles_are_offered_where_it_is_known_how_to_get_them() {
 }
 
 #[tokio::test]
+async fn an_error_ends_the_conversation() {
+    let app = app(|_| {}).await;
+    let commands = |command: &str| lines(&[format!("command={command}\n")]).repeat(3);
+    for (sent, reason) in [
+        (b"zzzz".repeat(1000), "bad line length 'zzzz'"),
+        (commands("nothing"), "invalid command 'nothing'"),
+        (lines(&["command=ls-refs\n".to_owned(), "command=fetch\n".to_owned()]).repeat(3), "after another command"),
+    ] {
+        let client = Client::call(&app, Service::UploadPack, Version::V2, Waits { begin: LONG, stall: LONG }).await;
+        client.send(sent).await;
+        let (ended, said) = client.end().await;
+        assert!(ended.is_ok() && said.contains(reason), "{ended:?}: {said}");
+        assert_eq!(said.matches("ERR ").count(), 1, "{said}");
+    }
+}
+
+#[tokio::test]
 async fn before_it_begins_something_a_client_may_take_long() {
     let app = app(|_| {}).await;
     let waits = Waits { begin: LONG, stall: SHORT };

@@ -57,6 +57,7 @@ pub(super) fn talk(
             match fetch(&source, request, flow.pointers(), &mut Banded::new(out)) {
                 Err(error) if *error.kind() != ErrorKind::Cancelled => {
                     tracing::debug!(repo = %snapshot.repo().name(), %error, "fetch refused");
+                    flow.set_refused();
                     Banded::new(out).error(error.message()).map_err(pkt::input_error)?;
                     Ok(None)
                 }
