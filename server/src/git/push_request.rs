@@ -23,6 +23,9 @@ const OPTIONS_MAX: usize = 256;
 /// The longest name that is looked at; the rules for names are far stricter.
 const NAME_LEN_MAX: usize = 4096;
 
+/// The most bytes of all names together: on their way, compressed, a million long ones are a few megabytes.
+const NAMES_BYTES_MAX: usize = 128 << 20;
+
 /// A wanted change of one reference; an all-zero id stands for none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Command {
@@ -67,6 +70,7 @@ impl PushRequest {
     /// # Errors
     /// `Invalid` for what git would refuse, `TooLarge` beyond the limits.
     pub(crate) fn read<R: Read>(&mut self, reader: &mut Reader<R>, references_max: usize) -> Result<()> {
+        let mut names_bytes = 0;
         for seen in 0..references_max.saturating_add(BORDERS_MAX) {
             let line = reader.read()?;
             let text = match line {
@@ -99,7 +103,15 @@ impl PushRequest {
             if self.commands.len() >= references_max {
                 return Err(too_many(references_max));
             }
-            self.commands.push(command_line(command)?);
+            let command = command_line(command)?;
+            names_bytes += command.name.len();
+            if names_bytes > NAMES_BYTES_MAX {
+                let most = NAMES_BYTES_MAX;
+                return Err(Error::too_large(format!(
+                    "the references of a push have names of at most {most} bytes together"
+                )));
+            }
+            self.commands.push(command);
         }
         Err(Error::too_large(format!("a push names at most {BORDERS_MAX} borders")))
     }

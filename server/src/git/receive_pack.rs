@@ -16,7 +16,7 @@
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashSet};
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::time::Instant;
 
 use govc_engine::{
@@ -86,8 +86,8 @@ pub(crate) fn serve(
         let report = push(app, target, &request, reader.into_inner(), &sideband, flow);
         flow.end_packets();
         if request.report {
-            let report = report.write(&request.commands, request.report_ids);
-            sideband.data().write_all(&report).map_err(pkt::input_error)?;
+            let written = report.write(&request.commands, request.report_ids, &mut sideband.data());
+            written.map_err(pkt::input_error)?;
         }
     }
     sideband.finish().map_err(pkt::input_error)
@@ -122,26 +122,21 @@ impl Report {
     }
 
     /// The lines of `report-status`, or of its second version if that may name other ids than the commands do.
-    fn write(&self, commands: &[Command], with_ids: bool) -> Vec<u8> {
-        let mut out = Vec::new();
-        let mut line = |text: Vec<u8>| {
-            // Names and reasons are bounded far below the longest line, and a vector takes everything.
-            let _ = pkt::data(&mut out, &text);
-        };
+    fn write(&self, commands: &[Command], with_ids: bool, out: &mut dyn Write) -> io::Result<()> {
         let unpack = self.unpack.as_deref().map_or_else(|| "ok".to_owned(), pkt::one_line);
-        line(format!("unpack {unpack}\n").into_bytes());
+        pkt::text(out, format_args!("unpack {unpack}\n"))?;
         for (index, (command, refused)) in commands.iter().zip(&self.refused).enumerate() {
-            line(match refused {
+            let line = match refused {
                 None => [&b"ok "[..], &command.name, b"\n"].concat(),
                 Some(reason) => [&b"ng "[..], &command.name, b" ", pkt::one_line(reason).as_bytes(), b"\n"].concat(),
-            });
+            };
+            pkt::data(out, &line)?;
             if let Some((old, new)) = self.brought.get(&index).filter(|_| with_ids && refused.is_none()) {
-                line(format!("option old-oid {old}\n").into_bytes());
-                line(format!("option new-oid {new}\n").into_bytes());
+                pkt::text(out, format_args!("option old-oid {old}\n"))?;
+                pkt::text(out, format_args!("option new-oid {new}\n"))?;
             }
         }
-        out.extend_from_slice(b"0000");
-        out
+        pkt::flush(out)
     }
 }
 
@@ -603,8 +598,10 @@ mod tests {
         assert_eq!(decide(oid(1), Oid::null(), "refs/heads/main"), current);
     }
 
-    fn lines(stream: &[u8]) -> Vec<String> {
-        let mut reader = Reader::new(stream);
+    fn lines(report: &Report, commands: &[Command]) -> Vec<String> {
+        let mut stream = Vec::new();
+        report.write(commands, true, &mut stream).expect("memory takes it");
+        let mut reader = Reader::new(&stream[..]);
         let mut lines = Vec::new();
         loop {
             match reader.read().expect("valid lines") {
@@ -624,13 +621,13 @@ mod tests {
         report.refuse(1, "a second reason does not hide the first");
         report.refuse(7, "not there");
         let expected = ["unpack ok\n", "ok refs/heads/a\n", "ng refs/heads/b because of\n", ""];
-        assert_eq!(lines(&report.write(&commands, true)), expected);
+        assert_eq!(lines(&report, &commands), expected);
 
         report.unpack = Some("pack is\ntruncated".to_owned());
         report.refuse_rest("unpacker error");
         let expected =
             ["unpack pack is truncated\n", "ng refs/heads/a unpacker error\n", "ng refs/heads/b because of\n", ""];
-        assert_eq!(lines(&report.write(&commands, true)), expected);
+        assert_eq!(lines(&report, &commands), expected);
     }
 
     #[test]
