@@ -170,7 +170,11 @@ impl FetchRequest {
         let (mut cut, mut filters) = (Cut::default(), false);
         loop {
             let line = reader.read()?;
-            let Some(text) = line.text() else { break };
+            let text = match line {
+                Line::Flush | Line::Eof => break,
+                Line::Data(_) => line.text().unwrap_or_default(),
+                Line::Delimiter | Line::ResponseEnd => return Err(Error::invalid("expected flush after wants")),
+            };
             if text.starts_with(b"want ") {
                 // Capabilities may follow any want; git's clients put them on the first.
                 let end = text.len().min("want ".len() + Oid::LEN * 2);
@@ -225,7 +229,8 @@ impl FetchRequest {
                 }
                 (Line::Eof, None) if self.haves.is_empty() => self.end = End::Wants,
                 (Line::Eof, None) => return Err(Error::invalid("the request ended within its list of haves")),
-                (_, None) => self.end = End::Flush,
+                (Line::Flush, None) => self.end = End::Flush,
+                (_, None) => return Err(Error::invalid("expected flush after haves")),
             }
             return Ok(());
         }
