@@ -217,7 +217,7 @@ The TOML file (--config, GOVC_CONFIG), with the defaults:
   host, port                    # GOVC_HOST, GOVC_PORT: the parts of listen, instead of it
   insecure_no_auth = false      # GOVC_INSECURE_NO_AUTH
   max_body = \"128MiB\"           # GOVC_MAX_BODY
-  body_timeout = \"60s\"          # GOVC_BODY_TIMEOUT: without a byte of a body or of a large answer
+  body_timeout = \"60s\"          # GOVC_BODY_TIMEOUT: until 16 KiB of a body have come, or are taken of an answer
   max_buffered                  # GOVC_MAX_BUFFERED: for bodies and answers in flight; default 1/8 of memory,
                                 # at least twice max_body
   header_timeout = \"60s\"        # GOVC_HEADER_TIMEOUT: for a request's head, and idle connections

@@ -75,8 +75,8 @@ pub struct ServerConfig {
     pub insecure_no_auth: bool,
     /// The largest body of an API request, in bytes. Pushes have [`GitConfig::pack_bytes_max`].
     pub body_bytes_max: u64,
-    /// How long a client may send nothing of a request's body, or take nothing of a large answer. Git's own protocol
-    /// has bounds of its own.
+    /// How long the server waits for a client until it has sent 16 KiB of a body or of a call over SSH, or has taken as
+    /// much of a large answer.
     pub body_timeout: Duration,
     /// Memory for bodies of API requests, and answers with files, that are in flight, in bytes: beside
     /// [`StorageConfig::memory_bytes`], and not counting what is at most 64 KiB.

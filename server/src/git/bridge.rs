@@ -2,8 +2,8 @@
 //! `Write`, each over a short bounded queue, so that neither side runs ahead of the other in memory.
 //!
 //! - A client that goes away ends both: reads fail, writes fail with `BrokenPipe`.
-//! - A client for which the server has waited [`STALL_MAX`] while fewer than [`PROGRESS_BYTES_MIN`] were moved counts
-//!   as gone: single bytes now and then do not hold a working thread.
+//! - A client for which the server has waited `server.body_timeout` while fewer than [`PROGRESS_BYTES_MIN`] were moved
+//!   counts as gone: single bytes now and then do not hold a working thread.
 //! - What the work leaves unread of the body is drained, within [`DRAIN_BYTES_MAX`]: a client reads the reason of a
 //!   refusal only once it has finished sending.
 //! - While a response is silent, [`Flow`] says whether a side-band keep-alive may be sent. It goes between whole
@@ -27,10 +27,10 @@ use super::pointers::Pointers;
 use crate::telemetry::ServerOptions;
 use crate::work::WorkError;
 
-/// How long the server waits for a client, in sum, until it has sent or taken [`PROGRESS_BYTES_MIN`].
+/// How long the server waits for a client that was refused, or takes its leave.
 pub(crate) const STALL_MAX: Duration = Duration::from_secs(60);
 
-/// What a client moves at least while the server waits [`STALL_MAX`] for it.
+/// What a client moves at least while the server waits for it as long as it does.
 const PROGRESS_BYTES_MIN: u64 = 16 << 10;
 
 /// How much of an unwanted request body is taken and thrown away.
@@ -128,7 +128,7 @@ impl Flow {
     }
 }
 
-/// How much longer a client may let the server wait.
+/// How much longer a client may let the server wait, in sum, until it has moved [`PROGRESS_BYTES_MIN`].
 pub(crate) struct Patience {
     whole: Duration,
     left: Duration,
@@ -137,11 +137,6 @@ pub(crate) struct Patience {
 
 impl Patience {
     /// All of it.
-    pub(crate) fn new() -> Self {
-        Self::of(STALL_MAX)
-    }
-
-    /// The same with another length than [`STALL_MAX`].
     pub(crate) fn of(whole: Duration) -> Self {
         Self { whole, left: whole, moved_bytes: 0 }
     }
@@ -169,10 +164,10 @@ pub(crate) struct RequestReader {
 }
 
 impl RequestReader {
-    /// Starts to take in `body`. Must be called within a runtime.
-    pub(crate) fn start(body: Body, flow: Arc<Flow>) -> Self {
+    /// Starts to take in `body`, of a client that may let the server wait for `stall_max`. Must be called within a runtime.
+    pub(crate) fn start(body: Body, stall_max: Duration, flow: Arc<Flow>) -> Self {
         let (sender, pieces) = mpsc::channel(QUEUE_LEN);
-        tokio::spawn(pump(body, Some(sender), flow));
+        tokio::spawn(pump(body, Some(sender), stall_max, flow));
         Self { pieces, piece: Bytes::new(), ended: false }
     }
 }
@@ -201,14 +196,14 @@ impl Read for RequestReader {
 /// Takes and throws away a body that nobody wants, so that the client gets to read why. Must be called within a
 /// runtime.
 pub(crate) fn discard(body: Body) {
-    tokio::spawn(pump(body, None, Arc::default()));
+    tokio::spawn(pump(body, None, STALL_MAX, Arc::default()));
 }
 
 /// Hands on the pieces of `body` while somebody listens, and throws away what comes then.
-async fn pump(body: Body, mut listener: Option<mpsc::Sender<io::Result<Bytes>>>, flow: Arc<Flow>) {
+async fn pump(body: Body, mut listener: Option<mpsc::Sender<io::Result<Bytes>>>, stall_max: Duration, flow: Arc<Flow>) {
     let mut pieces = body.into_data_stream();
     let mut drained_bytes = 0u64;
-    let mut patience = Patience::new();
+    let mut patience = Patience::of(stall_max);
     let failure = loop {
         let began = Instant::now();
         let piece = match timeout(patience.left, pieces.next()).await {
@@ -276,10 +271,12 @@ pub(crate) struct ResponseWriter {
 }
 
 impl ResponseWriter {
-    /// A writer and the queue that it fills. Must be called within a runtime.
-    pub(crate) fn new() -> (Self, mpsc::Receiver<Bytes>) {
+    /// A writer for a client that may let the server wait for `stall_max`, and the queue that it fills. Must be called
+    /// within a runtime.
+    pub(crate) fn new(stall_max: Duration) -> (Self, mpsc::Receiver<Bytes>) {
         let (chunks, queue) = mpsc::channel(QUEUE_LEN);
-        let writer = Self { chunks, runtime: Handle::current(), chunk: BytesMut::new(), patience: Patience::new() };
+        let patience = Patience::of(stall_max);
+        let writer = Self { chunks, runtime: Handle::current(), chunk: BytesMut::new(), patience };
         (writer, queue)
     }
 
@@ -439,7 +436,7 @@ mod tests {
     async fn a_body_is_read_in_order_to_its_end() {
         let flow = Arc::new(Flow::default());
         let body = pieces(vec![Ok("one "), Ok(""), Ok("two")]);
-        let mut reader = RequestReader::start(body, flow.clone());
+        let mut reader = RequestReader::start(body, STALL_MAX, flow.clone());
         let text = blocking(move || io::read_to_string(&mut reader).unwrap()).await;
         assert_eq!(text, "one two");
         assert!(flow.received());
@@ -449,7 +446,7 @@ mod tests {
     async fn a_body_that_breaks_off_is_an_error_not_an_end() {
         let flow = Arc::new(Flow::default());
         let body = pieces(vec![Ok("one"), Err(io::Error::other("reset"))]);
-        let mut reader = RequestReader::start(body, flow.clone());
+        let mut reader = RequestReader::start(body, STALL_MAX, flow.clone());
         let error = blocking(move || io::read_to_string(&mut reader).unwrap_err()).await;
         assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted);
         assert!(!flow.received());
@@ -460,7 +457,7 @@ mod tests {
         let flow = Arc::new(Flow::default());
         let (sender, body) = mpsc::channel::<Result<Bytes, io::Error>>(1);
         let body = stream::unfold(body, |mut body| async move { body.recv().await.map(|piece| (piece, body)) });
-        drop(RequestReader::start(Body::from_stream(body), flow.clone()));
+        drop(RequestReader::start(Body::from_stream(body), STALL_MAX, flow.clone()));
         for _ in 0..100 {
             sender.send(Ok(Bytes::from_static(b"piece"))).await.expect("somebody takes it");
         }
@@ -480,7 +477,7 @@ mod tests {
     }
 
     fn respond(work: impl FnOnce(&mut ResponseWriter) -> govc_engine::Result<()> + Send + 'static) -> Response {
-        let (mut writer, chunks) = ResponseWriter::new();
+        let (mut writer, chunks) = ResponseWriter::new(STALL_MAX);
         let task = tokio::task::spawn_blocking(move || Ok(work(&mut writer)));
         Response::new(chunks, Arc::default(), task)
     }
@@ -535,7 +532,7 @@ mod tests {
     async fn a_keep_alive_goes_between_packets() {
         let flow = Arc::new(Flow::default());
         flow.set_received();
-        let (mut writer, chunks) = ResponseWriter::new();
+        let (mut writer, chunks) = ResponseWriter::new(STALL_MAX);
         let (end, ended) = tokio::sync::oneshot::channel::<()>();
         let work = tokio::spawn(async move {
             let _ = ended.await;
@@ -568,14 +565,14 @@ mod tests {
     #[test]
     fn a_few_bytes_now_and_then_are_no_progress() {
         let pause = Duration::from_secs(20);
-        let mut patience = Patience::new();
+        let mut patience = Patience::of(STALL_MAX);
         for _ in 0..3 {
             assert!(!patience.left.is_zero());
             patience.waited(pause, 4);
         }
         assert!(patience.left.is_zero(), "each byte does not begin another wait");
 
-        let mut patience = Patience::new();
+        let mut patience = Patience::of(STALL_MAX);
         for _ in 0..100 {
             patience.waited(pause, PROGRESS_BYTES_MIN / 2);
             assert!(!patience.left.is_zero(), "a slow client that goes on is served");

@@ -297,7 +297,7 @@ impl<O: Outlet> Conversation<'_, O> {
     }
 
     async fn send(&self, bytes: Bytes) -> Result<(), Trouble> {
-        match timeout(STALL_MAX, self.out.send(bytes)).await {
+        match timeout(self.input.waits.stall, self.out.send(bytes)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(Trouble::Gone("the client went away")),
             Err(_elapsed) => Err(Trouble::Gone("the client reads too slowly")),
@@ -310,11 +310,12 @@ impl<O: Outlet> Conversation<'_, O> {
         flow: Arc<Flow>,
         work: impl FnOnce(&App, &mut Lent, &mut ResponseWriter) -> EngineResult<()> + Send + 'static,
     ) -> Result<(), Trouble> {
-        let (_, empty) = Inlet::new();
+        let stall_max = self.input.waits.stall;
+        let (_, empty) = Inlet::new(stall_max);
         let mut input = std::mem::replace(&mut self.input, empty);
         input.renew();
         let (mut lent, returns) = Lent::new(input);
-        let (mut writer, chunks) = ResponseWriter::new();
+        let (mut writer, chunks) = ResponseWriter::new(stall_max);
         let app = Arc::clone(self.app);
         let work = move || {
             work(&app, &mut lent, &mut writer)?;

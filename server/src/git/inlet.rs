@@ -9,8 +9,11 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::bridge::{DRAIN_BYTES_MAX, Patience, STALL_MAX};
+use super::bridge::{DRAIN_BYTES_MAX, Patience};
 use super::duplex::Trouble;
+
+/// How long a client may take to begin what comes next.
+const BEGIN_MAX: Duration = Duration::from_secs(15 * 60);
 
 /// How many pieces of input wait to be read.
 const QUEUE_LEN: usize = 8;
@@ -27,12 +30,6 @@ pub(super) struct Waits {
     pub(super) stall: Duration,
 }
 
-impl Default for Waits {
-    fn default() -> Self {
-        Self { begin: Duration::from_secs(15 * 60), stall: STALL_MAX }
-    }
-}
-
 /// What a client sends, as a queue of [`QUEUE_LEN`] pieces: whoever fills it waits while nobody reads.
 pub(crate) struct Inlet {
     pieces: mpsc::Receiver<Bytes>,
@@ -44,10 +41,11 @@ pub(crate) struct Inlet {
 }
 
 impl Inlet {
-    /// The two ends of a queue. Dropping the sender is the end of the input. Must be called within a runtime.
-    pub(crate) fn new() -> (mpsc::Sender<Bytes>, Self) {
+    /// The two ends of a queue from a client that may let the server wait for `stall_max`. Dropping the sender is the end
+    /// of the input. Must be called within a runtime.
+    pub(crate) fn new(stall_max: Duration) -> (mpsc::Sender<Bytes>, Self) {
         let (sender, pieces) = mpsc::channel(QUEUE_LEN);
-        let (waits, patience) = (Waits::default(), Patience::new());
+        let (waits, patience) = (Waits { begin: BEGIN_MAX, stall: stall_max }, Patience::of(stall_max));
         (sender, Self { pieces, piece: Bytes::new(), runtime: Handle::current(), patience, waits })
     }
 
@@ -183,7 +181,7 @@ mod tests {
     const BYTES_MAX: usize = 64 << 10;
 
     async fn messages(pieces: &[&[u8]]) -> Vec<(Vec<u8>, End)> {
-        let (sender, mut inlet) = Inlet::new();
+        let (sender, mut inlet) = Inlet::new(Duration::from_secs(60));
         let pieces: Vec<Bytes> = pieces.iter().map(|piece| Bytes::copy_from_slice(piece)).collect();
         tokio::spawn(async move {
             for piece in pieces {
@@ -232,7 +230,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_put_back_is_read_first() {
-        let (sender, mut inlet) = Inlet::new();
+        let (sender, mut inlet) = Inlet::new(Duration::from_secs(60));
         sender.send(Bytes::from_static(b"0005abehind")).await.unwrap();
         drop(sender);
         inlet.fill(Duration::MAX).await.unwrap();

@@ -41,9 +41,6 @@ pub(super) const COMMANDS_BYTES_MAX: u64 = 64 << 20;
 /// A body of at most this many bytes is taken in before a thread is asked for.
 pub(super) const SMALL_BYTES_MAX: usize = 64 << 10;
 
-/// How long a client may take to send a small body.
-const SMALL_TIMEOUT: Duration = Duration::from_secs(60);
-
 /// Up to this many references are listed where the request is served, without a thread of the pool.
 pub(super) const INLINE_REFERENCES_MAX: usize = 1000;
 
@@ -161,7 +158,7 @@ async fn serve(app: Arc<App>, service: Service, request: Request) -> Response {
     let server_options = request.extensions().get::<ServerOptions>().cloned().unwrap_or_default();
     let pointers = Pointers::over_http(&app, &request, &repo.name());
     let flow = Arc::new(Flow::noting(server_options).pointing(pointers));
-    let body = match take_in(request.into_body(), &headers, &flow).await {
+    let body = match take_in(request.into_body(), &headers, app.config.server.body_timeout, &flow).await {
         Ok(body) => body,
         Err(refusal) => return *refusal,
     };
@@ -244,12 +241,17 @@ impl Taken {
     }
 }
 
-async fn take_in(body: Body, headers: &BodyHeaders, flow: &Arc<Flow>) -> std::result::Result<Taken, Box<Response>> {
+async fn take_in(
+    body: Body,
+    headers: &BodyHeaders,
+    stall_max: Duration,
+    flow: &Arc<Flow>,
+) -> std::result::Result<Taken, Box<Response>> {
     let small = headers.wire_bytes.is_some_and(|bytes| bytes <= SMALL_BYTES_MAX as u64);
     if !small {
-        return Ok(Taken::Streamed(RequestReader::start(body, Arc::clone(flow))));
+        return Ok(Taken::Streamed(RequestReader::start(body, stall_max, Arc::clone(flow))));
     }
-    match tokio::time::timeout(SMALL_TIMEOUT, axum::body::to_bytes(body, SMALL_BYTES_MAX)).await {
+    match tokio::time::timeout(stall_max, axum::body::to_bytes(body, SMALL_BYTES_MAX)).await {
         Ok(Ok(body)) => {
             flow.set_received();
             Ok(Taken::Small(body))
@@ -327,7 +329,7 @@ fn start(
     flow: Arc<Flow>,
     work: impl FnOnce(&App, &mut ResponseWriter) -> Result<()> + Send + 'static,
 ) -> bridge::Response {
-    let (mut writer, chunks) = ResponseWriter::new();
+    let (mut writer, chunks) = ResponseWriter::new(app.config.server.body_timeout);
     let work_app = Arc::clone(app);
     let work = move || {
         work(&work_app, &mut writer)?;

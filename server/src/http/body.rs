@@ -1,8 +1,8 @@
 //! Bodies of requests and answers: how long a client may stall, how much memory clients hold, what becomes of a body
 //! that nobody reads.
 //!
-//! - A client that sends nothing for `server.body_timeout` while its body is read gets 408; from one that takes nothing
-//!   of a large answer for so long, the answer is taken away.
+//! - A client for which the server has waited `server.body_timeout` while its body is read gets 408, as [`Patience`] counts;
+//!   from one that takes nothing of a large answer for so long, the answer is taken away.
 //! - Bodies and answers of more than [`FREE_BYTES`] are held in memory within one budget, `server.max_buffered`: a
 //!   [`Held`] is a part of it and lives as long as what it was taken for. Who gets none within [`WAIT_MAX`] gets 503,
 //!   so that holders that wait for one another do not wait long.
@@ -14,7 +14,7 @@ use std::{
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use axum::{
@@ -37,7 +37,11 @@ use tokio::{
 };
 
 use super::problem::{Code, Problem};
-use crate::{app::App, config::ServerConfig, git};
+use crate::{
+    app::App,
+    config::ServerConfig,
+    git::{self, Patience},
+};
 
 /// Up to this many bytes take no part of the budget: so much the connection itself may hold.
 const FREE_BYTES: u64 = 64 << 10;
@@ -160,13 +164,16 @@ impl Bodies {
         let mut joined = BytesMut::new();
         let mut received = 0u64;
         let mut pieces = body.into_data_stream();
+        let mut patience = Patience::of(self.stall_max);
         loop {
-            let piece = match timeout(self.stall_max, pieces.next()).await {
+            let began = Instant::now();
+            let piece = match timeout(patience.left(), pieces.next()).await {
                 Ok(Some(Ok(piece))) => piece,
                 Ok(Some(Err(error))) => return Err(Problem::invalid(format!("the body ended early: {error}"))),
                 Ok(None) => break,
                 Err(_elapsed) => return Err(Problem::new(Code::RequestTimeout, "the body did not arrive in time")),
             };
+            patience.waited(began.elapsed(), piece.len() as u64);
             received = received.saturating_add(piece.len() as u64);
             if received > bytes_max {
                 return Err(too_large());
@@ -392,6 +399,13 @@ mod tests {
         let beginning = stream::once(async { Ok::<_, io::Error>(Bytes::from_static(b"{")) });
         let stalled = Body::from_stream(beginning.chain(stream::pending()));
         assert_eq!(bodies.read(stalled).await.expect_err("no end").code(), Code::RequestTimeout);
+        // Nor do single bytes count as progress.
+        let trickle = stream::repeat(()).then(|()| async {
+            tokio::time::sleep(Duration::from_micros(100)).await;
+            Ok::<_, io::Error>(Bytes::from_static(b" "))
+        });
+        let read = timeout(Duration::from_secs(60), bodies.read(Body::from_stream(trickle))).await;
+        assert_eq!(read.expect("an end").expect_err("no end").code(), Code::RequestTimeout);
     }
 
     #[tokio::test]

@@ -172,7 +172,7 @@ impl Caller {
         let Some(person) = self.person.clone() else { return false };
         let Some(line) = self.channels.get_mut(&id) else { return false };
         let Some(out) = line.out.take() else { return false };
-        let (sender, input) = Inlet::new();
+        let (sender, input) = Inlet::new(self.shared.app.config.server.body_timeout);
         let exchange = SshExchange::begin(
             &self.shared.figures,
             command.service.name(),

@@ -5,6 +5,8 @@
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpStream},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
     time::Duration,
 };
 
@@ -12,6 +14,9 @@ use serde_json::Value;
 
 /// A guard against waiting for ever; no test depends on its length.
 const ANSWER_WITHIN: Duration = Duration::from_secs(180);
+
+/// How long a trickling client rests after each byte.
+const TRICKLE_EVERY: Duration = Duration::from_millis(20);
 
 /// Speaks to one server.
 #[derive(Clone, Copy)]
@@ -110,6 +115,28 @@ impl Http {
         stream.set_write_timeout(Some(ANSWER_WITHIN))?;
         stream.set_nodelay(true)?;
         Ok(Connection { stream: BufReader::new(stream) })
+    }
+
+    /// Sends `head` at once, then a byte of `rest` now and then until an answer comes.
+    pub(crate) fn trickle(&self, head: &[u8], rest: impl IntoIterator<Item = u8> + Send) -> Reply {
+        let mut connection = self.connect();
+        connection.write(head);
+        let mut sender = connection.stream.get_ref().try_clone().expect("a second handle");
+        let answered = AtomicBool::new(false);
+        let reply = thread::scope(|scope| {
+            scope.spawn(|| {
+                for byte in rest {
+                    if answered.load(Ordering::Relaxed) || sender.write_all(&[byte]).is_err() {
+                        return;
+                    }
+                    thread::sleep(TRICKLE_EVERY);
+                }
+            });
+            let reply = connection.try_reply();
+            answered.store(true, Ordering::Relaxed);
+            reply
+        });
+        reply.expect("a whole answer")
     }
 
     /// Sends bytes as they are and reads one answer.

@@ -222,6 +222,19 @@ fn a_body_that_stalls_is_given_up() {
     commit(&server, put("small", "x\n"), json!({})).expect(201);
 }
 
+#[test]
+fn a_body_that_trickles_is_given_up_and_gives_back_what_it_held() {
+    let place = Place::new();
+    let server = place.launch().with(&["--max-body", "2MiB"]);
+    let server = server.env("GOVC_MAX_BUFFERED", "2MiB").env("GOVC_BODY_TIMEOUT", "300ms").start();
+    server.create("repo");
+    let head = "POST /api/v1/repos/repo/commits HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n";
+    let head = format!("{head}content-length: {}\r\n\r\n{{", 2 << 20);
+    let reply = server.http().trickle(head.as_bytes(), std::iter::repeat(b' '));
+    assert_eq!(reply.problem(408)["code"], "REQUEST_TIMEOUT");
+    commit(&server, put("large", &"x".repeat(1 << 20)), json!({})).expect(201);
+}
+
 /// What clients that stop in the middle make the server hold has a bound; they are no reason to refuse small requests.
 #[test]
 fn bodies_in_flight_have_a_budget() {

@@ -39,7 +39,7 @@ impl Outlet for Out {
 impl Client {
     /// Calls a service of the repository `repo`, and reads the advertisement.
     async fn call(app: &Arc<App>, service: Service, version: Version, waits: Waits) -> Self {
-        let (sender, mut input) = Inlet::new();
+        let (sender, mut input) = Inlet::new(LONG);
         input.waits = waits;
         let (out, answers) = mpsc::unbounded_channel();
         let app = Arc::clone(app);
