@@ -11,7 +11,7 @@ use crate::{
     git::{Git, assert_same},
     history,
     http::Reply,
-    server::{Launch, Place, Server},
+    server::{Launch, Place, Server, incoming},
     ssh_client::{self, Keys, text, until},
 };
 
@@ -118,22 +118,6 @@ impl Disk<'_> {
     fn empty(&self) {
         let _ = std::fs::remove_file(self.server.seen(&self.data.join("ballast")));
     }
-
-    /// The files of packs on their way in.
-    fn incoming(&self) -> Vec<String> {
-        let mut open = vec![self.server.seen(&self.data.join("packs"))];
-        let mut found = Vec::new();
-        while let Some(folder) = open.pop() {
-            for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-                match entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                    true => open.push(entry.path()),
-                    false => found.push(entry.file_name().to_string_lossy().into_owned()),
-                }
-            }
-        }
-        found.retain(|name| name.starts_with("incoming-"));
-        found
-    }
 }
 
 /// A commit of so many megabytes that do not compress, on a branch of its own.
@@ -189,7 +173,7 @@ fn fills_up(backend: &str) {
             let said = git.fails(&work, &["push", url, name]);
             assert!(said.contains("disk") && said.contains("full"), "{backend} {attempt}: {said}");
             assert!(said.contains(&format!("[remote rejected] {name} -> {name}")), "{backend} {attempt}: {said}");
-            assert_eq!(disk.incoming(), [""; 0], "{backend} {attempt}");
+            assert_eq!(incoming(&server.seen(&data)), [""; 0], "{backend} {attempt}");
             assert_eq!(versions(), 2, "{backend} {attempt}");
             assert_eq!(git.ok(&work, &["ls-remote", url]).lines().count(), 2, "{backend} {attempt}: HEAD and main");
         }

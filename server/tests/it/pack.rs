@@ -85,6 +85,11 @@ impl Pack {
         12 + self.bytes.len() as u64
     }
 
+    /// How many entries it has.
+    pub(crate) fn count(&self) -> u32 {
+        self.count
+    }
+
     /// The finished pack.
     pub(crate) fn finish(&self) -> Vec<u8> {
         self.finish_as(2, self.count)

@@ -7,7 +7,7 @@ use govc_engine::{Kind, Oid};
 use crate::{
     git::Git,
     pack::{self, Pack, RefChange, Report, commit_of, push_new, push_raw, tree_entry},
-    server::{Place, Server},
+    server::{Left, Place, Server},
 };
 
 /// A server with `repo`, where `main` has one commit, and a checkout of it.
@@ -20,6 +20,14 @@ fn checkout(place: &Place, git: &Git) -> (Server, PathBuf) {
     git.ok(&work, &["remote", "add", "origin", &server.url("repo")]);
     git.ok(&work, &["push", "-q", "origin", "main"]);
     (server, work)
+}
+
+/// The same after a restart, with what the server has left by then.
+fn restarted(place: &Place, git: &Git) -> (Server, PathBuf, Left) {
+    let (server, work) = checkout(place, git);
+    let (server, left) = server.restarted(place);
+    git.ok(&work, &["remote", "set-url", "origin", &server.url("repo")]);
+    (server, work, left)
 }
 
 /// What git shows of the server's words: everything but the line with the address, which ends in `.git`.
@@ -94,7 +102,7 @@ fn an_unknown_repository_is_not_found() {
 fn bad_reference_names_are_refused_one_by_one() {
     let place = Place::new();
     let git = Git::new(&place.path("home"));
-    let (server, work) = checkout(&place, &git);
+    let (server, work, left) = restarted(&place, &git);
     let before = git.ok(&work, &["ls-remote", "origin"]);
     let names: [&[u8]; 19] = [
         b"refs/heads/a..b",
@@ -133,13 +141,15 @@ fn bad_reference_names_are_refused_one_by_one() {
         assert_eq!(git.ok(&work, &["ls-remote", "origin"]), before, "{shown}");
         assert_gone(&server, new);
     }
+    server.stop();
+    assert_eq!(place.left(), left);
 }
 
 #[test]
 fn a_commit_without_its_objects_is_refused() {
     let place = Place::new();
     let git = Git::new(&place.path("home"));
-    let (server, work) = checkout(&place, &git);
+    let (server, work, left) = restarted(&place, &git);
     let before = git.ok(&work, &["ls-remote", "origin"]);
     let nowhere: Oid = "12".repeat(20).parse().expect("an id");
     type Build = fn(&mut Pack, Oid) -> Oid;
@@ -180,6 +190,8 @@ fn a_commit_without_its_objects_is_refused() {
     let report = push_new(&server.http(), "repo", "refs/heads/blob", blob, &built.finish());
     assert!(!report.accepted() && !report.reasons().is_empty(), "{report:?}");
     assert_eq!(git.ok(&work, &["ls-remote", "origin"]), before);
+    server.stop();
+    assert_eq!(place.left(), left);
 }
 
 #[test]
@@ -203,7 +215,7 @@ fn objects_of_another_repository_do_not_count() {
 fn a_stale_expectation_is_refused_with_its_reason() {
     let place = Place::new();
     let git = Git::new(&place.path("home"));
-    let (server, work) = checkout(&place, &git);
+    let (server, work, left) = restarted(&place, &git);
     let before = git.ok(&work, &["ls-remote", "origin"]);
     let stale: Oid = "34".repeat(20).parse().expect("an id");
     let mut built = Pack::new();
@@ -216,6 +228,8 @@ fn a_stale_expectation_is_refused_with_its_reason() {
         assert_eq!(git.ok(&work, &["ls-remote", "origin"]), before);
     }
     assert_gone(&server, new);
+    server.stop();
+    assert_eq!(place.left(), left);
 }
 
 /// Asserts that a refused push left nothing: its tip can neither be read nor be pointed at without sending it.

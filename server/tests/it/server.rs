@@ -16,6 +16,7 @@ use std::{
     time::Duration,
 };
 
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::http::Http;
@@ -44,6 +45,15 @@ pub(crate) struct Server {
     process: Process,
     address: SocketAddr,
     launch: Launch,
+}
+
+/// What is in the data folder of a server that is stopped, whether or not anything leads to it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Left {
+    /// Rows of the store and their bytes, by family.
+    families: Value,
+    /// The files of packs on their way in.
+    incoming: Vec<String>,
 }
 
 /// The child, with what it prints.
@@ -75,6 +85,27 @@ impl Place {
     /// Starts the ordinary server of most tests.
     pub(crate) fn serve(&self) -> Server {
         self.launch().start()
+    }
+
+    /// What a server that is stopped has left, which must be sound.
+    #[track_caller]
+    pub(crate) fn left(&self) -> Left {
+        let data = self.path("data");
+        let ask = |verb: &str| -> Value {
+            let output = govc().args([verb, "--json", "--data"]).arg(&data).output().expect("govc runs");
+            let text = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success(), "govc {verb}: {text}{}", String::from_utf8_lossy(&output.stderr));
+            serde_json::from_str(&text).expect("JSON")
+        };
+        assert_eq!(ask("fsck")["clean"], true);
+        Left { families: ask("stats")["families"].take(), incoming: incoming(&data) }
+    }
+}
+
+impl Left {
+    /// How many rows a family of the store has.
+    pub(crate) fn rows(&self, family: &str) -> u64 {
+        self.families[family]["rows"].as_u64().expect("a number of rows")
     }
 }
 
@@ -224,6 +255,14 @@ impl Server {
         self.stopped()
     }
 
+    /// Stops it in order and starts it again; also what it had left in between.
+    #[track_caller]
+    pub(crate) fn restarted(self, place: &Place) -> (Self, Left) {
+        let launch = self.stop();
+        let left = place.left();
+        (launch.start(), left)
+    }
+
     /// Waits for the end of a server that was told to stop, which must be an orderly one.
     pub(crate) fn stopped(mut self) -> Launch {
         let (status, text) = self.process.waited();
@@ -264,6 +303,17 @@ impl Server {
         kilobytes * 1024
     }
 
+    /// The processor time that the process has taken, in seconds.
+    pub(crate) fn cpu_seconds(&self) -> u64 {
+        /// What `/proc` counts it in.
+        const TICKS_PER_SECOND: u64 = 100;
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.child.id())).expect("Linux's /proc");
+        // The name of the program, in parentheses, may hold anything.
+        let (_, fields) = stat.rsplit_once(')').expect("a name");
+        let times = fields.split_whitespace().skip(11).take(2);
+        times.map(|ticks| ticks.parse::<u64>().expect("a number of ticks")).sum::<u64>() / TICKS_PER_SECOND
+    }
+
     /// What the files are that programs get which it starts, beside its standard streams.
     pub(crate) fn inherited_files(&self) -> Vec<String> {
         /// `O_CLOEXEC`, as `/proc` shows it.
@@ -300,6 +350,22 @@ impl Drop for Server {
             eprintln!("--- the server's last words:\n{}", tail.join("\n"));
         }
     }
+}
+
+/// The files in a data folder that hold packs on their way in.
+pub(crate) fn incoming(data: &Path) -> Vec<String> {
+    let mut open = vec![data.join("packs")];
+    let mut found = Vec::new();
+    while let Some(folder) = open.pop() {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            match entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                true => open.push(entry.path()),
+                false => found.push(entry.file_name().to_string_lossy().into_owned()),
+            }
+        }
+    }
+    found.retain(|name| name.starts_with("incoming-"));
+    found
 }
 
 /// The binary, with nothing of the developer's own settings in its environment.
