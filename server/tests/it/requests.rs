@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::{
     git::Git,
     http::Reply,
-    pack::{Pack, line, lines, push_new},
+    pack::{Pack, RECEIVE_HEADERS, line, lines, push_new},
     server::{Place, Server},
 };
 
@@ -166,7 +166,14 @@ fn server_options_are_in_the_log() {
     assert_eq!(plain.count(), 0);
 }
 
-/// The answer to a request that must be refused with a reason, in bounded time.
+/// Asserts what a test full of requests that are refused may cost: a tenth of it is what they take.
+#[track_caller]
+fn assert_cheap(server: &Server) {
+    let (peak, cpu) = (server.peak_bytes(), server.cpu_seconds());
+    assert!(peak < 1 << 30 && cpu < 30, "{peak} bytes and {cpu} seconds of the processor");
+}
+
+/// The answer to a request that must be refused with a reason.
 #[track_caller]
 fn refused(server: &mut Server, version: &str, body: &[u8], reason: &str) {
     let shown = String::from_utf8_lossy(&body[..body.len().min(200)]).into_owned();
@@ -179,34 +186,46 @@ fn refused(server: &mut Server, version: &str, body: &[u8], reason: &str) {
     assert!(server.alive(), "{shown:?} ended the server");
 }
 
+/// What is no line, and the reason that is given.
+pub(crate) fn hostile_lines() -> [(Vec<u8>, &'static str); 9] {
+    let long = [b"fff1".to_vec(), vec![b'x'; 65517]].concat();
+    [
+        (b"0003".to_vec(), "bad line length '0003'"),
+        (b"0004".to_vec(), "bad line length '0004'"),
+        (b"fff1".to_vec(), "bad line length 'fff1'"),
+        (long, "bad line length 'fff1'"),
+        (b"ffff".to_vec(), "bad line length 'ffff'"),
+        (b"-001".to_vec(), "bad line length '-001'"),
+        (b"zzzz".to_vec(), "bad line length 'zzzz'"),
+        (b"00".to_vec(), "ended within a line"),
+        (b"0032want".to_vec(), "ended within a line"),
+    ]
+}
+
 #[test]
 fn hostile_lines_are_refused() {
     let place = Place::new();
     let git = Git::new(&place.path("home"));
-    let (mut server, _, head) = served(&place, &git);
+    let (server, _, head) = served(&place, &git);
+    let mut server = server.stop().env("GOVC_BUNDLE_URIS", "true").start();
     let server = &mut server;
-    let long = [b"fff1".to_vec(), vec![b'x'; 65517]].concat();
     let within = |odd: &[u8]| [&line(b"command=fetch")[..], b"0001", odd].concat();
-    let v0 = |odd: &[u8]| [&line(format!("want {head}").as_bytes())[..], odd].concat();
-    for (bytes, reason) in [
-        (&b"0003"[..], "bad line length '0003'"),
-        (b"0004", ""),
-        (b"fff1", "bad line length 'fff1'"),
-        (&long, "bad line length 'fff1'"),
-        (b"ffff", "bad line length 'ffff'"),
-        (b"-001", "bad line length"),
-        (b"zzzz", "bad line length"),
-        (b"00", "ended within a line"),
-        (b"0032want", "ended within a line"),
-    ] {
-        refused(server, "version=2", bytes, reason);
-        refused(server, "version=2", &within(bytes), reason);
-        refused(server, "", &v0(bytes), reason);
+    let want = line(format!("want {head}").as_bytes());
+    for (bytes, reason) in hostile_lines() {
+        refused(server, "version=2", &bytes, reason);
+        refused(server, "version=2", &within(&bytes), reason);
+        for version in ["", "version=1"] {
+            refused(server, version, &bytes, reason);
+            refused(server, version, &[&want[..], &bytes].concat(), reason);
+            refused(server, version, &[&want[..], b"0000", &bytes].concat(), reason);
+        }
     }
     // Where a flush belongs, neither a delimiter nor the end of a response.
     for bytes in [&b"0001"[..], b"0002"] {
         refused(server, "version=2", &within(bytes), "expected flush");
-        for name in ["ls-refs", "object-info"] {
+        refused(server, "", &[&want[..], bytes].concat(), "expected flush after wants");
+        refused(server, "", &[&want[..], b"0000", bytes].concat(), "expected flush after haves");
+        for name in ["ls-refs", "object-info", "bundle-uri"] {
             let body = [&line(format!("command={name}").as_bytes())[..], b"0001", bytes].concat();
             refused(server, "version=2", &body, "expected flush");
         }
@@ -221,6 +240,55 @@ fn hostile_lines_are_refused() {
         "after another command",
     );
     refused(server, "version=2", &line(b"agent=x").repeat(100_000), "too many capabilities");
+    assert_cheap(server);
+}
+
+/// Sends a push that must be refused with a reason, in the band for errors where there are bands.
+#[track_caller]
+fn push_refused(server: &mut Server, is_banded: bool, body: &[u8], reason: &str) {
+    let shown = String::from_utf8_lossy(&body[..body.len().min(300)]).into_owned();
+    let reply = server.http().send("POST", "/repo.git/git-receive-pack", RECEIVE_HEADERS, body);
+    assert_eq!(reply.status, 200, "{shown:?}");
+    let said = lines(&reply.body);
+    let begins: &[u8] = if is_banded { b"\x03" } else { b"ERR " };
+    assert!(said.len() == 1 && said[0].starts_with(begins), "{shown:?}: {:?}", reply.text());
+    assert!(reply.text().contains(reason), "{shown:?}: {:?} does not say {reason:?}", reply.text());
+    assert!(server.alive(), "{shown:?} ended the server");
+}
+
+#[test]
+fn hostile_lines_of_a_push_are_refused() {
+    let place = Place::new();
+    let git = Git::new(&place.path("home"));
+    let (server, _, head) = served(&place, &git);
+    let (mut server, left) = server.restarted(&place);
+    let before = git.ok(&place.path("home"), &["ls-remote", &server.url("repo")]);
+    let within =
+        |what: &'static str| [("0001", what), ("0002", what)].map(|(odd, what)| (odd.as_bytes().to_vec(), what));
+    for (bytes, reason) in hostile_lines().into_iter().chain(within("ended within its commands")) {
+        push_refused(&mut server, false, &bytes, reason);
+    }
+    for bands in ["", " side-band-64k"] {
+        let features = format!("report-status push-options{bands}");
+        let command = line(format!("{} {head} refs/heads/new\0{features}", "0".repeat(40)).as_bytes());
+        let signed = [line(format!("push-cert\0{features}").as_bytes()), line(b"certificate version 0.1\n")].concat();
+        let option = [&command[..], b"0000", &line(b"an option")].concat();
+        for (begin, within) in [
+            (command, within("ended within its commands")),
+            (signed, within("ended within its push certificate")),
+            (option, within("ended within its push options")),
+        ] {
+            for (bytes, reason) in hostile_lines().into_iter().chain(within) {
+                push_refused(&mut server, !bands.is_empty(), &[&begin[..], &bytes].concat(), reason);
+            }
+            // With nothing behind it at all.
+            push_refused(&mut server, !bands.is_empty(), &begin, "ended within its");
+        }
+    }
+    assert_eq!(git.ok(&place.path("home"), &["ls-remote", &server.url("repo")]), before);
+    assert_cheap(&server);
+    server.stop();
+    assert_eq!(place.left(), left);
 }
 
 #[test]
@@ -274,6 +342,7 @@ fn hostile_filters_are_refused() {
         let is_sound = !spec.ends_with('t');
         assert_eq!(reply.text().contains("PACK"), is_sound, "{spec}: {}", reply.text());
     }
+    assert_cheap(&server);
 }
 
 #[test]
@@ -299,12 +368,13 @@ fn absurd_depths_are_refused_or_the_whole() {
         &mut server,
         "version=2",
         &command("fetch", &[&format!("want {head}"), "deepen-not refs/heads/no", "done"]),
-        "",
+        "deepen-not is not a ref: refs/heads/no",
     );
     for cut in ["deepen 2147483647", "deepen 4294967295", "deepen 1000000000"] {
         let reply = send(&server, "version=2", &command("fetch", &[&format!("want {head}"), cut, "done"]));
         assert!(reply.text().contains("PACK"), "{cut}: {}", reply.text());
     }
+    assert_cheap(&server);
 }
 
 #[test]
@@ -327,7 +397,7 @@ fn a_chain_of_directories_that_doubles_is_bounded() {
     let reply = send(&server, "version=2", &body);
     let last = lines(&reply.body).pop().unwrap_or_default();
     assert!(last.starts_with(b"\x03"), "{:?}", String::from_utf8_lossy(&last));
-    assert!(server.peak_bytes() < 1 << 30, "{} bytes", server.peak_bytes());
+    assert_cheap(&server);
     // Depth alone is no such thing.
     let body = command("fetch", &[&format!("want {tip}"), "filter tree:1000", "no-progress", "done"]);
     let reply = send(&server, "version=2", &body);
