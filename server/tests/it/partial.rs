@@ -172,14 +172,14 @@ fn a_partial_clone_follows_what_others_push() {
 }
 
 /// The answer to a fetch in version 2: what comes before the pack, and the pack.
-fn ask_v2(server: &Server, repo: &str, arguments: &[String]) -> (Vec<String>, Vec<u8>) {
+pub(crate) fn ask_v2(server: &Server, repo: &str, arguments: &[String]) -> (Vec<String>, Vec<u8>) {
     let mut body = [line(b"command=fetch"), b"0001".to_vec()].concat();
     body.extend(arguments.iter().flat_map(|argument| line(argument.as_bytes())));
     body.extend_from_slice(b"0000");
     answer(server, repo, "version=2", &body)
 }
 
-fn answer(server: &Server, repo: &str, version: &str, body: &[u8]) -> (Vec<String>, Vec<u8>) {
+pub(crate) fn answer(server: &Server, repo: &str, version: &str, body: &[u8]) -> (Vec<String>, Vec<u8>) {
     let headers = [("content-type", "application/x-git-upload-pack-request"), ("git-protocol", version)];
     let reply = server.http().send("POST", &format!("/{repo}.git/git-upload-pack"), &headers, body);
     assert_eq!(reply.status, 200, "{}", reply.text());
@@ -210,7 +210,7 @@ fn assert_served(server: &Server, repo: &str, oid: &str, objects: u32) {
 }
 
 #[track_caller]
-fn assert_refused(server: &Server, repo: &str, oid: &str) {
+pub(crate) fn assert_refused(server: &Server, repo: &str, oid: &str) {
     // Longer than what has just gone is still served here.
     std::thread::sleep(std::time::Duration::from_millis(5));
     for (said, pack) in want(server, repo, oid) {

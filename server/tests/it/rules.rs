@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 
 use crate::{
     git::Git,
+    pack::line,
+    partial::{answer, ask_v2, assert_refused},
     server::{Place, Server},
 };
 
@@ -137,6 +139,59 @@ fn what_only_hidden_references_lead_to_is_not_served() {
         let all = git.with("protocol.version", version).ok(&fresh, &["ls-remote", "--symref", &url]);
         assert!(all.contains("refs/heads/secret") && !all.contains("HEAD") && !all.contains("main"), "{all}");
     }
+}
+
+#[test]
+fn what_is_hidden_is_not_there_however_it_is_asked_for() {
+    let place = Place::new();
+    let git = Git::new(&place.path("home"));
+    let server = place.serve();
+    server.create("repo");
+    let work = place.path("work");
+    git.init(&work);
+    let main = git.commit(&work, "file", b"public\n", "public");
+    git.ok(&work, &["checkout", "-q", "-b", "secret"]);
+    git.commit(&work, "dir/rules", b"/dir/\n", "secret");
+    git.ok(&work, &["tag", "-a", "-m", "t", "private/one"]);
+    let url = server.url("repo");
+    git.ok(&work, &["push", "-q", &url, "main", "secret", "private/one"]);
+    set(&server, "repo", &json!({ "hidden_refs": ["refs/heads/secret", "refs/tags/private"] }));
+    // Moved while it is hidden, so that the grace for what references were told of a moment ago would hold.
+    git.commit(&work, "dir/more", b"more\n", "later");
+    let moved = git.fails(&work, &["push", "-q", &url, "secret"]);
+    assert!(moved.contains("deny updating a hidden ref"), "{moved}");
+    let change =
+        json!({ "branch": "secret", "message": "m", "changes": [{ "op": "put", "path": "new", "content": "x" }] });
+    server.http().post("/api/v1/repos/repo/commits", &change).expect(201);
+    for name in ["secret~1", "secret~1^{tree}", "secret~1:dir", "secret~1:dir/rules", "private/one"] {
+        assert_refused(&server, "repo", &git.ok(&work, &["rev-parse", name]));
+    }
+    // By name: wanted, as rules of a filter, and as where a history is to end. In version 2, and in version 0.
+    let rules = git.ok(&work, &["rev-parse", "secret:dir/rules"]);
+    let want = format!("want {main}");
+    let ask = |arguments: &[&str]| {
+        let arguments: Vec<String> = arguments.iter().chain(&["done"]).map(|&argument| argument.to_owned()).collect();
+        ask_v2(&server, "repo", &arguments)
+    };
+    let sparse =
+        |name: &str| (format!("filter sparse:oid={name}"), format!("unable to access sparse blob in '{name}'"));
+    let mut cases = vec![
+        ("deepen-not secret".to_owned(), "deepen-not is not a ref: secret".to_owned()),
+        ("deepen-not refs/tags/private/one".to_owned(), "deepen-not is not a ref: refs/tags/private/one".to_owned()),
+    ];
+    cases.extend(["secret:dir/rules", "refs/heads/secret:dir/rules", &rules].map(sparse));
+    for (argument, reason) in &cases {
+        let wanted = (vec![format!("ERR {reason}")], Vec::new());
+        assert_eq!(ask(&[&want, argument]), wanted);
+        let lines = [line(format!("{want} side-band-64k filter deepen-not\n").as_bytes()), line(argument.as_bytes())];
+        let body = [lines.concat(), b"0000".to_vec(), line(b"done\n")].concat();
+        assert_eq!(answer(&server, "repo", "", &body), wanted);
+    }
+    for name in ["refs/heads/secret", "refs/tags/private/one"] {
+        assert_eq!(ask(&[&format!("want-ref {name}")]), (vec![format!("ERR unknown ref {name}")], Vec::new()));
+    }
+    // What is shown is served.
+    assert!(ask(&[&want, "no-progress"]).1.starts_with(b"PACK"));
 }
 
 #[test]
