@@ -6,15 +6,22 @@ use std::{
     time::Duration,
 };
 
-use flate2::{Compression, write::ZlibEncoder};
+use flate2::{
+    Compression,
+    write::{GzEncoder, ZlibEncoder},
+};
 use govc_engine::{Kind, Oid, hash_object};
 use serde_json::json;
 
 use crate::{
     admin,
     git::Git,
-    pack::{Pack, RefChange, Report, commit_of, delta, insert, line, push_new, push_raw, tree_entry},
-    server::{Place, Server},
+    http::items,
+    pack::{
+        Pack, RECEIVE_HEADERS, RefChange, Report, commit_of, delta, insert, line, push_body, push_new, push_raw,
+        tree_entry,
+    },
+    server::{Left, Place, Server, incoming},
     ssh_client::until,
     wire::at_work,
 };
@@ -22,10 +29,36 @@ use crate::{
 /// What no request here may make the server hold.
 const PEAK_BYTES_MAX: u64 = 3 << 29;
 
+/// What no test here may take of the processor; they take a tenth of it.
+const CPU_SECONDS_MAX: u64 = 300;
+
 #[track_caller]
 fn assert_bounded(server: &Server) {
-    let peak = server.peak_bytes();
+    let (peak, cpu) = (server.peak_bytes(), server.cpu_seconds());
     assert!(peak < PEAK_BYTES_MAX, "the server took {peak} bytes");
+    assert!(cpu < CPU_SECONDS_MAX, "the server took {cpu} seconds of the processor");
+}
+
+/// A server with an empty `repo`, and what is in its data folder. It has stored something before: what counts the parts of a
+/// store is there, and goes on counting without taking more room.
+fn with_repo(place: &Place) -> (Server, Left) {
+    let server = place.serve();
+    for repo in ["repo", "other"] {
+        server.create(repo);
+    }
+    let mut pack = Pack::new();
+    let tip = pack.commit("ordinary");
+    assert!(push_new(&server.http(), "other", "refs/heads/main", tip, &pack.finish()).accepted());
+    server.restarted(place)
+}
+
+/// Starts the server again, after cost and remains of what was refused have been looked at.
+#[track_caller]
+fn unharmed(server: Server, place: &Place, before: &Left) -> Server {
+    assert_bounded(&server);
+    let (server, left) = server.restarted(place);
+    assert_eq!(left, *before, "something stayed of what was refused");
+    server
 }
 
 /// A tree of `entries`, and a commit of it.
@@ -61,11 +94,11 @@ fn long_chains_of_deltas_come_in_and_go_out_and_longer_ones_are_refused() {
     const LENGTH: usize = 8000;
     let place = Place::new();
     let git = Git::new(&place.path("home"));
-    let server = place.serve();
-    server.create("repo");
+    let (server, before) = with_repo(&place);
     let (pack, tip) = chain(50_000);
     let report = push_new(&server.http(), "repo", "refs/heads/longer", tip, &pack);
     assert!(!report.accepted() && report.reasons().contains("8192 deltas"), "{report:?}");
+    let server = unharmed(server, &place, &before);
     let (pack, tip) = chain(LENGTH);
     let report = push_new(&server.http(), "repo", "refs/heads/main", tip, &pack);
     assert!(report.accepted(), "{report:?}");
@@ -101,8 +134,7 @@ fn an_object_that_comes_twice_is_there_once() {
 fn trees_too_deep_or_too_wide_are_refused() {
     let place = Place::new();
     let git = Git::new(&place.path("home"));
-    let server = place.serve();
-    server.create("repo");
+    let (server, before) = with_repo(&place);
     let http = server.http();
     let mut pack = Pack::new();
     let blob = pack.object(Kind::Blob, b"at the bottom\n");
@@ -131,7 +163,7 @@ fn trees_too_deep_or_too_wide_are_refused() {
     assert!(!report.accepted() && report.reasons().contains("134217728"), "{report:?}");
 
     assert_eq!(git.ok(&place.path("home"), &["ls-remote", &server.url("repo")]), "");
-    assert_bounded(&server);
+    unharmed(server, &place, &before);
 }
 
 #[test]
@@ -182,8 +214,7 @@ fn directories_that_several_pushes_nest_spoil_nothing() {
 fn tags_of_tags_without_end_are_refused() {
     let place = Place::new();
     let git = Git::new(&place.path("home"));
-    let server = place.serve();
-    server.create("repo");
+    let (mut server, before) = with_repo(&place);
     for (name, depth, is_taken) in [("deep", 100_000, false), ("one-too-deep", 64, false), ("as-deep", 63, true)] {
         let mut pack = Pack::new();
         let commit = pack.commit("tagged");
@@ -195,7 +226,10 @@ fn tags_of_tags_without_end_are_refused() {
         }
         let report = push_new(&server.http(), "repo", &format!("refs/tags/{name}"), target, &pack.finish());
         assert_eq!(report.accepted(), is_taken, "{name}: {report:?}");
-        assert!(is_taken || report.reasons().contains("64 tags"), "{report:?}");
+        if !is_taken {
+            assert!(report.reasons().contains("64 tags"), "{report:?}");
+            server = unharmed(server, &place, &before);
+        }
     }
     let copy = place.path("copy.git");
     git.clone_repo(&server.url("repo"), &copy, &["--mirror"]);
@@ -209,8 +243,7 @@ fn a_million_references_come_in_one_push() {
     const REFERENCES: usize = 1_000_000;
     let place = Place::new();
     let git = Git::new(&place.path("home"));
-    let server = place.serve();
-    server.create("repo");
+    let (server, before) = with_repo(&place);
     let mut pack = Pack::new();
     let tip = pack.commit("everywhere");
     let pack = pack.finish();
@@ -222,17 +255,49 @@ fn a_million_references_come_in_one_push() {
     let reply = push_raw(&server.http(), "repo", &changes(REFERENCES + 1), &pack);
     assert!(reply.text().contains("1000000"), "{} {:.300}", reply.status, reply.text());
     assert_eq!(git.ok(&place.path("home"), &["ls-remote", &server.url("repo")]), "");
+    let server = unharmed(server, &place, &before);
     let reply = push_raw(&server.http(), "repo", &changes(REFERENCES), &pack);
     assert!(Report::parse(&reply.body).accepted());
+    assert_bounded(&server);
     let server = server.kill().start();
     let few = git.ok(&place.path("home"), &["ls-remote", &server.url("repo"), "refs/heads/b99999*"]);
     assert_eq!(few.lines().count(), 10, "{few}");
     assert_bounded(&server);
 }
 
-/// A server with a repository of some 24 MB that does not compress.
-fn with_history(place: &Place, git: &Git) -> Server {
-    let server = place.serve();
+#[test]
+fn a_million_long_names_take_bounded_memory() {
+    const REFERENCES: usize = 300_000;
+    let place = Place::new();
+    let git = Git::new(&place.path("home"));
+    let (server, before) = with_repo(&place);
+    let mut pack = Pack::new();
+    let tip = pack.commit("by many names");
+    // 1.2 GB of names, and a few megabytes on their way.
+    let mut body = GzEncoder::new(Vec::new(), Compression::fast());
+    let long = "n".repeat(3980);
+    for at in 0..REFERENCES {
+        let features = if at == 0 { "\0report-status" } else { "" };
+        let command = format!("{} {tip} refs/heads/{at:06}{long}{features}", Oid::null());
+        body.write_all(&line(command.as_bytes())).expect("memory takes it");
+    }
+    body.write_all(&[b"0000", &pack.finish()[..]].concat()).expect("memory takes it");
+    let body = body.finish().expect("memory takes it");
+    let headers = [RECEIVE_HEADERS, &[("content-encoding", "gzip")]].concat();
+    let reply = server.http().send("POST", "/repo.git/git-receive-pack", &headers, &body);
+    assert_eq!(reply.status, 200);
+    assert!(
+        reply.text().contains("ERR the references of a push have names of at most 134217728 bytes"),
+        "{:.300}",
+        reply.text()
+    );
+    assert_eq!(git.ok(&place.path("home"), &["ls-remote", &server.url("repo")]), "");
+    unharmed(server, &place, &before);
+}
+
+/// A server with a repository of some 24 MB that do not compress, and stay as they came.
+pub(crate) fn with_history(place: &Place, git: &Git) -> Server {
+    let server = place.launch().env("GOVC_COMPACTION_ENABLED", "false").start();
     server.create("repo");
     let work = place.path("work");
     git.init(&work);
@@ -252,26 +317,85 @@ fn with_history(place: &Place, git: &Git) -> Server {
     server
 }
 
-/// A connection that has asked for a clone of `main` and read `bytes` of the answer.
-fn cloning(server: &Server, tip: &str, bytes: usize) -> TcpStream {
-    let body = [
-        line(b"command=fetch"),
-        b"0001".to_vec(),
-        line(format!("want {tip}\n").as_bytes()),
-        line(b"done\n"),
-        b"0000".to_vec(),
-    ]
-    .concat();
+/// A clone that has been asked for, and what has come of the answer.
+pub(crate) struct Cloning {
+    stream: TcpStream,
+    came: Vec<u8>,
+}
+
+/// A request of HTTP up to its body, on a connection of its own.
+fn begin(server: &Server, service: &str, length: usize) -> TcpStream {
     let head = format!(
-        "POST /repo.git/git-upload-pack HTTP/1.1\r\nhost: x\r\ngit-protocol: version=2\r\ncontent-length: {}\r\n\
-         content-type: application/x-git-upload-pack-request\r\nconnection: close\r\n\r\n",
-        body.len()
+        "POST /repo.git/{service} HTTP/1.1\r\nhost: x\r\ngit-protocol: version=2\r\ncontent-length: {length}\r\n\
+         content-type: application/x-{service}-request\r\nconnection: close\r\n\r\n"
     );
     let mut stream = TcpStream::connect(server.address()).expect("the server accepts connections");
     stream.set_read_timeout(Some(Duration::from_secs(180))).expect("a time-out");
-    stream.write_all(&[head.as_bytes(), &body].concat()).expect("the server reads");
-    stream.read_exact(&mut vec![0; bytes]).expect("so much of an answer");
+    stream.write_all(head.as_bytes()).expect("the server reads");
     stream
+}
+
+/// Asks for everything: as packs are kept, with bases by their offsets, or so that the pack has to be made.
+fn fetch_body(tip: &str, is_kept: bool) -> Vec<u8> {
+    let want = line(format!("want {tip}\n").as_bytes());
+    let offsets = if is_kept { line(b"ofs-delta\n") } else { Vec::new() };
+    [&line(b"command=fetch")[..], b"0001", &want, &offsets, &line(b"done\n"), b"0000"].concat()
+}
+
+impl Cloning {
+    /// Asks for a clone of `main`, and reads `bytes` of the answer.
+    pub(crate) fn begin(server: &Server, tip: &str, is_kept: bool, bytes: usize) -> Self {
+        let body = fetch_body(tip, is_kept);
+        let mut stream = begin(server, "git-upload-pack", body.len());
+        stream.write_all(&body).expect("the server reads");
+        let mut clone = Self { stream, came: Vec::new() };
+        clone.read(bytes);
+        clone
+    }
+
+    /// Reads `bytes` more.
+    pub(crate) fn read(&mut self, bytes: usize) {
+        let mut came = vec![0; bytes];
+        self.stream.read_exact(&mut came).expect("so much of an answer");
+        self.came.extend(came);
+    }
+
+    /// Reads to the end, in whichever way that comes. A pack that is said to have ended must be whole, and one that has not
+    /// must not seem to have.
+    pub(crate) fn end(mut self, git: &Git, place: &Place) {
+        let _ = self.stream.read_to_end(&mut self.came);
+        let head = self.came.windows(4).position(|window| window == b"\r\n\r\n").expect("a head") + 4;
+        assert!(self.came.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&self.came[..head]));
+        let (body, is_ended) = unchunked(&self.came[head..]);
+        match body.strip_suffix(b"0000") {
+            Some(lines) => {
+                assert!(is_ended);
+                let bands = crate::pack::lines(lines);
+                let data: Vec<u8> =
+                    bands.iter().filter(|band| band[0] == 1).flat_map(|band| band[1..].to_vec()).collect();
+                let empty = place.path("empty");
+                git.init(&empty);
+                git.ok_fed(&empty, &["index-pack", "--stdin"], &data);
+            }
+            None => assert!(!is_ended, "half a pack ends as if it were a whole one"),
+        }
+    }
+}
+
+/// The content of what came in chunks, and whether its end was among them.
+fn unchunked(mut bytes: &[u8]) -> (Vec<u8>, bool) {
+    let mut content = Vec::new();
+    while let Some(at) = bytes.windows(2).position(|window| window == b"\r\n") {
+        let size = std::str::from_utf8(&bytes[..at]).expect("digits");
+        let size = usize::from_str_radix(size, 16).expect("digits");
+        bytes = &bytes[at + 2..];
+        content.extend_from_slice(&bytes[..size.min(bytes.len())]);
+        if size == 0 || bytes.len() < size + 2 {
+            return (content, size == 0);
+        }
+        bytes = &bytes[size + 2..];
+    }
+    (content, false)
 }
 
 #[track_caller]
@@ -286,77 +410,192 @@ fn assert_idle(server: &Server) {
     panic!("work goes on for clients that are gone");
 }
 
+/// A push of all that the checkout has, which is put into a file on its way.
+fn large_push(place: &Place, git: &Git, name: &str) -> Vec<u8> {
+    let work = place.path("work");
+    let tip = git.ok(&work, &["rev-parse", "main"]).parse().expect("an id");
+    let output = git.feed(&work, &["pack-objects", "-q", "--revs", "--stdout"], b"main\n");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    push_body(
+        &[RefChange { old: Oid::null(), new: tip, name: name.as_bytes().to_vec() }],
+        "report-status",
+        &output.stdout,
+    )
+}
+
+/// Begins a push, of which it sends half, and waits until that is in a file.
+fn push_half(server: &Server, place: &Place, body: &[u8]) -> TcpStream {
+    let mut stream = begin(server, "git-receive-pack", body.len());
+    stream.write_all(&body[..body.len() / 2]).expect("the server reads");
+    until("the pack's file", || incoming(&place.path("data")).len() == 1);
+    stream
+}
+
 #[test]
 fn clients_that_leave_in_the_midst_leave_nothing() {
     let place = Place::new();
     let git = Git::new(&place.path("home"));
     let server = with_history(&place, &git);
+    let (server, left) = server.restarted(&place);
     let tip = git.ok(&place.path("work"), &["rev-parse", "main"]);
-    for bytes in [1, 1000, 1 << 20, 8 << 20] {
-        for _ in 0..8 {
-            drop(cloning(&server, &tip, bytes));
-        }
-    }
-    assert_idle(&server);
-
-    // Half a push, and then: gone; or the sending side closed alone, which is answered or closed.
-    let mut pack = Pack::new();
-    let new = pack.commit("half");
-    let pack = pack.finish();
-    let change = RefChange { old: Oid::null(), new, name: b"refs/heads/half".to_vec() };
-    let body = crate::pack::push_body(&[change], "report-status agent=test/1", &pack);
-    let head = format!(
-        "POST /repo.git/git-receive-pack HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\
-         content-type: application/x-git-receive-pack-request\r\n\r\n",
-        body.len()
-    );
-    for cut in [0, 3, 100, body.len() - pack.len() + 20, body.len() - 1] {
-        for is_half_closed in [false, true] {
-            let mut stream = TcpStream::connect(server.address()).expect("the server accepts connections");
-            stream.set_read_timeout(Some(Duration::from_secs(180))).expect("a time-out");
-            stream.write_all(&[head.as_bytes(), &body[..cut]].concat()).expect("the server reads");
-            if is_half_closed {
-                stream.shutdown(Shutdown::Write).expect("half closed");
-                let mut answer = Vec::new();
-                // An answer or a reset: both end it.
-                let _ = stream.read_to_end(&mut answer);
-                assert!(!String::from_utf8_lossy(&answer).contains("ok refs/heads/half"), "cut at {cut}");
+    for is_kept in [true, false] {
+        for bytes in [1, 1000, 1 << 20, 8 << 20] {
+            for _ in 0..4 {
+                drop(Cloning::begin(&server, &tip, is_kept, bytes));
             }
         }
     }
     assert_idle(&server);
+    for is_half_closed in [false, true] {
+        let stream = push_half(&server, &place, &large_push(&place, &git, "refs/heads/half"));
+        if is_half_closed {
+            stream.shutdown(Shutdown::Write).expect("half closed");
+        }
+        let _open = is_half_closed.then_some(stream);
+        until("the end of the pack's file", || incoming(&place.path("data")).is_empty());
+        assert_idle(&server);
+    }
     let listed = git.ok(&place.path("home"), &["ls-remote", "--heads", &server.url("repo")]);
     assert_eq!(listed.lines().count(), 1, "{listed}");
+    git.clone_repo(&server.url("repo"), &place.path("copy.git"), &["--mirror"]);
+    git.ok(&place.path("copy.git"), &["fsck", "--strict"]);
+    unharmed(server, &place, &left);
+}
+
+/// Who closes the sending side has left: what was sent whole may be done or not, and an answer, if there is one, is true.
+#[test]
+fn a_client_that_closes_its_sending_side_has_left() {
+    let place = Place::new();
+    let git = Git::new(&place.path("home"));
+    let (server, left) = with_repo(&place);
+    let mut pack = Pack::new();
+    let new = pack.commit("whole");
+    let change = RefChange { old: Oid::null(), new, name: b"refs/heads/whole".to_vec() };
+    let push = push_body(&[change], "report-status agent=test/1", &pack.finish());
+    let fetch = fetch_body(&new.to_string(), true);
+    let listed = |server: &Server| git.ok(&place.path("home"), &["ls-remote", "--heads", &server.url("repo")]);
+    let half_closed = |server: &Server, service: &str, body: &[u8], cut: usize| {
+        let mut stream = begin(server, service, body.len());
+        stream.write_all(&body[..cut]).expect("the server reads");
+        stream.shutdown(Shutdown::Write).expect("half closed");
+        let mut answer = Vec::new();
+        // An answer or a reset: both end it.
+        let _ = stream.read_to_end(&mut answer);
+        String::from_utf8_lossy(&answer).into_owned()
+    };
+    let pack_begins = push.windows(4).position(|window| window == b"PACK").expect("a pack");
+    for cut in [0, 3, 100, pack_begins, pack_begins + 20, push.len() - 1] {
+        let answer = half_closed(&server, "git-receive-pack", &push, cut);
+        assert!(!answer.contains("ok refs/heads/whole"), "cut at {cut}: {answer}");
+    }
+    assert_idle(&server);
+    assert_eq!(listed(&server), "");
+    let server = unharmed(server, &place, &left);
+    let answer = half_closed(&server, "git-receive-pack", &push, push.len());
+    assert_idle(&server);
+    let is_there = !listed(&server).is_empty();
+    assert!(is_there || !answer.contains("ok refs/heads/whole"), "{answer}");
+    // Such a push again, by a client that stays.
+    if !is_there {
+        assert!(push_new(&server.http(), "repo", "refs/heads/whole", new, &pack.finish()).accepted());
+    }
+    for cut in [0, 3, 20, fetch.len() - 1] {
+        let answer = half_closed(&server, "git-upload-pack", &fetch, cut);
+        assert!(!answer.contains("PACK"), "cut at {cut}: {answer}");
+    }
+    let answer = half_closed(&server, "git-upload-pack", &fetch, fetch.len());
+    assert!(answer.is_empty() || !answer.contains("PACK") || answer.ends_with("0\r\n\r\n"), "{answer}");
+    assert_idle(&server);
     let copy = place.path("copy.git");
     git.clone_repo(&server.url("repo"), &copy, &["--mirror"]);
-    git.ok(&copy, &["fsck", "--strict"]);
+    assert_eq!(git.objects(&copy).len(), 3);
 }
 
 #[test]
 fn a_repository_that_is_deleted_during_a_clone_is_gone_after_it() {
+    for is_kept in [true, false] {
+        let place = Place::new();
+        let git = Git::new(&place.path("home"));
+        let server = with_history(&place, &git);
+        let tip = git.ok(&place.path("work"), &["rev-parse", "main"]);
+        let clones: Vec<_> = (0..4).map(|at| Cloning::begin(&server, &tip, is_kept, 100 + (at << 20))).collect();
+        assert_eq!(server.http().delete("/api/v1/repos/repo").status, 204);
+        clones.into_iter().for_each(|clone| clone.end(&git, &place));
+        assert_idle(&server);
+        git.fails(&place.path("home"), &["ls-remote", &server.url("repo")]);
+        assert_name_is_free(server, &place, &git);
+    }
+}
+
+#[test]
+fn a_repository_that_is_deleted_during_a_push_is_gone_after_it() {
     let place = Place::new();
     let git = Git::new(&place.path("home"));
     let server = with_history(&place, &git);
-    let tip = git.ok(&place.path("work"), &["rev-parse", "main"]);
-    let mut clones: Vec<TcpStream> = (0..4).map(|at| cloning(&server, &tip, 1 + (at << 20))).collect();
+    let body = large_push(&place, &git, "refs/heads/another");
+    let mut stream = push_half(&server, &place, &body);
     assert_eq!(server.http().delete("/api/v1/repos/repo").status, 204);
-    for stream in &mut clones {
-        // Whole, as the snapshot was, or broken off: it ends either way.
-        let _ = stream.read_to_end(&mut Vec::new());
-    }
-    drop(clones);
+    stream.write_all(&body[body.len() / 2..]).expect("the server reads");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).expect("an answer");
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(answer.contains("ng refs/heads/another"), "{answer}");
     assert_idle(&server);
-    git.fails(&place.path("home"), &["ls-remote", &server.url("repo")]);
-    // The name is free again, and has nothing of what was there.
+    assert_eq!(incoming(&place.path("data")), [""; 0]);
+    assert_name_is_free(server, &place, &git);
+}
+
+/// Asserts that a new `repo` has nothing of one that was deleted, and that nothing of that is left.
+fn assert_name_is_free(server: Server, place: &Place, git: &Git) {
+    let (server, left) = server.restarted(place);
+    assert_eq!(left.rows("blocks"), 0, "{left:?}");
     server.create("repo");
-    let reply = server.http().post(
-        "/api/v1/repos/repo/commits",
-        &json!({
-            "branch": "main", "message": "m", "changes": [{ "op": "put", "path": "new", "content": "x" }],
-        }),
-    );
-    assert_eq!(reply.status, 201, "{}", reply.text());
+    let change =
+        json!({ "branch": "main", "message": "m", "changes": [{ "op": "put", "path": "new", "content": "x" }] });
+    server.http().post("/api/v1/repos/repo/commits", &change).expect(201);
     let copy = place.path("copy.git");
     git.clone_repo(&server.url("repo"), &copy, &["--mirror"]);
     assert_eq!(git.objects(&copy).len(), 3);
+}
+
+#[test]
+fn a_tree_as_wide_as_an_object_may_be_is_served() {
+    const ENTRIES: usize = 3_830_000;
+    let place = Place::new();
+    let git = Git::new(&place.path("home"));
+    let server = place.serve();
+    server.create("repo");
+    let mut pack = Pack::new();
+    let blob = pack.object(Kind::Blob, b"in all of them\n");
+    let mut entries = Vec::new();
+    for at in 0..ENTRIES {
+        write!(entries, "100644 {at:07}\0").expect("memory takes it");
+        entries.extend_from_slice(blob.as_bytes());
+    }
+    let tip = commit_entries(&mut pack, &entries);
+    assert!((127 << 20..128 << 20).contains(&entries.len()));
+    let http = server.http();
+    let report = push_new(&http, "repo", "refs/heads/main", tip, &pack.finish());
+    assert!(report.accepted(), "{report:?}");
+    for (name, options, objects) in [("whole", &["--mirror"][..], 3), ("part", &["--bare", "--filter=tree:1"], 2)] {
+        let copy = place.path(name);
+        git.clone_repo(&server.url("repo"), &copy, options);
+        assert_eq!(git.objects(&copy).len(), objects, "{name}");
+        assert_eq!(git.ok(&copy, &["rev-parse", "main"]), tip.to_string());
+    }
+    let page = http.get("/api/v1/repos/repo/tree?ref=main&limit=10").expect(200);
+    assert_eq!(items(&page).len(), 10, "{page}");
+    let change = json!({
+        "branch": "main", "message": "m", "changes": [{ "op": "put", "path": "3829999", "content": "another\n" }],
+    });
+    http.post("/api/v1/repos/repo/commits", &change).expect(201);
+    assert_eq!(http.get("/api/v1/repos/repo/raw/3829999?ref=main").text(), "another\n");
+    // One more is one too many.
+    let change = json!({
+        "branch": "main", "message": "m",
+        "changes": [{ "op": "put", "path": "n".repeat(200_000), "content": "too long\n" }],
+    });
+    let reply = http.post("/api/v1/repos/repo/commits", &change);
+    assert!((400..500).contains(&reply.status), "{}: {}", reply.status, reply.text());
+    assert_bounded(&server);
 }

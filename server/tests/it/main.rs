@@ -9,7 +9,10 @@
 //! | `requests` | features of version 2, and requests made to harm |
 //! | `kept` | packs that are kept to be served again |
 //! | `uris` | clones that get most by plain HTTP |
+//! | `rules` | what a repository's settings refuse and hide |
 //! | `refused`, `hostile` | pushes that break a rule, and packs made to harm |
+//! | `extremes` | sound bytes beyond all measure, and clients that leave |
+//! | `busy` | pushes to a branch that others push to |
 //! | `crash` | `kill -9` under load, the orderly end |
 //! | `wire` | clients that take their time |
 //! | `signed_push` | push certificates |

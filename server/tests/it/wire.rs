@@ -3,12 +3,16 @@
 use std::{
     io::{BufRead, BufReader},
     process::{Child, Command, Stdio},
+    time::Duration,
 };
 
 use crate::{
+    extremes::{Cloning, with_history},
+    git::Git,
     http::Http,
     pack::{Pack, push_new},
     server::{Place, govc},
+    ssh_client::until,
 };
 
 /// How many pieces of long work run or wait.
@@ -51,6 +55,43 @@ fn slow_clients_leave_threads_to_others() {
     let mut built = Pack::new();
     let tip = built.commit("afterwards");
     assert!(push_new(&http, "repo", "refs/heads/afterwards", tip, &built.finish()).accepted());
+}
+
+/// Single bytes are no progress: whoever sends or takes no more loses the thread that waits for it.
+#[test]
+fn clients_that_trickle_are_given_up() {
+    let place = Place::new();
+    let git = Git::new(&place.path("home"));
+    let server = with_history(&place, &git).stop();
+    let server = server.env("GOVC_BODY_TIMEOUT", "300ms").env("GOVC_HEADER_TIMEOUT", "300ms").start();
+    let http = server.http();
+    let post = |service: &str, length: usize| {
+        format!(
+            "POST /repo.git/{service} HTTP/1.1\r\nhost: x\r\ngit-protocol: version=2\r\n\
+             content-type: application/x-{service}-request\r\ncontent-length: {length}\r\n\r\n"
+        )
+    };
+    // A body that is taken in first, and one that a thread reads.
+    assert_eq!(http.trickle(post("git-upload-pack", 1000).as_bytes(), std::iter::repeat(b'0')).status, 408);
+    let push = post("git-receive-pack", 1 << 20);
+    assert_eq!(http.trickle(push.as_bytes(), std::iter::repeat_n(b"00b3", 250_000).flatten().copied()).status, 408);
+    until("the end of the work", || at_work(&http) == 0);
+    // A head: it has no answer.
+    let mut connection = http.connect();
+    while connection.try_write(b"G").is_ok() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+
+    // An answer that is read a byte at a time.
+    let tip = git.ok(&place.path("work"), &["rev-parse", "main"]);
+    let mut clone = Cloning::begin(&server, &tip, false, 100);
+    until("the end of the answer", || {
+        clone.read(1);
+        server.said().contains("\"http_cut_off\":true")
+    });
+    assert_eq!(at_work(&http), 0);
+    clone.end(&git, &place);
+    git.clone_repo(&server.url("repo"), &place.path("copy"), &[]);
 }
 
 /// Ends the process however the test ends.
