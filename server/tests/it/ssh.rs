@@ -1,16 +1,22 @@
 //! Git over SSH as people use it: the real git through OpenSSH's client, with keys, host keys, and connections that break.
 
 use std::{
-    io::Write,
+    io::{Read, Write},
     os::unix::fs::PermissionsExt as _,
     path::Path,
     process::{Command, Stdio},
     thread,
 };
 
+use govc_engine::Oid;
+use serde_json::json;
+
 use crate::{
     git::{Git, assert_same},
     history,
+    hostile::broken_frames,
+    pack::{Pack, RefChange, line, push_body, push_new},
+    requests::hostile_lines,
     server::{Place, Server},
     ssh_client::{Keys, Started, figure, said, ssh_address, text, until, url},
 };
@@ -225,6 +231,137 @@ fn clients_that_go_away_leave_nothing() {
     assert!(!listed.contains("half"), "{listed}");
     git.clone_repo(&url(&server, "repo"), &place.path("copy"), &[]);
     until("the end of the connections", || figure(&http, "govc_ssh_connections ") == 0);
+}
+
+/// Sends `input` to a service, which answers to the end; what comes after the advertisement.
+fn told(mut client: Command, input: &[u8]) -> Vec<u8> {
+    let mut client = Started(client.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("ssh runs"));
+    // The server may have closed its side before it has read everything.
+    let mut stdin = client.0.stdin.take().expect("a pipe");
+    let mut answer = Vec::new();
+    thread::scope(|scope| {
+        scope.spawn(move || drop(stdin.write_all(input)));
+        client.0.stdout.take().expect("a pipe").read_to_end(&mut answer).expect("an answer");
+    });
+    client.0.wait().expect("an end");
+    let mut at = 0;
+    loop {
+        let length = std::str::from_utf8(&answer[at..at + 4]).expect("digits");
+        match usize::from_str_radix(length, 16).expect("digits") {
+            0 => return answer.split_off(at + 4),
+            length => at += length,
+        }
+    }
+}
+
+#[test]
+fn hostile_input_is_refused_as_over_http() {
+    let place = Place::new();
+    let keys = Keys::new(&place);
+    let key = keys.allowed("ada");
+    let server = keys.launch(&place).start();
+    let http = server.http();
+    for repo in ["repo", "other"] {
+        server.create(repo);
+    }
+    let push = |repo: &str, branch: &str| {
+        let mut built = Pack::new();
+        let tip = built.commit(&format!("{branch} of {repo}"));
+        assert!(push_new(&http, repo, &format!("refs/heads/{branch}"), tip, &built.finish()).accepted());
+        tip
+    };
+    let (head, hidden, foreign) = (push("repo", "main"), push("repo", "hidden"), push("other", "main"));
+    http.patch("/api/v1/repos/repo", &json!({ "git": { "hidden_refs": ["refs/heads/hidden"] } })).expect(200);
+    let (server, left) = server.restarted(&place);
+    let http = server.http();
+
+    // One connection for all.
+    let control = place.path("control");
+    let port = ssh_address(&server).port().to_string();
+    let mut master = Command::new("ssh");
+    master.args(keys.options(&key)).args([
+        "-o",
+        "SendEnv=GIT_PROTOCOL",
+        "-N",
+        "-M",
+        "-S",
+        text(&control),
+        "-p",
+        &port,
+        "git@127.0.0.1",
+    ]);
+    master.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let master = Started(master.spawn().expect("ssh runs"));
+    until("the connection", || control.exists());
+    let refused = |service: &str, version: &str, input: &[u8], reason: &str| {
+        let mut client = Command::new("ssh");
+        client.args([
+            "-F",
+            "/dev/null",
+            "-S",
+            text(&control),
+            "-o",
+            "ProxyCommand=false",
+            "-o",
+            "SendEnv=GIT_PROTOCOL",
+        ]);
+        client.env("GIT_PROTOCOL", version).args(["git@127.0.0.1", service, "'repo'"]);
+        let over_ssh = told(client, input);
+        let content_type = format!("application/x-{service}-request");
+        let headers = [("content-type", &content_type[..]), ("git-protocol", version)];
+        let over_http = http.send("POST", &format!("/repo.git/{service}"), &headers, input);
+        let (shown, said) = (String::from_utf8_lossy(input), String::from_utf8_lossy(&over_ssh));
+        assert_eq!(said, over_http.text(), "{service}, {version}: {shown:.200}");
+        assert!(said.contains(reason) && !said.contains("PACK"), "{service}, {version}: {shown:.200}: {said}");
+    };
+    let command = |name: &str, arguments: &[String]| {
+        let arguments: Vec<u8> = arguments.iter().flat_map(|argument| line(argument.as_bytes())).collect();
+        [&line(format!("command={name}").as_bytes())[..], b"0001", &arguments, b"0000"].concat()
+    };
+    let want = line(format!("want {head} side-band-64k shallow filter").as_bytes());
+    let change = line(format!("{} {head} refs/heads/new\0report-status side-band-64k", Oid::null()).as_bytes());
+    for (bytes, reason) in hostile_lines() {
+        refused("git-upload-pack", "version=2", &bytes, reason);
+        refused("git-upload-pack", "version=2", &[&line(b"command=fetch")[..], b"0001", &bytes].concat(), reason);
+        refused("git-upload-pack", "version=0", &bytes, reason);
+        refused("git-upload-pack", "version=0", &[&want[..], &bytes].concat(), reason);
+        refused("git-receive-pack", "version=0", &bytes, reason);
+        refused("git-receive-pack", "version=0", &[&change[..], &bytes].concat(), reason);
+    }
+    let unknown: Oid = "78".repeat(20).parse().expect("an id");
+    for oid in [hidden, foreign, unknown] {
+        let reason = format!("ERR upload-pack: not our ref {oid}");
+        let arguments = [format!("want {oid}"), "done".to_owned()];
+        refused("git-upload-pack", "version=2", &command("fetch", &arguments), &reason);
+        let want = line(format!("want {oid} side-band-64k").as_bytes());
+        refused("git-upload-pack", "version=0", &[&want[..], b"0000", &line(b"done")].concat(), &reason);
+    }
+    for (argument, reason) in [
+        ("filter blob:limit=x", "invalid filter-spec"),
+        ("filter combine:combine:combine", "invalid filter-spec"),
+        ("filter sparse:path=/etc/passwd", "dropped"),
+        ("deepen 0", "Invalid deepen"),
+        ("deepen 99999999999999999999", "Invalid deepen"),
+        ("deepen-not refs/heads/hidden", "deepen-not is not a ref"),
+    ] {
+        let arguments = [format!("want {head}"), argument.to_owned(), "done".to_owned()];
+        refused("git-upload-pack", "version=2", &command("fetch", &arguments), reason);
+        let body = [&want[..], &line(argument.as_bytes()), b"0000", &line(b"done")].concat();
+        refused("git-upload-pack", "version=0", &body, reason);
+    }
+    let mut built = Pack::new();
+    let new = built.commit("spoiled");
+    for (_, reason, pack) in broken_frames(&built) {
+        let change = RefChange { old: Oid::null(), new, name: b"refs/heads/new".to_vec() };
+        let body = push_body(&[change], "report-status", &pack);
+        refused("git-receive-pack", "version=0", &body, reason);
+    }
+    until("the end of the calls", || figure(&http, "govc_ssh_requests_in_flight ") == 0);
+    let (peak, cpu) = (server.peak_bytes(), server.cpu_seconds());
+    assert!(peak < 1 << 30 && cpu < 60, "{peak} bytes and {cpu} seconds of the processor");
+    drop(master);
+    server.stop();
+    assert_eq!(place.left(), left);
 }
 
 #[test]
