@@ -52,7 +52,9 @@ fn check(client: Client) {
     fetch(&trial, &shallow, "fetch of a shallow clone");
     unshallow(&trial, &shallow);
     if client.pushes() {
+        let shallow = trial.cloned(&url, "shallow again", Some("1"));
         push(&trial, &url, &whole[1]);
+        push_one(&trial, &url, &shallow[1], "from-shallow");
     }
     drop(server);
     elsewhere(&mut trial, &place);
@@ -196,7 +198,7 @@ fn elsewhere(trial: &mut Trial<'_>, place: &Place) {
         let url = format!("https://{}/https.git", server.address());
         trial.publish(&url);
         let clones = trial.cloned(&url, "https", None);
-        push_one(trial, &url, &clones[1]);
+        push_one(trial, &url, &clones[1], "pushed");
     }
     if trial.client.speaks_ssh() {
         let url = ssh_url(&server);
@@ -206,7 +208,7 @@ fn elsewhere(trial: &mut Trial<'_>, place: &Place) {
         trial.publish(&url);
         fetch(trial, &clones, "fetch over SSH");
         if trial.client.pushes() {
-            push_one(trial, &url, &clones[1]);
+            push_one(trial, &url, &clones[1], "pushed");
         }
     }
 }
@@ -216,11 +218,12 @@ fn ssh_url(server: &Server) -> String {
 }
 
 /// Pushes one new branch.
-fn push_one(trial: &Trial<'_>, url: &str, dir: &Path) {
-    trial.git.ok(dir, &["checkout", "-q", "-b", "pushed"]);
+fn push_one(trial: &Trial<'_>, url: &str, dir: &Path, branch: &str) {
+    trial.git.ok(dir, &["checkout", "-q", "-b", branch]);
     let tip = trial.git.commit(dir, "pushed", &noise(3, 100_000), "pushed");
-    trial.ok(&["push", text(dir), "refs/heads/pushed:refs/heads/pushed"]);
-    assert_eq!(on_server(trial, url).get("refs/heads/pushed"), Some(&tip), "{:?}, push to {url}", trial.client);
+    let name = format!("refs/heads/{branch}");
+    trial.ok(&["push", text(dir), &format!("{name}:{name}")]);
+    assert_eq!(on_server(trial, url).get(&name), Some(&tip), "{:?}, push to {url}", trial.client);
 }
 
 #[test]

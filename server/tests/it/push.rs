@@ -1,8 +1,15 @@
 //! Pushes by the real git that must succeed, wholly or in the part that git's rules allow.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+};
 
-use govc_engine::Kind;
+use flate2::{
+    Compression,
+    write::{GzEncoder, ZlibEncoder},
+};
+use govc_engine::{Kind, Oid};
 
 use crate::{
     git::{Git, assert_same},
@@ -25,6 +32,95 @@ fn checkout(place: &Place, git: &Git) -> (Server, PathBuf) {
 /// What the server says its references are.
 fn remote(git: &Git, work: &Path, pattern: &str) -> String {
     git.ok(work, &["ls-remote", "origin", pattern]).split('\t').next().unwrap_or_default().to_owned()
+}
+
+/// Its borders are named with the push, and are not stored: what is pushed must be whole with what is there.
+#[test]
+fn a_shallow_clone_pushes() {
+    let place = Place::new();
+    let base = Git::new(&place.path("home"));
+    let (server, work) = checkout(&place, &base);
+    for at in 0..4 {
+        base.commit(&work, "README", format!("{at}\n").as_bytes(), "more");
+    }
+    base.ok(&work, &["push", "-q", "origin", "main"]);
+    for version in ["0", "1", "2"] {
+        let git = base.with("protocol.version", version);
+        let shallow = place.path(&format!("shallow-{version}"));
+        git.clone_repo(&server.url("repo"), &shallow, &["--depth=1"]);
+        git.commit(&shallow, "new", version.as_bytes(), "from a shallow clone");
+        assert_eq!(git.ok(&shallow, &["rev-list", "--count", "HEAD"]), "2");
+        // What it stands on is not there, or is there.
+        let lacking = format!("lacking-{version}");
+        server.create(&lacking);
+        let said = git.fails(&shallow, &["push", &server.url(&lacking), "HEAD:refs/heads/main"]);
+        assert!(said.contains("missing"), "{said}");
+        assert_eq!(git.ok(&shallow, &["ls-remote", &server.url(&lacking)]), "");
+        git.ok(&shallow, &["push", "-q", "origin", &format!("HEAD:refs/heads/of-{version}")]);
+        let whole = place.path(&format!("whole-{version}"));
+        git.clone_repo(&server.url("repo"), &whole, &["--mirror"]);
+        assert_eq!(git.ok(&whole, &["rev-list", "--count", &format!("of-{version}")]), "6");
+        assert!(!whole.join("shallow").exists());
+        git.ok(&whole, &["fsck", "--strict"]);
+    }
+}
+
+#[test]
+fn who_wants_quiet_is_told_reasons_and_warnings_alone() {
+    let place = Place::new();
+    let server = place.serve();
+    server.create("repo");
+    let mut at = 0;
+    let mut push = |features: &str, old: Oid, new: Option<Oid>, name: &str| {
+        at += 1;
+        let mut built = Pack::new();
+        let tip = built.commit(&format!("push {at}"));
+        let change = RefChange { old, new: new.unwrap_or(tip), name: name.as_bytes().to_vec() };
+        let features = format!("report-status side-band-64k{features}");
+        let body = pack::push_body(&[change], &features, &built.finish());
+        let reply = server.http().send("POST", "/repo.git/git-receive-pack", RECEIVE_HEADERS, &body);
+        let told: Vec<String> =
+            pack::lines(&reply.body).iter().map(|line| String::from_utf8_lossy(line).into_owned()).collect();
+        let [report, progress] = ['\u{1}', '\u{2}']
+            .map(|band| told.iter().filter_map(|line| line.strip_prefix(band)).collect::<Vec<_>>().concat());
+        (report, progress)
+    };
+    let none = Oid::null();
+    let (report, progress) = push("", none, None, "refs/heads/loud");
+    assert!(report.contains("ok refs/heads/loud") && progress.contains("Checked 3 objects"), "{report}{progress}");
+    let (report, progress) = push(" quiet", none, None, "refs/heads/quiet");
+    assert!(report.contains("ok refs/heads/quiet") && progress.is_empty(), "{report}{progress}");
+    let (report, progress) = push(" quiet", none, None, "refs/heads/bad..name");
+    assert!(report.contains("ng refs/heads/bad..name funny refname") && progress.is_empty(), "{report}{progress}");
+    let (report, progress) = push(" quiet", none, Some(none), "refs/heads/nothing");
+    assert!(report.contains("ok refs/heads/nothing"), "{report}");
+    assert!(progress.contains("deleting a non-existent ref"), "{progress}");
+}
+
+#[test]
+fn a_push_that_is_too_large_is_refused() {
+    let place = Place::new();
+    let git = Git::new(&place.path("home"));
+    let server = place.launch().env("GOVC_MAX_PACK", "1MiB").start();
+    server.create("repo");
+    // As large as it says, and larger than anybody knows before it has been unpacked.
+    let head = format!("POST /repo.git/git-receive-pack HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n", 66 << 20);
+    let reply =
+        server.http().raw(format!("{head}{}: {}\r\n\r\n", RECEIVE_HEADERS[0].0, RECEIVE_HEADERS[0].1).as_bytes());
+    assert_eq!(reply.status, 413, "{}", reply.text());
+    let mut built = Pack::new();
+    let tip = built.commit("beside it");
+    let mut stored = ZlibEncoder::new(Vec::new(), Compression::none());
+    stored.write_all(&vec![0; 66 << 20]).expect("memory takes it");
+    built.entry(Kind::Blob as u8, 66 << 20, &[], &stored.finish().expect("memory takes it"));
+    let change = RefChange { old: Oid::null(), new: tip, name: b"refs/heads/main".to_vec() };
+    let mut body = GzEncoder::new(Vec::new(), Compression::fast());
+    body.write_all(&pack::push_body(&[change], "report-status", &built.finish())).expect("memory takes it");
+    let body = body.finish().expect("memory takes it");
+    let headers = [RECEIVE_HEADERS, &[("content-encoding", "gzip")]].concat();
+    let report = Report::parse(&server.http().send("POST", "/repo.git/git-receive-pack", &headers, &body).body);
+    assert!(!report.accepted() && report.unpack.contains("larger than the limit of 68157440 bytes"), "{report:?}");
+    assert_eq!(git.ok(&place.path("home"), &["ls-remote", &server.url("repo")]), "");
 }
 
 #[test]
