@@ -66,3 +66,39 @@ pub fn hash_object(kind: Kind, data: &[u8]) -> Result<Oid> {
     hasher.update(data);
     hasher.finish()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ErrorKind;
+
+    /// The beginning of both PDF files of <https://shattered.io>, of the first of them the blocks that collide.
+    const SHATTERED: &str = "\
+        255044462d312e330a25e2e3cfd30a0a0a312030206f626a0a3c3c2f57696474682032203020522f48656967687420332030\
+        20522f547970652034203020522f537562747970652035203020522f46696c7465722036203020522f436f6c6f7253706163\
+        652037203020522f4c656e6774682038203020522f42697473506572436f6d706f6e656e7420383e3e0a73747265616d0aff\
+        d8fffe00245348412d3120697320646561642121212121852fec092339759c39b1a1c63c4c97e1fffe017f46dc93a6b67e01\
+        3b029aaa1db2560b45ca67d688c7f84b8c4c791fe02b3df614f86db1690901c56b45c1530afedfb76038e972722fe7ad728f\
+        0e4904e046c230570fe9d41398abe12ef5bc942be33542a4802d98b5d70f2a332ec37fac3514e74ddc0f2cc1a874cd0c7830\
+        5a21566461309789606bd0bf3f98cda8044629a1";
+
+    #[test]
+    fn marks_of_a_collision_are_refused() {
+        let digits = SHATTERED.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).unwrap());
+        let mut bytes: Vec<u8> = digits.map(|pair| u8::from_str_radix(pair, 16).unwrap()).collect();
+        let hash = |bytes: &[u8], at_once: usize| {
+            let mut hasher = PackHasher::default();
+            bytes.chunks(at_once).for_each(|piece| hasher.update(piece));
+            hasher.finish()
+        };
+        for at_once in [1, 64, 320] {
+            assert_eq!(*hash(&bytes, at_once).unwrap_err().kind(), ErrorKind::Invalid);
+            assert!(hash(&bytes[..256], at_once).is_ok(), "half of them is no collision");
+        }
+        assert_eq!(*hash(&[&bytes[..], b"whatever follows"].concat(), 320).unwrap_err().kind(), ErrorKind::Invalid);
+        // What stands in front makes others of them.
+        assert!(hash_object(Kind::Blob, &bytes).is_ok());
+        bytes[300] ^= 1;
+        assert!(hash(&bytes, 320).is_ok());
+    }
+}

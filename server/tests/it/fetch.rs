@@ -4,11 +4,14 @@
 
 use std::path::{Path, PathBuf};
 
+use serde_json::json;
+
 use crate::{
     git::Git,
     history,
     http::Reply,
     pack::{deflate, line, lines},
+    partial::ask_v2,
     server::{Place, Server},
 };
 
@@ -47,6 +50,56 @@ fn an_empty_repository_is_cloned_and_then_filled() {
         assert_eq!(git.ok(&again, &["rev-parse", "HEAD"]), head);
         assert_eq!(git.ok(&again, &["symbolic-ref", "HEAD"]), "refs/heads/main");
     }
+}
+
+#[test]
+fn the_branch_that_is_to_come_is_told_as_git_tells_it() {
+    let place = Place::new();
+    let git = Git::new(&place.path("home"));
+    let server = place.serve();
+    server.http().post("/api/v1/repos", &json!({ "id": "repo", "default_branch": "trunk" })).expect(201);
+    let oracle = place.path("oracle.git");
+    git.ok(&place.path("home"), &["init", "-q", "--bare", "-b", "trunk", oracle.to_str().expect("text")]);
+    for version in ["0", "1", "2"] {
+        let git = git.with("protocol.version", version);
+        let [got, wanted] = [server.url("repo"), format!("file://{}", oracle.display())].map(|url| {
+            let dir = place.path(&format!("{version}-{}", url.len()));
+            git.clone_repo(&url, &dir, &[]);
+            git.ok(&dir, &["symbolic-ref", "HEAD"])
+        });
+        assert_eq!(got, wanted, "version {version}");
+        assert_eq!(got == "refs/heads/trunk", version == "2", "{got}");
+    }
+}
+
+/// What was committed over HTTP is stored whole; each of these trees would be a hundred kilobytes on its way.
+#[test]
+fn commits_by_the_api_go_out_as_deltas() {
+    let place = Place::new();
+    let git = Git::new(&place.path("home"));
+    let server = place.serve();
+    server.create("repo");
+    let work = place.path("work");
+    git.init(&work);
+    std::fs::create_dir_all(work.join("dir")).expect("a folder");
+    for at in 0..5000 {
+        std::fs::write(work.join(format!("dir/file{at}")), format!("{at}\n")).expect("a file");
+    }
+    let before = git.commit(&work, "README", b"many files\n", "many files");
+    git.ok(&work, &["push", "-q", &server.url("repo"), "main"]);
+    let mut tip = String::new();
+    for at in 0..100 {
+        let put = json!({ "op": "put", "path": format!("dir/file{}", 37 * at), "content": format!("changed {at}\n") });
+        let change = json!({ "branch": "main", "message": "m", "changes": [put] });
+        let made = server.http().post("/api/v1/repos/repo/commits", &change).expect(201);
+        tip = made["hash"].as_str().expect("an id").to_owned();
+    }
+    let asked = ["thin-pack", "ofs-delta", "no-progress", &format!("want {tip}"), &format!("have {before}"), "done"];
+    let (said, pack) = ask_v2(&server, "repo", &asked.map(str::to_owned));
+    assert!(pack.starts_with(b"PACK") && pack.len() < 64 << 10, "{} bytes: {said:?}", pack.len());
+    git.ok_fed(&work, &["index-pack", "--stdin", "--fix-thin"], &pack);
+    assert_eq!(git.ok(&work, &["rev-list", "--count", &format!("{before}..{tip}")]), "100");
+    git.ok(&work, &["fsck", "--strict", "--no-dangling"]);
 }
 
 #[test]

@@ -328,6 +328,66 @@ fn a_kept_pack_that_is_damaged_fails_one_clone_and_goes() {
     }
 }
 
+/// The cache is never the source of truth: whatever becomes of its files, one clone may fail, and the next is right.
+#[test]
+fn whatever_becomes_of_kept_files_the_next_clone_is_right() {
+    let place = Place::new();
+    let git = Git::new(&place.path("home"));
+    let mut launch = place.launch();
+    let server = launch.clone().start();
+    server.create("repo");
+    let work = place.path("work");
+    git.init(&work);
+    for at in 0..9 {
+        std::fs::write(work.join(format!("file{at}")), history::noise(at, 1 << 20)).expect("a file");
+    }
+    git.ok(&work, &["add", "."]);
+    git.ok(&work, &["commit", "-q", "-m", "large"]);
+    git.ok(&work, &["push", "-q", &server.url("repo"), "main"]);
+    server.stop();
+    let pack = || kept_file(&place.path("data"));
+    let index = || pack().with_extension("index");
+    let wanted = git.objects(&work);
+    let kept = [pack(), index()].map(|path| (std::fs::read(&path).expect("a kept file"), path));
+    let cut = |path: &Path, len: u64| {
+        std::fs::File::options().write(true).open(path).and_then(|file| file.set_len(len)).expect("a file");
+    };
+    let flip = |path: &Path, at: usize| {
+        let mut bytes = std::fs::read(path).expect("a file");
+        bytes[at] ^= 1;
+        std::fs::write(path, bytes).expect("a file");
+    };
+    let damages: [(&str, &dyn Fn()); 7] = [
+        ("an index that is cut", &|| cut(&index(), 100)),
+        ("an index that is empty", &|| cut(&index(), 0)),
+        ("a flipped bit at the beginning of an index", &|| flip(&index(), 5)),
+        ("a flipped bit in an index", &|| flip(&index(), 120)),
+        ("an index without its pack", &|| std::fs::remove_file(pack()).expect("a file")),
+        ("a pack that is cut", &|| cut(&pack(), 3 << 20)),
+        ("no folder", &|| std::fs::remove_dir_all(place.path("data/packs")).expect("a folder")),
+    ];
+    for (at, (what, damage)) in damages.iter().enumerate() {
+        let _ = std::fs::remove_dir_all(place.path("data/packs"));
+        for (bytes, path) in &kept {
+            std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+            std::fs::write(path, bytes).expect("a file");
+        }
+        damage();
+        let server = launch.start();
+        let copies: Vec<bool> = (0..2)
+            .map(|round| {
+                let copy = place.path(&format!("copy-{at}-{round}"));
+                let arguments = ["clone", "-q", "--bare", &server.url("repo"), copy.to_str().expect("text")];
+                let is_done = git.run(&work, &arguments).status.success();
+                assert!(!is_done || git.objects(&copy) == wanted, "{what}");
+                is_done
+            })
+            .collect();
+        assert!(copies[1], "{what}: {copies:?}");
+        launch = server.stop();
+    }
+}
+
 /// The only kept pack below a data folder.
 fn kept_file(data: &Path) -> PathBuf {
     let folders = std::fs::read_dir(data.join("packs")).expect("the pack cache");

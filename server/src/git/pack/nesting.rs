@@ -97,6 +97,9 @@ mod tests {
         assert!(check(chain(max).chain(shortcuts())).is_ok());
         assert!(check(chain(max + 1).chain(shortcuts())).is_err());
         assert!(check(shortcuts().chain(chain(max + 1).collect::<Vec<_>>().into_iter().rev())).is_err());
+        // With more pairs than are remembered, no pack is too deep.
+        let too_many = (0..=PAIRS_MAX as u64).map(|at| (1 << 32, at));
+        assert!(check(chain(max + 1).chain(too_many)).is_ok());
         // Many trees beside one another are not deep, however often they are named.
         assert!(check((0..50_000).flat_map(|at| [(at, 1_000_000 + at), (at, 1_000_000), (at, 1_000_000)])).is_ok());
     }
