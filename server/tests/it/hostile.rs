@@ -16,7 +16,7 @@ use crate::{
 const PEAK_BYTES_MAX: u64 = 1 << 30;
 
 /// What all packs of a test may take of the processor; they take a tenth of it.
-const CPU_SECONDS_MAX: u64 = 60;
+const CPU_SECONDS_MAX: u64 = 30;
 
 /// More than a push holds back until it has all been seen.
 const STORED_BYTES: usize = (1 << 20) + 1;

@@ -226,7 +226,7 @@ fn a_body_that_stalls_is_given_up() {
 fn a_body_that_trickles_is_given_up_and_gives_back_what_it_held() {
     let place = Place::new();
     let server = place.launch().with(&["--max-body", "2MiB"]);
-    let server = server.env("GOVC_MAX_BUFFERED", "2MiB").env("GOVC_BODY_TIMEOUT", "300ms").start();
+    let server = server.env("GOVC_MAX_BUFFERED", "2MiB").env("GOVC_BODY_TIMEOUT", "1s").start();
     server.create("repo");
     let head = "POST /api/v1/repos/repo/commits HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n";
     let head = format!("{head}content-length: {}\r\n\r\n{{", 2 << 20);

@@ -312,7 +312,7 @@ fn hostile_input_is_refused_as_over_http() {
         let over_http = http.send("POST", &format!("/repo.git/{service}"), &headers, input);
         let (shown, said) = (String::from_utf8_lossy(input), String::from_utf8_lossy(&over_ssh));
         assert_eq!(said, over_http.text(), "{service}, {version}: {shown:.200}");
-        assert!(said.contains(reason) && !said.contains("PACK"), "{service}, {version}: {shown:.200}: {said}");
+        assert!(said.contains(reason) && !said.contains("PACK\0"), "{service}, {version}: {shown:.200}: {said}");
     };
     let command = |name: &str, arguments: &[String]| {
         let arguments: Vec<u8> = arguments.iter().flat_map(|argument| line(argument.as_bytes())).collect();
