@@ -137,7 +137,9 @@ mod sync;
 
 pub use backend::{Backend, BackendError, BackendErrorKind, BackendResult, Batch, Family, Scan};
 pub use error::{Error, ErrorKind, RefConflict, Result};
-pub use object::{Commit, EntryMode, Kind, Oid, OidPrefix, Signature, Tag, TreeEntry, hash_object, tree_entries};
+pub use object::{
+    Commit, EntryMode, Kind, ObjectFormat, Oid, OidPrefix, Signature, Tag, TreeEntry, hash_object, tree_entries,
+};
 pub use object::{ObjectHasher, PackHasher};
 pub use progress::{Progress, Silent};
 pub use refs::{Expected, Origin, Reality, RefChange, RefEdit, RefName};

@@ -445,13 +445,13 @@ impl Indexer {
     fn unknown_below(&self, snapshot: &Snapshot, tree: Oid, stop: Stop<'_>) -> Result<(Vec<Oid>, HashSet<Oid>)> {
         let (mut blobs, mut trees, mut queue) = (Vec::new(), HashSet::new(), vec![tree]);
         while let Some(tree) = queue.pop() {
-            if tree == Oid::empty_tree() || self.done_trees.contains(&tree) || !trees.insert(tree) {
+            if tree.is_empty_tree() || self.done_trees.contains(&tree) || !trees.insert(tree) {
                 continue;
             }
             if stop() {
                 break;
             }
-            for entry in tree_entries(&snapshot.object_of(&tree, Kind::Tree)?) {
+            for entry in tree_entries(tree.format(), &snapshot.object_of(&tree, Kind::Tree)?) {
                 let entry = entry?;
                 match () {
                     () if is_file(entry.mode) => blobs.push(entry.oid),

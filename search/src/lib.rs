@@ -55,6 +55,7 @@ mod index;
 mod indexer;
 pub mod language;
 mod line;
+mod numbers;
 mod opaque;
 mod paths;
 mod place;

@@ -199,9 +199,9 @@ impl Build<'_> {
 
     fn read(&self, tree: Oid, depth: usize) -> Result<Dir> {
         let data =
-            if tree == Oid::empty_tree() { bytes::Bytes::new() } else { self.snapshot.object_of(&tree, Kind::Tree)? };
+            if tree.is_empty_tree() { bytes::Bytes::new() } else { self.snapshot.object_of(&tree, Kind::Tree)? };
         let mut oids = Vec::new();
-        for entry in tree_entries(&data) {
+        for entry in tree_entries(tree.format(), &data) {
             let entry = entry?;
             if is_file(entry.mode) {
                 oids.push(entry.oid);
@@ -213,7 +213,7 @@ impl Build<'_> {
         let (mut names, mut entries, mut files, mut height) = (Vec::new(), Vec::new(), numbers.len() as u64, 0);
         let mut numbers = numbers.into_iter();
         let mut tiers = Tiers::default();
-        for entry in tree_entries(&data) {
+        for entry in tree_entries(tree.format(), &data) {
             let entry = entry?;
             let tier = if entry.mode.is_tree() { Tier::of_dir(&entry.name) } else { Tier::of_file(&entry.name) };
             let node = match () {

@@ -279,6 +279,7 @@ The TOML file (--config, GOVC_CONFIG), with the defaults:
 
   [git]
   create_on_push = false        # GOVC_CREATE_ON_PUSH
+  default_object_format = \"sha1\"  # GOVC_DEFAULT_OBJECT_FORMAT: or sha256, of repositories made without saying it
   max_pack = \"4GiB\"             # GOVC_MAX_PACK
   pack_cache_memory             # GOVC_PACK_CACHE_MEMORY: default 1/8 of memory, at most 256MiB
   pack_cache_disk = \"4GiB\"      # GOVC_PACK_CACHE_DISK

@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use govc_backends::Location;
+use govc_engine::{ObjectFormat, RepoSettings};
 use tracing::level_filters::LevelFilter;
 
 pub use signing::SigningConfig;
@@ -210,6 +211,8 @@ pub struct MetricsConfig {
 pub struct GitConfig {
     /// Whether a push to a repository that does not exist creates it.
     pub create_on_push: bool,
+    /// What the ids of a repository are that is made without saying it.
+    pub default_object_format: ObjectFormat,
     /// The largest pack that a push may send, in bytes.
     pub pack_bytes_max: u64,
     /// Memory for packs kept for verbatim serving, in bytes; part of [`StorageConfig::memory_bytes`].
@@ -313,6 +316,7 @@ impl Default for Config {
             metrics: MetricsConfig { enabled: true, path: "/metrics".to_owned() },
             git: GitConfig {
                 create_on_push: false,
+                default_object_format: ObjectFormat::default(),
                 pack_bytes_max: 4 * GIB,
                 pack_cache_memory_bytes: pack_cache_memory_default(memory_bytes),
                 pack_cache_disk_bytes: 4 * GIB,
@@ -481,6 +485,7 @@ impl Config {
         let git = &mut config.git;
         git.pack_cache_memory_bytes = pack_cache_memory_default(config.storage.memory_bytes);
         layers.set("git.create_on_push", &mut git.create_on_push, values::boolean)?;
+        layers.set("git.default_object_format", &mut git.default_object_format, values::object_format)?;
         layers.set("git.max_pack", &mut git.pack_bytes_max, |text| values::size_from(text, KIB))?;
         layers.set("git.pack_cache_memory", &mut git.pack_cache_memory_bytes, values::size)?;
         layers.set("git.pack_cache_disk", &mut git.pack_cache_disk_bytes, values::size)?;
@@ -515,6 +520,11 @@ impl Config {
             Ok(usual) if usual == *backend => backend.kind().to_owned(),
             _ => backend.to_string(),
         }
+    }
+
+    /// The settings of a repository that is made without any.
+    pub(crate) fn new_repo_settings(&self) -> RepoSettings {
+        RepoSettings { object_format: self.git.default_object_format, ..RepoSettings::default() }
     }
 
     /// The engine's part of the memory budget: all but the pack cache's.

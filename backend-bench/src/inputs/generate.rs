@@ -1,7 +1,7 @@
 //! A generated history in memory: a tree of folders whose files change a few lines at a time, on one branch.
 
 use bytes::Bytes;
-use govc_engine::{Kind, Oid, hash_object};
+use govc_engine::{Kind, ObjectFormat, Oid, hash_object};
 
 use super::{History, Incoming};
 use crate::error::Result;
@@ -19,8 +19,8 @@ pub(super) fn history(seed: u64, shape: Shape, commits: usize, stop: &Stop) -> R
         random: Random::of(seed, 1),
         shape,
         files: vec![Vec::new(); shape.files],
-        blobs: vec![Oid::null(); shape.files],
-        folders: vec![Oid::null(); shape.folders],
+        blobs: vec![ObjectFormat::Sha1.null(); shape.files],
+        folders: vec![ObjectFormat::Sha1.null(); shape.folders],
         objects: Vec::new(),
         bytes: 0,
     };
@@ -34,7 +34,7 @@ pub(super) fn history(seed: u64, shape: Shape, commits: usize, stop: &Stop) -> R
     }
     let Making { objects, bytes, .. } = making;
     let name = format!("generated, {commits} commits that change {} of {} files", shape.changed, shape.files);
-    Ok(History { name, objects, head: head.unwrap_or_else(Oid::null), bytes, commits: ranges })
+    Ok(History { name, objects, head: head.unwrap_or(ObjectFormat::Sha1.null()), bytes, commits: ranges })
 }
 
 struct Making {
@@ -93,7 +93,7 @@ impl Making {
     }
 
     fn add(&mut self, kind: Kind, data: Bytes) -> Result<Oid> {
-        let oid = hash_object(kind, &data)?;
+        let oid = hash_object(ObjectFormat::Sha1, kind, &data)?;
         self.bytes += data.len() as u64;
         self.objects.push(Incoming::whole(oid, kind, data));
         Ok(oid)

@@ -7,7 +7,7 @@ mod recorder;
 use std::ops::Range;
 
 use bytes::Bytes;
-use govc_engine::{Kind, Oid, hash_object};
+use govc_engine::{Kind, ObjectFormat, Oid, hash_object};
 
 pub(crate) use recorder::Recorded;
 
@@ -54,7 +54,7 @@ impl Incoming {
         let is_it = kind == self.kind
             && match self.base {
                 None => data == self.body,
-                Some(_) => data.len() as u64 == self.size && hash_object(kind, data)? == self.oid,
+                Some(_) => data.len() as u64 == self.size && hash_object(self.oid.format(), kind, data)? == self.oid,
             };
         if is_it { Ok(()) } else { Err(Error::wrong(format!("object {} is not what was imported", self.oid))) }
     }
@@ -120,7 +120,7 @@ impl Inputs {
     /// An object of a group, like no other of another number.
     pub(crate) fn object(&self, number: u64) -> Result<Object> {
         let data = Bytes::from(self.text(number, OBJECT_LINES));
-        Ok(Object { oid: hash_object(Kind::Blob, &data)?, kind: Kind::Blob, data })
+        Ok(Object { oid: hash_object(ObjectFormat::Sha1, Kind::Blob, &data)?, kind: Kind::Blob, data })
     }
 
     /// The text of a file, like no other of another number.

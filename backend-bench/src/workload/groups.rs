@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use govc_engine::backend::{Backend, Batch, Family, Sync};
-use govc_engine::{Cause, Expected, Kind, Oid, RefEdit, hash_object};
+use govc_engine::{Cause, Expected, Kind, ObjectFormat, Oid, RefEdit, hash_object};
 
 use super::{Context, EVERY_ENTRY, EVERY_OBJECT, compare};
 use crate::error::{Error, Result};
@@ -187,11 +187,11 @@ fn through_engine(context: &mut Context<'_, '_>, size: u64, way: &mut Way) -> Re
 
 /// Puts a commit in the place of the group's last object.
 fn finish(objects: &mut [Object], number: u64) -> Result<Oid> {
-    let Some(last) = objects.last_mut() else { return Ok(Oid::null()) };
+    let Some(last) = objects.last_mut() else { return Ok(ObjectFormat::Sha1.null()) };
     // The tree need not be there: whoever publishes vouches for it, and nobody walks here.
     let who = format!("Bench <bench@example.com> {} +0000", 1_700_000_000 + number);
     let text = format!("tree {}\nauthor {who}\ncommitter {who}\n\ngroup {number}\n", last.oid);
-    let oid = hash_object(Kind::Commit, text.as_bytes())?;
+    let oid = hash_object(ObjectFormat::Sha1, Kind::Commit, text.as_bytes())?;
     *last = Object { oid, kind: Kind::Commit, data: text.into() };
     Ok(oid)
 }

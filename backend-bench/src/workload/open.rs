@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use govc_engine::block::Base;
-use govc_engine::{Cause, Expected, Kind, RefEdit, hash_object};
+use govc_engine::{Cause, Expected, Kind, ObjectFormat, RefEdit, hash_object};
 
 use super::Context;
 use crate::error::{Error, ErrorKind, Result};
@@ -74,7 +74,7 @@ pub(super) fn run(context: &mut Context<'_, '_>) -> Result<Vec<Row>> {
 /// A small blob, like no other of another number.
 fn blob(number: usize) -> Result<Object> {
     let data = Bytes::from(format!("object {number:012}\n"));
-    Ok(Object { oid: hash_object(Kind::Blob, &data)?, kind: Kind::Blob, data })
+    Ok(Object { oid: hash_object(ObjectFormat::Sha1, Kind::Blob, &data)?, kind: Kind::Blob, data })
 }
 
 fn make(context: &mut Context<'_, '_>) -> Result<()> {

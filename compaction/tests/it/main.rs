@@ -14,8 +14,9 @@ use bytes::Bytes;
 use govc_backends::{FaultBackend, FaultPlan, MemoryBackend, OverlayBackend, Survivors};
 use govc_compaction::{CompactOptions, compact};
 use govc_engine::{
-    Backend, Cause, Change, CommitRequest, ErrorKind, Expected, Family, Fsck, Oid, Progress, RefEdit, RefName, Repo,
-    RepoName, RepoSettings, Retention, Rewritten, Scan, Signature, Silent, Store, StoreOptions, object::links,
+    Backend, Cause, Change, CommitRequest, ErrorKind, Expected, Family, Fsck, ObjectFormat, Oid, Progress, RefEdit,
+    RefName, Repo, RepoName, RepoSettings, Retention, Rewritten, Scan, Signature, Silent, Store, StoreOptions,
+    object::links,
 };
 
 fn options() -> StoreOptions {
@@ -28,6 +29,10 @@ fn small() -> CompactOptions {
 
 fn name(name: &str) -> RepoName {
     RepoName::new(name).unwrap()
+}
+
+fn settings(object_format: ObjectFormat) -> RepoSettings {
+    RepoSettings { object_format, ..RepoSettings::default() }
 }
 
 fn commit(repo: &Repo, branch: &str, second: i64, changes: Vec<Change>) -> Oid {
@@ -102,7 +107,7 @@ fn reached(repo: &Repo, tip: Oid) -> BTreeMap<Oid, Bytes> {
     while let Some(oid) = open.pop() {
         let Entry::Vacant(vacant) = found.entry(oid) else { continue };
         let object = snapshot.object(&oid).unwrap();
-        open.extend(links(object.kind, &object.data).unwrap().targets.iter().map(|(target, _)| *target));
+        open.extend(links(oid.format(), object.kind, &object.data).unwrap().targets.iter().map(|(target, _)| *target));
         vacant.insert(object.data);
     }
     found
@@ -119,11 +124,11 @@ fn delete_branch(repo: &Repo, branch: &str) {
 fn random_histories_survive_any_sequence_of_commits_forks_deletions_compactions_and_kills() {
     let options = || StoreOptions { retention: Retention { count_max: 2, ..Retention::default() }, ..options() };
     let (mut removed, mut aside) = (0, 0);
-    for seed in 0..6 {
+    for (seed, format) in (0..6).flat_map(|seed| ObjectFormat::ALL.map(|format| (seed, format))) {
         let (mut numbers, mut files) = (Numbers(seed), BTreeMap::new());
         let mut backend = Arc::new(FaultBackend::new(FaultPlan::none()));
         let mut store = Store::open(backend.clone(), options()).unwrap();
-        let first = store.create(&name("repo"), RepoSettings::default(), "ada").unwrap();
+        let first = store.create(&name("repo"), settings(format), "ada").unwrap();
         grow(&first, &mut files, &mut numbers, 20);
         drop(first);
         let mut known: BTreeMap<(RepoName, Oid), Bytes> = BTreeMap::new();
@@ -170,19 +175,27 @@ fn random_histories_survive_any_sequence_of_commits_forks_deletions_compactions_
             }
             for ((of, oid), data) in &known {
                 let found = store.repo(of).unwrap().snapshot().object(oid).unwrap();
-                assert_eq!(found.data, *data, "seed {seed}, step {step}: {of} {oid}");
+                assert_eq!(found.data, *data, "{format}, seed {seed}, step {step}: {of} {oid}");
             }
         }
-        assert!(compactions > 0 && known.len() > 50, "seed {seed} did something: {compactions}, {}", known.len());
+        assert!(
+            compactions > 0 && known.len() > 50,
+            "{format}, seed {seed} did something: {compactions}, {}",
+            known.len()
+        );
     }
     assert!(removed > 10, "something went: {removed}");
 }
 
 #[test]
 fn many_versions_become_much_smaller_and_reading_them_goes_on() {
+    ObjectFormat::ALL.into_iter().for_each(many_versions_become_much_smaller);
+}
+
+fn many_versions_become_much_smaller(format: ObjectFormat) {
     let backend = Arc::new(FaultBackend::new(FaultPlan::none()));
     let store = Store::open(backend.clone(), options()).unwrap();
-    let repo = store.create(&name("repo"), RepoSettings::default(), "ada").unwrap();
+    let repo = store.create(&name("repo"), settings(format), "ada").unwrap();
     let mut numbers = Numbers(7);
     let mut lines: Vec<String> = (0..400).map(|line| format!("line {line} of {}\n", numbers.below(1 << 30))).collect();
     for second in 0..300 {

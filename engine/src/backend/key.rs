@@ -2,7 +2,7 @@
 
 use crate::{
     Error, Result,
-    object::Oid,
+    object::{ObjectFormat, Oid},
     refs::RefName,
     store::{LfsOid, PoolId, RepoId, Seq},
 };
@@ -224,8 +224,8 @@ impl<'a> Reader<'a> {
         std::str::from_utf8(self.bytes()?).map_err(|_| Error::corrupt("a stored text is not UTF-8"))
     }
 
-    pub(crate) fn oid(&mut self) -> Result<Oid> {
-        Oid::from_bytes(self.take(Oid::LEN)?)
+    pub(crate) fn oid(&mut self, format: ObjectFormat) -> Result<Oid> {
+        Oid::from_bytes(self.take(format.len())?)
     }
 }
 

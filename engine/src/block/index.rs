@@ -5,11 +5,11 @@ use super::frame;
 use crate::{
     Error, Result,
     backend::key::{Reader, check_version, put_varint, seal, unseal},
-    object::{Kind, Oid},
+    object::{Kind, ObjectFormat, Oid},
 };
 
-/// The version of pages and heads.
-const VERSION: u8 = 1;
+/// The version of pages and heads, 1 with ids of SHA-1, 2 with those of SHA-256.
+const VERSION: u8 = 2;
 /// Objects of a page at most.
 pub(crate) const PAGE_OBJECTS: usize = 512;
 /// zstd's level of what stands beside the ids.
@@ -50,7 +50,7 @@ pub(crate) fn encode_page(entries: &[IndexEntry]) -> Result<Vec<u8>> {
     if entries.len() > PAGE_OBJECTS || entries.iter().any(|entry| entry.size >> (64 - FLAG_BITS) != 0) {
         return Err(Error::too_large("a page of an index"));
     }
-    let mut out = vec![VERSION];
+    let mut out = vec![version_for(entries.first().map(|entry| &entry.oid))];
     put_varint(&mut out, entries.len() as u64);
     let prefix = shared_prefix(entries);
     out.push(prefix.len() as u8);
@@ -77,6 +77,19 @@ pub(crate) fn encode_page(entries: &[IndexEntry]) -> Result<Vec<u8>> {
     Ok(out)
 }
 
+/// The version of what has ids such as this.
+fn version_for(oid: Option<&Oid>) -> u8 {
+    match oid.map(Oid::format).unwrap_or_default() {
+        ObjectFormat::Sha1 => 1,
+        ObjectFormat::Sha256 => 2,
+    }
+}
+
+/// The ids in a page or a head of this version.
+fn format_of(version: u8) -> ObjectFormat {
+    if version == 1 { ObjectFormat::Sha1 } else { ObjectFormat::Sha256 }
+}
+
 /// The first bytes that all ids have; of sorted ones, those that the first and the last have.
 fn shared_prefix(entries: &[IndexEntry]) -> &[u8] {
     let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return &[] };
@@ -91,13 +104,14 @@ fn shared_prefix(entries: &[IndexEntry]) -> &[u8] {
 /// [`crate::ErrorKind::Corrupt`] if it is none.
 pub(crate) fn decode_page(page: &[u8]) -> Result<Vec<IndexEntry>> {
     let mut reader = Reader::new(unseal(page, "a page of an index")?);
-    check_version(&mut reader, VERSION, "a page of an index")?;
+    let id_len = format_of(check_version(&mut reader, VERSION, "a page of an index")?).len();
     let count = reader.usize()?;
     let prefix_len = usize::from(reader.byte()?);
-    if count > PAGE_OBJECTS || prefix_len > Oid::LEN {
+    if count > PAGE_OBJECTS || prefix_len > id_len {
         return Err(Error::corrupt("a page of an index has too many objects, or too long a prefix"));
     }
-    let mut id = [0; Oid::LEN];
+    let mut id = [0; Oid::LEN_MAX];
+    let id = &mut id[..id_len];
     let (prefix, suffix) = id.split_at_mut(prefix_len);
     prefix.copy_from_slice(reader.take(prefix_len)?);
     let suffixes = reader.take(count * suffix.len())?;
@@ -112,12 +126,12 @@ pub(crate) fn decode_page(page: &[u8]) -> Result<Vec<IndexEntry>> {
     let mut columns = Reader::new(&columns);
     let mut entries = Vec::with_capacity(count);
     for at in 0..count {
-        let suffix_len = Oid::LEN - prefix_len;
+        let suffix_len = id_len - prefix_len;
         id[prefix_len..].copy_from_slice(&suffixes[at * suffix_len..(at + 1) * suffix_len]);
         let size = columns.varint()?;
         let kind = Kind::from_number((size & ((1 << KIND_BITS) - 1)) as u8 + 1);
         entries.push(IndexEntry {
-            oid: Oid::from_bytes(&id)?,
+            oid: Oid::from_bytes(id)?,
             kind: kind.ok_or_else(|| Error::corrupt("a page of an index has no known kind"))?,
             size: size >> FLAG_BITS,
             block: 0,
@@ -143,7 +157,7 @@ pub(crate) fn decode_page(page: &[u8]) -> Result<Vec<IndexEntry>> {
 
 impl IndexHead {
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut out = vec![VERSION];
+        let mut out = vec![version_for(self.firsts.first())];
         put_varint(&mut out, self.len);
         put_varint(&mut out, self.firsts.len() as u64);
         self.firsts.iter().for_each(|first| out.extend_from_slice(first.as_bytes()));
@@ -155,13 +169,13 @@ impl IndexHead {
     /// [`crate::ErrorKind::Corrupt`] if it is none.
     pub(crate) fn decode(head: &[u8]) -> Result<Self> {
         let mut reader = Reader::new(unseal(head, "the head of an index")?);
-        check_version(&mut reader, VERSION, "the head of an index")?;
+        let format = format_of(check_version(&mut reader, VERSION, "the head of an index")?);
         let len = reader.varint()?;
         let pages = reader.usize()?;
-        if reader.len() != pages.saturating_mul(Oid::LEN) {
+        if reader.len() != pages.saturating_mul(format.len()) {
             return Err(Error::corrupt("the head of an index has another length than it says"));
         }
-        let firsts = (0..pages).map(|_| reader.oid()).collect::<Result<Box<[Oid]>>>()?;
+        let firsts = (0..pages).map(|_| reader.oid(format)).collect::<Result<Box<[Oid]>>>()?;
         if !firsts.is_sorted_by(|one, next| one < next) {
             return Err(Error::corrupt("the pages of an index are not in order"));
         }
@@ -185,14 +199,14 @@ mod tests {
         let size = prop_oneof![0_u64..3000, 0_u64..1 << 61];
         let since = prop_oneof![3 => Just(0_u64), 1 => any::<u64>()];
         // Of few bytes, so that prefixes are shared.
-        let oid = (0_u8..3, any::<[u8; 2]>()).prop_map(|(first, rest)| {
-            let mut id = [first; Oid::LEN];
-            id[18..].copy_from_slice(&rest);
-            Oid::from_bytes(&id).unwrap()
-        });
+        let oid = (0_u8..3, any::<[u8; 2]>());
         let entry = (oid, kind, size, any::<u32>(), any::<u16>(), since);
-        prop::collection::vec(entry, 0..60).prop_map(|entries| {
-            let entry = |(oid, kind, size, block, slot, since)| IndexEntry { oid, kind, size, block, slot, since };
+        let format = prop::sample::select(&ObjectFormat::ALL[..]);
+        (format, prop::collection::vec(entry, 0..60)).prop_map(|(format, entries)| {
+            let entry = |((first, rest), kind, size, block, slot, since): ((u8, [u8; 2]), _, _, _, _, _)| {
+                let id = [&vec![first; format.len() - 2][..], &rest].concat();
+                IndexEntry { oid: Oid::from_bytes(&id).unwrap(), kind, size, block, slot, since }
+            };
             let mut entries: Vec<IndexEntry> = entries.into_iter().map(entry).collect();
             entries.sort_unstable_by_key(|entry| entry.oid);
             entries.dedup_by_key(|entry| entry.oid);
@@ -220,7 +234,7 @@ mod tests {
     #[test]
     fn pages_out_of_order_or_too_full_are_refused() {
         let entry = |number: u16| {
-            let mut id = [7; Oid::LEN];
+            let mut id = [7; 20];
             id[..2].copy_from_slice(&number.to_be_bytes());
             let oid = Oid::from_bytes(&id).unwrap();
             IndexEntry { oid, kind: Kind::Blob, size: 1, block: 0, slot: number, since: 0 }
@@ -241,7 +255,11 @@ mod tests {
 
     #[test]
     fn a_head_tells_the_page_of_an_id() {
-        let oid = |byte: u8| Oid::from_bytes(&[byte; Oid::LEN]).unwrap();
+        ObjectFormat::ALL.into_iter().for_each(check_head);
+    }
+
+    fn check_head(format: ObjectFormat) {
+        let oid = |byte: u8| Oid::from_bytes(&vec![byte; format.len()]).unwrap();
         let head = IndexHead { len: 700, firsts: [oid(10), oid(20)].into() };
         let encoded = head.encode();
         assert_eq!(IndexHead::decode(&encoded).unwrap(), head);

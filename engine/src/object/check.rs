@@ -11,7 +11,7 @@ use gix_object::bstr::{BStr, ByteSlice};
 use gix_validate::path::component::{Error as NameError, Mode, Options};
 
 use super::{
-    Kind, Oid,
+    Kind, ObjectFormat,
     tree::{name_order, split_entry},
 };
 
@@ -39,13 +39,14 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Checks an object's syntax; the worst finding, or `None` if there is nothing to say.
-pub fn check_object(kind: Kind, data: &[u8]) -> Option<Finding> {
+/// Checks an object's syntax; the worst finding, or `None` if there is nothing to say. An id of another format than this
+/// is none.
+pub fn check_object(format: ObjectFormat, kind: Kind, data: &[u8]) -> Option<Finding> {
     match kind {
         Kind::Blob => None,
-        Kind::Tree => check_tree(data),
-        Kind::Commit => check_commit(data).err(),
-        Kind::Tag => check_tag(data).err(),
+        Kind::Tree => check_tree(format, data),
+        Kind::Commit => check_commit(format, data).err(),
+        Kind::Tag => check_tag(format, data).err(),
     }
 }
 
@@ -80,15 +81,15 @@ impl<'a> DirectoryCandidates<'a> {
     }
 }
 
-fn check_tree(data: &[u8]) -> Option<Finding> {
+fn check_tree(format: ObjectFormat, data: &[u8]) -> Option<Finding> {
     let mut worst = None;
     let mut candidates = DirectoryCandidates::default();
     let mut previous: Option<(&[u8], bool)> = None;
     let mut rest = data;
     while !rest.is_empty() {
-        let Some((entry, zero_padded, after)) = split_entry(rest) else { return Some(refuse("badTree")) };
+        let Some((entry, zero_padded, after)) = split_entry(format, rest) else { return Some(refuse("badTree")) };
         // The borrowed name, tied to `data` instead of to the entry.
-        let start = rest.len() - after.len() - Oid::LEN - 1 - entry.name.len();
+        let start = rest.len() - after.len() - format.len() - 1 - entry.name.len();
         let name = &rest[start..start + entry.name.len()];
         rest = after;
         if let Some(finding) = check_name(name, entry.mode.bits() & 0o170_000 == 0o120_000) {
@@ -188,13 +189,13 @@ fn check_header_end(data: &[u8]) -> Result<(), Finding> {
     Ok(())
 }
 
-fn check_commit(data: &[u8]) -> Result<(), Finding> {
+fn check_commit(format: ObjectFormat, data: &[u8]) -> Result<(), Finding> {
     check_header_end(data)?;
     let mut rest = data;
     let tree = take_header(&mut rest, b"tree ").ok_or(refuse("missingTree"))?;
-    Oid::from_hex(tree).map_err(|_| refuse("badTreeSha1"))?;
+    format.oid_from_hex(tree).map_err(|_| refuse("badTreeSha1"))?;
     while let Some(parent) = take_header(&mut rest, b"parent ") {
-        Oid::from_hex(parent).map_err(|_| refuse("badParentSha1"))?;
+        format.oid_from_hex(parent).map_err(|_| refuse("badParentSha1"))?;
     }
     let author = take_header(&mut rest, b"author ").ok_or(refuse("missingAuthor"))?;
     if rest.starts_with(b"author ") {
@@ -209,11 +210,11 @@ fn check_commit(data: &[u8]) -> Result<(), Finding> {
     Ok(())
 }
 
-fn check_tag(data: &[u8]) -> Result<(), Finding> {
+fn check_tag(format: ObjectFormat, data: &[u8]) -> Result<(), Finding> {
     check_header_end(data)?;
     let mut rest = data;
     let target = take_header(&mut rest, b"object ").ok_or(refuse("missingObject"))?;
-    Oid::from_hex(target).map_err(|_| refuse("badObjectSha1"))?;
+    format.oid_from_hex(target).map_err(|_| refuse("badObjectSha1"))?;
     let kind = take_header(&mut rest, b"type ").ok_or(refuse("missingTypeEntry"))?;
     Kind::from_word(kind).ok_or(refuse("badType"))?;
     let name = take_header(&mut rest, b"tag ").ok_or(refuse("missingTagEntry"))?;

@@ -1,6 +1,6 @@
-//! Hashing, with SHA-1's collision detection: the one module that knows the hash's implementation.
+//! Hashing, of SHA-1 with collision detection: the one module that knows the hash's implementation.
 
-use super::{Kind, Oid};
+use super::{Kind, ObjectFormat, Oid};
 use crate::{Error, Result};
 
 /// Computes the id of an object that arrives in pieces.
@@ -8,8 +8,8 @@ pub struct ObjectHasher(gix_hash::Hasher);
 
 impl ObjectHasher {
     /// Starts the id of an object of `kind` with `size` bytes.
-    pub fn new(kind: Kind, size: u64) -> Self {
-        let mut hasher = gix_hash::hasher(gix_hash::Kind::Sha1);
+    pub fn new(format: ObjectFormat, kind: Kind, size: u64) -> Self {
+        let mut hasher = gix_hash::hasher(format.kind());
         let mut header = [0u8; 32];
         let mut rest = &mut header[..];
         use std::io::Write as _;
@@ -36,13 +36,12 @@ impl ObjectHasher {
 /// Computes the trailing checksum of a pack.
 pub struct PackHasher(gix_hash::Hasher);
 
-impl Default for PackHasher {
-    fn default() -> Self {
-        Self(gix_hash::hasher(gix_hash::Kind::Sha1))
-    }
-}
-
 impl PackHasher {
+    /// Starts the checksum of a pack of objects of this format.
+    pub fn new(format: ObjectFormat) -> Self {
+        Self(gix_hash::hasher(format.kind()))
+    }
+
     /// Takes the next bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
@@ -61,8 +60,8 @@ impl PackHasher {
 ///
 /// # Errors
 /// As [`ObjectHasher::finish`].
-pub fn hash_object(kind: Kind, data: &[u8]) -> Result<Oid> {
-    let mut hasher = ObjectHasher::new(kind, data.len() as u64);
+pub fn hash_object(format: ObjectFormat, kind: Kind, data: &[u8]) -> Result<Oid> {
+    let mut hasher = ObjectHasher::new(format, kind, data.len() as u64);
     hasher.update(data);
     hasher.finish()
 }
@@ -87,7 +86,7 @@ mod tests {
         let digits = SHATTERED.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).unwrap());
         let mut bytes: Vec<u8> = digits.map(|pair| u8::from_str_radix(pair, 16).unwrap()).collect();
         let hash = |bytes: &[u8], at_once: usize| {
-            let mut hasher = PackHasher::default();
+            let mut hasher = PackHasher::new(ObjectFormat::Sha1);
             bytes.chunks(at_once).for_each(|piece| hasher.update(piece));
             hasher.finish()
         };
@@ -97,7 +96,7 @@ mod tests {
         }
         assert_eq!(*hash(&[&bytes[..], b"whatever follows"].concat(), 320).unwrap_err().kind(), ErrorKind::Invalid);
         // What stands in front makes others of them.
-        assert!(hash_object(Kind::Blob, &bytes).is_ok());
+        assert!(hash_object(ObjectFormat::Sha1, Kind::Blob, &bytes).is_ok());
         bytes[300] ^= 1;
         assert!(hash(&bytes, 320).is_ok());
     }

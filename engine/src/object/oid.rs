@@ -2,6 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
+use super::ObjectFormat;
 use crate::{Error, Result};
 
 /// The identity of an object: the hash of its kind, size and bytes, as git computes it.
@@ -9,30 +10,52 @@ use crate::{Error, Result};
 pub struct Oid(gix_hash::ObjectId);
 
 impl Oid {
-    /// Bytes of a SHA-1 identity.
-    pub const LEN: usize = 20;
+    /// Bytes of an identity at most.
+    pub const LEN_MAX: usize = ObjectFormat::Sha256.len();
 
     /// The all-zero id, which git uses for "no object".
-    pub fn null() -> Self {
-        Self(gix_hash::ObjectId::null(gix_hash::Kind::Sha1))
+    pub fn null(format: ObjectFormat) -> Self {
+        Self(gix_hash::ObjectId::null(format.kind()))
     }
 
     /// The id of the empty tree, which every reader knows without its being stored.
-    pub fn empty_tree() -> Self {
-        Self(gix_hash::ObjectId::empty_tree(gix_hash::Kind::Sha1))
+    pub fn empty_tree(format: ObjectFormat) -> Self {
+        Self(gix_hash::ObjectId::empty_tree(format.kind()))
     }
 
-    /// Reads a binary id.
+    /// Which hash it is.
+    #[inline]
+    pub fn format(&self) -> ObjectFormat {
+        if self.0.as_slice().len() == ObjectFormat::Sha1.len() { ObjectFormat::Sha1 } else { ObjectFormat::Sha256 }
+    }
+
+    /// The binary id, of as many bytes as its format has.
+    #[inline]
+    pub(crate) fn by_format(&self) -> OidBytes<'_> {
+        let bytes = self.as_bytes();
+        match (bytes.first_chunk(), bytes.first_chunk()) {
+            (Some(sha256), _) => OidBytes::Sha256(sha256),
+            (None, Some(sha1)) => OidBytes::Sha1(sha1),
+            (None, None) => unreachable!("an id has 20 bytes at least"),
+        }
+    }
+
+    /// Whether this is the id of its format's empty tree.
+    pub fn is_empty_tree(&self) -> bool {
+        self.0.is_empty_tree()
+    }
+
+    /// Reads a binary id, whose format is that of its length.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Invalid`] unless `bytes` has exactly [`Oid::LEN`] bytes.
+    /// [`crate::ErrorKind::Invalid`] unless `bytes` has 20 or 32 bytes.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         gix_hash::ObjectId::try_from(bytes)
             .map(Self)
-            .map_err(|_| Error::invalid(format!("an object id has {} bytes, got {}", Self::LEN, bytes.len())))
+            .map_err(|_| Error::invalid(format!("an object id has 20 or 32 bytes, got {}", bytes.len())))
     }
 
-    /// Reads a full hexadecimal id, upper or lower case.
+    /// Reads a full hexadecimal id of 40 or 64 digits, upper or lower case.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Invalid`] for anything else.
@@ -49,7 +72,7 @@ impl Oid {
 
     /// Its first eight bytes: as good a hash as any, for ids are uniform.
     pub fn bits(&self) -> u64 {
-        u64::from_le_bytes(*self.as_bytes().first_chunk::<8>().expect("ids have 20 bytes"))
+        u64::from_le_bytes(*self.as_bytes().first_chunk::<8>().expect("ids have more"))
     }
 
     /// Whether this is the all-zero id.
@@ -60,7 +83,7 @@ impl Oid {
     /// Appends the id in hexadecimal.
     pub(crate) fn write_hex(&self, out: &mut Vec<u8>) {
         let start = out.len();
-        out.resize(start + 2 * Self::LEN, 0);
+        out.resize(start + self.format().hex_len(), 0);
         // The buffer is as long as that needs.
         let _ = self.0.hex_to_buf(&mut out[start..]);
     }
@@ -68,6 +91,24 @@ impl Oid {
     /// The id in hexadecimal, in a buffer on the stack.
     pub fn to_hex(self) -> impl fmt::Display {
         self.0
+    }
+}
+
+/// The bytes of an id.
+pub(crate) enum OidBytes<'a> {
+    Sha1(&'a [u8; 20]),
+    Sha256(&'a [u8; 32]),
+}
+
+impl From<[u8; 20]> for Oid {
+    fn from(bytes: [u8; 20]) -> Self {
+        Self(gix_hash::ObjectId::Sha1(bytes))
+    }
+}
+
+impl From<[u8; 32]> for Oid {
+    fn from(bytes: [u8; 32]) -> Self {
+        Self(gix_hash::ObjectId::Sha256(bytes))
     }
 }
 
@@ -103,14 +144,14 @@ impl fmt::Debug for Oid {
     }
 }
 
-/// The beginning of an object id, of 4 to 39 hexadecimal digits, lower case.
+/// The beginning of an object id, of 4 to 63 hexadecimal digits, lower case.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OidPrefix(String);
 
 impl OidPrefix {
     /// Reads an abbreviated id; `None` if it is too short, too long or not hexadecimal.
     pub fn parse(text: &str) -> Option<Self> {
-        let fits = (4..Oid::LEN * 2).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit());
+        let fits = (4..Oid::LEN_MAX * 2).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit());
         fits.then(|| Self(text.to_ascii_lowercase()))
     }
 
@@ -119,13 +160,11 @@ impl OidPrefix {
         oid.to_string().starts_with(&self.0)
     }
 
-    /// The smallest and the largest id that begin so.
-    pub fn range(&self) -> (Oid, Oid) {
-        let fill = |digit: &str| {
-            let hex = format!("{}{}", self.0, digit.repeat(Oid::LEN * 2 - self.0.len()));
-            Oid::from_hex(hex.as_bytes()).expect("hexadecimal by construction")
-        };
-        (fill("0"), fill("f"))
+    /// The smallest and the largest id of a format that begin so; `None` if it has as many digits as an id, or more.
+    pub fn range(&self, format: ObjectFormat) -> Option<(Oid, Oid)> {
+        let missing = format.hex_len().checked_sub(self.0.len()).filter(|missing| *missing > 0)?;
+        let fill = |digit: &str| Oid::from_hex(format!("{}{}", self.0, digit.repeat(missing)).as_bytes()).ok();
+        Some((fill("0")?, fill("f")?))
     }
 }
 

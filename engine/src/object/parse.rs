@@ -6,7 +6,7 @@
 use gix_object::bstr::ByteSlice;
 use smallvec::SmallVec;
 
-use super::{Kind, Oid};
+use super::{Kind, ObjectFormat, Oid};
 use crate::{Error, Result};
 
 /// Who did something, and when.
@@ -134,17 +134,16 @@ impl Commit {
     /// [`crate::ErrorKind::Corrupt`] if the structure is not a commit's.
     pub fn parse(data: &[u8]) -> Result<Self> {
         let malformed = || Error::corrupt("malformed commit");
-        let oid = |hex: &[u8]| Oid::from_hex(hex).map_err(|_| malformed());
         let (headers, message) = match data.find(b"\n\n") {
             Some(end) => (&data[..end + 1], &data[end + 2..]),
             None => (data, &b""[..]),
         };
         let mut lines = headers.lines().peekable();
         let mut next = |key: &[u8]| lines.next_if(|line| line.starts_with(key)).map(|line| &line[key.len()..]);
-        let tree = oid(next(b"tree ").ok_or_else(malformed)?)?;
+        let tree = Oid::from_hex(next(b"tree ").ok_or_else(malformed)?).map_err(|_| malformed())?;
         let mut parents = SmallVec::new();
         while let Some(parent) = next(b"parent ") {
-            parents.push(oid(parent)?);
+            parents.push(tree.format().oid_from_hex(parent).map_err(|_| malformed())?);
         }
         let author = Signature::parse(next(b"author ").ok_or_else(malformed)?);
         let committer = Signature::parse(next(b"committer ").ok_or_else(malformed)?);
@@ -170,9 +169,11 @@ impl Commit {
     /// # Errors
     /// [`crate::ErrorKind::Corrupt`] if they do not begin with one.
     pub fn tree_of(data: &[u8]) -> Result<Oid> {
-        let hex = data.strip_prefix(b"tree ").and_then(|rest| rest.get(..2 * Oid::LEN));
-        let tree = hex.and_then(|hex| Oid::from_hex(hex).ok()).filter(|_| data.get(5 + 2 * Oid::LEN) == Some(&b'\n'));
-        tree.ok_or_else(|| Error::corrupt("malformed commit"))
+        let line = data.strip_prefix(b"tree ").and_then(|rest| {
+            let end = rest.iter().take(2 * Oid::LEN_MAX + 1).position(|byte| *byte == b'\n')?;
+            Some(&rest[..end])
+        });
+        line.and_then(|hex| Oid::from_hex(hex).ok()).ok_or_else(|| Error::corrupt("malformed commit"))
     }
 
     /// The commit's bytes.
@@ -290,13 +291,13 @@ pub struct Links {
 /// A commit gives its tree first, then its parents in order.
 ///
 /// # Errors
-/// [`crate::ErrorKind::Corrupt`] if the structure is not the kind's.
-pub fn links(kind: Kind, data: &[u8]) -> Result<Links> {
+/// [`crate::ErrorKind::Corrupt`] if the structure is not the kind's, or an id is not of the format.
+pub fn links(format: ObjectFormat, kind: Kind, data: &[u8]) -> Result<Links> {
     let mut links = Links { targets: SmallVec::new(), commit_seconds: 0 };
     match kind {
         Kind::Blob => {}
         Kind::Tree => {
-            for entry in super::tree_entries(data) {
+            for entry in super::tree_entries(format, data) {
                 let entry = entry?;
                 if !entry.mode.is_submodule() {
                     let kind = if entry.mode.is_tree() { Kind::Tree } else { Kind::Blob };
@@ -306,11 +307,14 @@ pub fn links(kind: Kind, data: &[u8]) -> Result<Links> {
         }
         Kind::Tag => {
             let (target, kind) = tag_target(data)?;
+            if target.format() != format {
+                return Err(Error::corrupt("malformed tag target"));
+            }
             links.targets.push((target, Some(kind)));
         }
         Kind::Commit => {
             let malformed = || Error::corrupt("malformed commit");
-            let hex = |line: &[u8]| Oid::from_hex(line).map_err(|_| malformed());
+            let hex = |line: &[u8]| format.oid_from_hex(line).map_err(|_| malformed());
             let mut lines = data.lines();
             let tree = lines.next().and_then(|line| line.strip_prefix(b"tree ")).ok_or_else(malformed)?;
             links.targets.push((hex(tree)?, Some(Kind::Tree)));

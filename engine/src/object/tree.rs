@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, cmp::Ordering, collections::BTreeMap, fmt};
 
-use super::Oid;
+use super::{ObjectFormat, Oid};
 use crate::{Error, Result};
 
 /// The mode of a tree entry, as stored; unusual modes of old histories are kept.
@@ -95,13 +95,13 @@ impl TreeEntry<'_> {
 }
 
 /// Iterates over a tree's entries in their stored order, without copying; ends after the first error.
-pub fn tree_entries(data: &[u8]) -> impl Iterator<Item = Result<TreeEntry<'_>>> {
+pub fn tree_entries(format: ObjectFormat, data: &[u8]) -> impl Iterator<Item = Result<TreeEntry<'_>>> {
     let mut rest = data;
     std::iter::from_fn(move || {
         if rest.is_empty() {
             return None;
         }
-        match split_entry(rest) {
+        match split_entry(format, rest) {
             Some((entry, _, after)) => {
                 rest = after;
                 Some(Ok(entry))
@@ -115,7 +115,7 @@ pub fn tree_entries(data: &[u8]) -> impl Iterator<Item = Result<TreeEntry<'_>>> 
 }
 
 /// The first entry, whether its mode is written with leading zeros, and what follows.
-pub(super) fn split_entry(data: &[u8]) -> Option<(TreeEntry<'_>, bool, &[u8])> {
+pub(super) fn split_entry(format: ObjectFormat, data: &[u8]) -> Option<(TreeEntry<'_>, bool, &[u8])> {
     let space = data.iter().take(12).position(|b| *b == b' ')?;
     let digits = &data[..space];
     if digits.is_empty() || !digits.iter().all(|b| (b'0'..=b'7').contains(b)) {
@@ -124,13 +124,13 @@ pub(super) fn split_entry(data: &[u8]) -> Option<(TreeEntry<'_>, bool, &[u8])> {
     let bits = digits.iter().fold(0u32, |bits, digit| bits.wrapping_mul(8) + u32::from(digit - b'0'));
     let rest = &data[space + 1..];
     let nul = gix_object::bstr::ByteSlice::find_byte(rest, 0)?;
-    let oid = rest.get(nul + 1..nul + 1 + Oid::LEN)?;
+    let oid = rest.get(nul + 1..nul + 1 + format.len())?;
     let entry = TreeEntry {
         mode: EntryMode::from_bits(bits),
         name: Cow::Borrowed(&rest[..nul]),
         oid: Oid::from_bytes(oid).ok()?,
     };
-    Some((entry, digits[0] == b'0', &rest[nul + 1 + Oid::LEN..]))
+    Some((entry, digits[0] == b'0', &rest[nul + 1 + format.len()..]))
 }
 
 /// Git's order of tree entries: by name, directories as if they ended in a slash.
@@ -154,8 +154,9 @@ impl Tree {
     ///
     /// # Errors
     /// [`crate::ErrorKind::Corrupt`] if the structure is not a tree's.
-    pub fn parse(data: &[u8]) -> Result<Self> {
-        let entries = tree_entries(data).map(|entry| entry.map(TreeEntry::into_owned)).collect::<Result<_>>()?;
+    pub fn parse(format: ObjectFormat, data: &[u8]) -> Result<Self> {
+        let entries =
+            tree_entries(format, data).map(|entry| entry.map(TreeEntry::into_owned)).collect::<Result<_>>()?;
         Ok(Self { entries })
     }
 }
@@ -173,11 +174,13 @@ pub enum TreeEdit {
 /// entries stay as they are to the byte, zero-padded modes included.
 ///
 /// # Errors
-/// [`crate::ErrorKind::Corrupt`] if the old bytes are not a tree.
-pub fn edit_tree(old: &[u8], edits: &BTreeMap<Vec<u8>, TreeEdit>) -> Result<Vec<u8>> {
+/// [`crate::ErrorKind::Corrupt`] if the old bytes are not a tree, [`crate::ErrorKind::Invalid`] if an edit has an id of
+/// another format.
+pub fn edit_tree(format: ObjectFormat, old: &[u8], edits: &BTreeMap<Vec<u8>, TreeEdit>) -> Result<Vec<u8>> {
     let mut sets: Vec<(&[u8], EntryMode, Oid)> = Vec::with_capacity(edits.len());
     for (name, edit) in edits {
         if let TreeEdit::Set(mode, oid) = edit {
+            format.check(oid)?;
             sets.push((name, *mode, *oid));
         }
     }
@@ -188,7 +191,7 @@ pub fn edit_tree(old: &[u8], edits: &BTreeMap<Vec<u8>, TreeEdit>) -> Result<Vec<
     let mut sets = sets.into_iter().peekable();
     let (mut run, mut at) = (0, 0);
     while at < old.len() {
-        let (entry, _, after) = split_entry(&old[at..]).ok_or_else(|| Error::corrupt("malformed tree"))?;
+        let (entry, _, after) = split_entry(format, &old[at..]).ok_or_else(|| Error::corrupt("malformed tree"))?;
         let end = old.len() - after.len();
         let is_before = |(name, mode, _): &(&[u8], EntryMode, Oid)| {
             name_order(name, mode.is_tree(), &entry.name, entry.mode.is_tree()) == Ordering::Less
@@ -227,7 +230,7 @@ impl Piece<'_> {
     fn len(&self) -> usize {
         match self {
             Piece::Kept(entries) => entries.len(),
-            Piece::Set((name, mode, _)) => mode.digits() as usize + name.len() + Oid::LEN + 2,
+            Piece::Set((name, mode, oid)) => mode.digits() as usize + name.len() + oid.format().len() + 2,
         }
     }
 }

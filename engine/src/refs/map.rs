@@ -59,7 +59,7 @@ pub(crate) struct RefMap {
 }
 
 /// Memory that a reference takes beside the bytes of its name: what counts the name, and its share of the map's nodes.
-const REFERENCE_BYTES: usize = 164;
+const REFERENCE_BYTES: usize = 188;
 
 impl RefMap {
     /// What any reference points at.

@@ -3,7 +3,7 @@
 use imbl::OrdMap;
 
 use super::*;
-use crate::{ErrorKind, Oid};
+use crate::{ErrorKind, ObjectFormat, Oid};
 
 #[test]
 fn names_follow_git_check_ref_format() {
@@ -88,7 +88,7 @@ fn branches_and_tags_have_short_names() {
 fn no_reference_is_another_s_directory() {
     let existing = ["refs/heads/a/b", "refs/heads/c", "refs/heads/d-e", "refs/heads/f/g/h"];
     let refs: OrdMap<RefName, Oid> =
-        existing.iter().map(|name| (RefName::new(name).unwrap(), Oid::empty_tree())).collect();
+        existing.iter().map(|name| (RefName::new(name).unwrap(), ObjectFormat::Sha1.empty_tree())).collect();
     for (name, in_the_way) in [
         ("refs/heads/a", Some("refs/heads/a/b")),
         ("refs/heads/a/b/x", Some("refs/heads/a/b")),
@@ -117,7 +117,7 @@ fn no_reference_is_another_s_directory() {
 
 #[test]
 fn expectations_hold_or_not() {
-    let (one, other) = (Oid::empty_tree(), Oid::null());
+    let (one, other) = (ObjectFormat::Sha1.empty_tree(), ObjectFormat::Sha1.null());
     for (expected, absent, same, different) in [
         (Expected::Any, true, true, true),
         (Expected::Absent, true, false, false),

@@ -218,13 +218,14 @@ impl TreeDiff<'_> {
         if !self.spend(TREE_BYTES) {
             return Ok(());
         }
+        let format = self.snapshot.object_format();
         let read = |tree: Option<Oid>| match tree {
             // The empty tree need not be stored.
-            Some(tree) if tree != Oid::empty_tree() => self.snapshot.object_of(&tree, Kind::Tree),
+            Some(tree) if tree != format.empty_tree() => self.snapshot.object_of(&tree, Kind::Tree),
             _ => Ok(bytes::Bytes::new()),
         };
         let (old, new) = (read(old)?, read(new)?);
-        let (mut old, mut new) = (tree_entries(&old).peekable(), tree_entries(&new).peekable());
+        let (mut old, mut new) = (tree_entries(format, &old).peekable(), tree_entries(format, &new).peekable());
         loop {
             let order = match (old.peek(), new.peek()) {
                 (None, None) => return Ok(()),

@@ -18,7 +18,9 @@ use super::{
 };
 use crate::{
     Error, ErrorKind, Result,
-    object::{Commit, EntryMode, Kind, Oid, Signature, TreeEdit, check_path_component, edit_tree, tree_entries},
+    object::{
+        Commit, EntryMode, Kind, ObjectFormat, Oid, Signature, TreeEdit, check_path_component, edit_tree, tree_entries,
+    },
     refs::{Expected, RefEdit, RefName},
     store::{Cause, Published, Repo, Transaction},
 };
@@ -269,7 +271,7 @@ impl Repo {
             }
             _ => {
                 let parents = parent.into_iter().collect();
-                let is_new = parent_tree.unwrap_or_else(Oid::empty_tree) != tree || head.is_none();
+                let is_new = parent_tree.unwrap_or_else(|| tip.object_format().empty_tree()) != tree || head.is_none();
                 Made { tree, parents, message: message_bytes(&request.message)?, is_new }
             }
         };
@@ -392,8 +394,8 @@ struct Draft<'a> {
 }
 
 /// A directory of the base with changes laid over it.
-#[derive(Default)]
 struct Directory {
+    format: ObjectFormat,
     base: Bytes,
     over: BTreeMap<Vec<u8>, Node>,
     /// How often `base` was searched from its beginning.
@@ -414,7 +416,7 @@ impl Draft<'_> {
     fn apply_all(&mut self, base: Option<Oid>, changes: &[Change]) -> Result<Oid> {
         let mut root = match base {
             Some(tree) => self.open(tree)?,
-            None => Directory::default(),
+            None => Directory::new(self.transaction.repo().object_format(), Bytes::new()),
         };
         for change in changes {
             self.check_deadline()?;
@@ -428,7 +430,7 @@ impl Draft<'_> {
 
     fn open(&self, tree: Oid) -> Result<Directory> {
         self.check_deadline()?;
-        Ok(Directory { base: self.transaction.object(&tree)?.data, ..Directory::default() })
+        Ok(Directory::new(tree.format(), self.transaction.object(&tree)?.data))
     }
 
     fn store(&mut self, content: &Content) -> Result<Oid> {
@@ -552,13 +554,17 @@ fn check_file_mode(path: &[u8], mode: EntryMode) -> Result<()> {
 }
 
 impl Directory {
+    fn new(format: ObjectFormat, base: Bytes) -> Self {
+        Self { format, base, over: BTreeMap::new(), searches: 0, index: None }
+    }
+
     fn height(&self, draft: &Draft<'_>, limit: usize, heights: &mut HashMap<Oid, usize>) -> Result<usize> {
         let Some(limit) = limit.checked_sub(1) else { return check_depth(usize::MAX).map(|()| 0) };
         let mut highest = 0;
         for node in self.over.values() {
             highest = highest.max(height(draft, node, limit, heights)?);
         }
-        for entry in tree_entries(&self.base) {
+        for entry in tree_entries(self.format, &self.base) {
             let entry = entry?;
             if entry.mode.is_tree() && !self.over.contains_key(&*entry.name) {
                 let node = Node::Entry(entry.mode, entry.oid);
@@ -574,7 +580,7 @@ impl Directory {
             Some(Node::Gone) => Ok(None),
             Some(Node::Entry(mode, oid)) => Ok(Some((*mode, *oid))),
             Some(Node::Directory(directory)) if directory.is_empty()? => Ok(None),
-            Some(Node::Directory(_)) => Ok(Some((EntryMode::TREE, Oid::null()))),
+            Some(Node::Directory(_)) => Ok(Some((EntryMode::TREE, self.format.null()))),
             None => self.get_base(name),
         }
     }
@@ -582,13 +588,13 @@ impl Directory {
     /// What a name was. One search costs less than an index, thousands would cost the square of the directory.
     fn get_base(&mut self, name: &[u8]) -> Result<Option<(EntryMode, Oid)>> {
         if self.index.is_none() && self.searches == SEARCHES_MAX {
-            self.index = Some(NameIndex::new(&self.base)?);
+            self.index = Some(NameIndex::new(self.format, &self.base)?);
         }
         let found = match &self.index {
             Some(index) => index.find(&self.base, name)?,
             None => {
                 self.searches += 1;
-                find_entry(&self.base, name)?
+                find_entry(self.format, &self.base, name)?
             }
         };
         Ok(found.map(|entry| (entry.mode, entry.oid)))
@@ -596,7 +602,7 @@ impl Directory {
 
     /// Whether nothing is left in it.
     fn is_empty(&self) -> Result<bool> {
-        for entry in tree_entries(&self.base) {
+        for entry in tree_entries(self.format, &self.base) {
             if !self.over.contains_key(&*entry?.name) {
                 return Ok(false);
             }
@@ -642,7 +648,7 @@ impl Directory {
             let opened = match self.get(name)? {
                 Some((mode, oid)) if mode.is_tree() => draft.open(oid)?,
                 Some(_) => return Err(Error::invalid(at(path, "runs through a file"))),
-                None if create => Directory::default(),
+                None if create => Directory::new(self.format, Bytes::new()),
                 None => return Err(Error::not_found(at(path, "does not exist"))),
             };
             self.over.insert(name.to_vec(), Node::Directory(Box::new(opened)));
@@ -678,7 +684,7 @@ impl Directory {
             };
             edits.insert(name, edit);
         }
-        let data = edit_tree(&self.base, &edits)?;
+        let data = edit_tree(self.format, &self.base, &edits)?;
         if data.is_empty() {
             return Ok(None);
         }

@@ -3,8 +3,7 @@
 //! What the repository had before is complete, by this very check at every push; so the walk starts at the new tips,
 //! goes through what the push brought, and stops at everything else that the repository has.
 
-use std::collections::HashSet;
-
+use super::oid_set::GuardedOidSet;
 use crate::{
     Error, Result,
     object::{Kind, Links, Oid},
@@ -24,13 +23,13 @@ pub trait Known {
 pub struct Connectivity<'a> {
     snapshot: &'a Snapshot,
     known: &'a dyn Known,
-    complete: HashSet<Oid>,
+    complete: GuardedOidSet,
 }
 
 impl<'a> Connectivity<'a> {
     /// A walk over what `known` brings to `snapshot`.
     pub fn new(snapshot: &'a Snapshot, known: &'a dyn Known) -> Self {
-        Self { snapshot, known, complete: HashSet::new() }
+        Self { snapshot, known, complete: GuardedOidSet::default() }
     }
 
     /// Whether an object is reached by a tip that passed.
@@ -46,7 +45,7 @@ impl<'a> Connectivity<'a> {
     pub fn check(&mut self, tip: Oid) -> Result<()> {
         let mut queue: Vec<(Oid, Option<Kind>, Option<Oid>)> = vec![(tip, None, None)];
         // What this walk has passed counts as complete only when all of it is.
-        let mut passed = HashSet::new();
+        let mut passed = GuardedOidSet::default();
         while let Some((oid, wanted, by)) = queue.pop() {
             if self.complete.contains(&oid) || !passed.insert(oid) {
                 continue;
@@ -66,7 +65,7 @@ impl<'a> Connectivity<'a> {
                 return Err(Error::invalid(format!("object {oid} is a {kind}, not a {}{by}", wanted.unwrap_or(kind))));
             }
         }
-        self.complete.extend(passed);
+        self.complete.append(passed);
         Ok(())
     }
 }

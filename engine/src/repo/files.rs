@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::check_depth;
 use crate::{
     Error, Result,
-    object::{EntryMode, Kind, Oid, TreeEntry, tree_entries},
+    object::{EntryMode, Kind, ObjectFormat, Oid, TreeEntry, tree_entries},
     store::Snapshot,
 };
 
@@ -61,7 +61,7 @@ impl Snapshot {
                 return Ok(None);
             }
             let data = self.object_of(&entry.oid, Kind::Tree)?;
-            match find_entry(&data, component)? {
+            match find_entry(self.object_format(), &data, component)? {
                 Some(found) => entry = found.into_owned(),
                 None => return Ok(None),
             }
@@ -134,8 +134,8 @@ impl Snapshot {
 }
 
 /// The entry of this name in a tree.
-pub(crate) fn find_entry<'a>(tree: &'a Bytes, name: &[u8]) -> Result<Option<TreeEntry<'a>>> {
-    for entry in tree_entries(tree) {
+pub(crate) fn find_entry<'a>(format: ObjectFormat, tree: &'a Bytes, name: &[u8]) -> Result<Option<TreeEntry<'a>>> {
+    for entry in tree_entries(format, tree) {
         let entry = entry?;
         if *entry.name == *name {
             return Ok(Some(entry));
@@ -149,6 +149,7 @@ pub(crate) fn find_entry<'a>(tree: &'a Bytes, name: &[u8]) -> Result<Option<Tree
 /// Directories of git's order stand as if their names ended in a slash, and foreign trees in any order: so the index
 /// has an order of its own, in which each name is once.
 pub(crate) struct NameIndex {
+    format: ObjectFormat,
     /// Where entries begin, by name; of entries with one name, the first.
     starts: Vec<usize>,
 }
@@ -158,19 +159,19 @@ impl NameIndex {
     ///
     /// # Errors
     /// [`crate::ErrorKind::Corrupt`] if it is not a tree.
-    pub(crate) fn new(tree: &[u8]) -> Result<Self> {
+    pub(crate) fn new(format: ObjectFormat, tree: &[u8]) -> Result<Self> {
         let mut entries: Vec<(Cow<'_, [u8]>, usize)> = Vec::new();
         let mut start = 0;
-        for entry in tree_entries(tree) {
+        for entry in tree_entries(format, tree) {
             let entry = entry?;
             entries.push((entry.name.clone(), start));
             let mode_len = tree[start..].iter().take_while(|b| **b != b' ').count();
-            start += mode_len + 1 + entry.name.len() + 1 + Oid::LEN;
+            start += mode_len + 1 + entry.name.len() + 1 + format.len();
         }
         // A stable sort, and one that is fast where nearly all is in order.
         entries.sort_by(|a, b| a.0.cmp(&b.0));
         entries.dedup_by(|later, first| later.0 == first.0);
-        Ok(Self { starts: entries.into_iter().map(|(_, start)| start).collect() })
+        Ok(Self { format, starts: entries.into_iter().map(|(_, start)| start).collect() })
     }
 
     /// The entry of this name in the same tree.
@@ -179,7 +180,7 @@ impl NameIndex {
     /// [`crate::ErrorKind::Corrupt`] if it is another tree.
     pub(crate) fn find<'a>(&self, tree: &'a [u8], name: &[u8]) -> Result<Option<TreeEntry<'a>>> {
         let entry_at = |start: usize| {
-            let entry = tree_entries(tree.get(start..).unwrap_or_default()).next();
+            let entry = tree_entries(self.format, tree.get(start..).unwrap_or_default()).next();
             entry.unwrap_or_else(|| Err(Error::corrupt("the tree is not the indexed one")))
         };
         let (mut low, mut high) = (0, self.starts.len());
@@ -214,7 +215,7 @@ impl Walk<'_> {
         check_depth(depth)?;
         let data = self.snapshot.object_of(&tree, Kind::Tree)?;
         let parent_len = path.len();
-        for entry in tree_entries(&data) {
+        for entry in tree_entries(self.snapshot.object_format(), &data) {
             let entry = entry?;
             path.extend_from_slice(&entry.name);
             let step = if self.recursive && entry.mode.is_tree() {
@@ -250,13 +251,15 @@ mod tests {
     use bytes::Bytes;
 
     use super::{NameIndex, find_entry};
-    use crate::object::Oid;
+    use crate::object::ObjectFormat;
+
+    const FORMAT: ObjectFormat = ObjectFormat::Sha1;
 
     fn tree(entries: &[(&str, &str, u8)]) -> Bytes {
         let mut data = Vec::new();
         for (mode, name, id) in entries {
             data.extend_from_slice(format!("{mode} {name}\0").as_bytes());
-            data.extend_from_slice(&[*id; Oid::LEN]);
+            data.extend_from_slice(&[*id; FORMAT.len()]);
         }
         data.into()
     }
@@ -271,12 +274,16 @@ mod tests {
             tree(&[("100644", "z", 1), ("040000", "a", 2), ("100644", "m", 3), ("100644", "a", 4)]),
         ];
         for tree in trees {
-            let index = NameIndex::new(&tree).unwrap();
+            let index = NameIndex::new(FORMAT, &tree).unwrap();
             for name in ["a", "a.b", "a0", "b", "m", "z", "", "aa", "zz"] {
                 let name = name.as_bytes();
-                assert_eq!(index.find(&tree, name).unwrap(), find_entry(&tree, name).unwrap(), "{name:?} in {tree:?}");
+                assert_eq!(
+                    index.find(&tree, name).unwrap(),
+                    find_entry(FORMAT, &tree, name).unwrap(),
+                    "{name:?} in {tree:?}"
+                );
             }
         }
-        assert!(NameIndex::new(b"100644 cut\0short").is_err());
+        assert!(NameIndex::new(FORMAT, b"100644 cut\0short").is_err());
     }
 }

@@ -14,8 +14,8 @@ use std::{
 
 use super::{
     TREE_DEPTH_MAX, check_deadline,
+    oid_set::OidSet,
     reach::{ReachWalk, Similar},
-    walk::OidSet,
 };
 use crate::{
     Error, ErrorKind, Result,
@@ -299,7 +299,7 @@ impl Places<'_, '_, '_> {
         let data = self.walk.snapshot.object_of(&oid, Kind::Tree)?;
         let similar = self.walk.similar_entries(&data, similar)?;
         let (mut is_settled, len, takes_blobs) = (true, self.path.len(), self.filter.allows_blobs());
-        for entry in tree_entries(&data) {
+        for entry in tree_entries(oid.format(), &data) {
             let entry = entry?;
             self.entries += 1;
             // Rules may take long for one path.

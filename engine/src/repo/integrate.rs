@@ -85,7 +85,11 @@ impl Transaction {
 
     /// What a commit points at that the transaction brings or the repository has.
     fn links(&self, oid: &Oid) -> Result<CommitLinks> {
-        if self.brings(oid) { CommitLinks::parse(&self.object(oid)?.data) } else { self.tip().commit_links(oid) }
+        if self.brings(oid) {
+            CommitLinks::parse(self.repo().object_format(), &self.object(oid)?.data)
+        } else {
+            self.tip().commit_links(oid)
+        }
     }
 
     /// A parsed commit that the transaction brings or the repository has.
@@ -142,7 +146,7 @@ fn rebase(
         let commit = transaction.commit(&oid)?;
         let parent_tree = match commit.parents.first() {
             Some(parent) => transaction.commit(parent)?.tree,
-            None => Oid::empty_tree(),
+            None => onto_tree.format().empty_tree(),
         };
         let tree = match merge_trees(transaction, parent_tree, onto_tree, commit.tree, integration.deadline)? {
             Merged::Tree(tree) => tree,

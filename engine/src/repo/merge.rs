@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::{check_deadline, check_depth, files::find_entry};
 use crate::{
     Result,
-    object::{EntryMode, Kind, Oid, TreeEdit, TreeEntry, edit_tree, name_order, tree_entries},
+    object::{EntryMode, Kind, ObjectFormat, Oid, TreeEdit, TreeEntry, edit_tree, name_order, tree_entries},
     store::Transaction,
 };
 
@@ -66,10 +66,11 @@ impl Merge<'_> {
     ) -> Result<Option<Oid>> {
         check_deadline(self.deadline)?;
         check_depth(depth)?;
+        let format = ours.format();
         let data = self.tree(Some(ours))?;
         let mut edits = BTreeMap::new();
-        for (name, before, after) in changed_names(&self.tree(base)?, &self.tree(theirs)?)? {
-            let own = find_entry(&data, &name)?.map(|entry| (entry.mode, entry.oid));
+        for (name, before, after) in changed_names(format, &self.tree(base)?, &self.tree(theirs)?)? {
+            let own = find_entry(format, &data, &name)?.map(|entry| (entry.mode, entry.oid));
             let length = path.len();
             if !path.is_empty() {
                 path.push(b'/');
@@ -86,7 +87,7 @@ impl Merge<'_> {
         if edits.is_empty() {
             return Ok(Some(ours));
         }
-        let merged = edit_tree(&data, &edits)?;
+        let merged = edit_tree(format, &data, &edits)?;
         if merged.is_empty() {
             return Ok(None);
         }
@@ -122,8 +123,9 @@ impl Merge<'_> {
             }
             _ if ours.is_none() && tree(base).is_some() && tree(theirs).is_some() => {
                 // We removed the directory, they changed it: what is new there goes well with that, all else does not.
-                let added = self.trees(tree(base), Oid::empty_tree(), tree(theirs), path, depth + 1)?;
-                Ok(added.filter(|added| *added != Oid::empty_tree()).map(|added| TreeEdit::Set(EntryMode::TREE, added)))
+                let empty = self.transaction.repo().object_format().empty_tree();
+                let added = self.trees(tree(base), empty, tree(theirs), path, depth + 1)?;
+                Ok(added.filter(|added| *added != empty).map(|added| TreeEdit::Set(EntryMode::TREE, added)))
             }
             _ => {
                 self.conflicts.push(path.clone());
@@ -133,7 +135,7 @@ impl Merge<'_> {
     }
 
     fn tree(&self, oid: Option<Oid>) -> Result<Bytes> {
-        match oid.filter(|oid| *oid != Oid::empty_tree()) {
+        match oid.filter(|oid| !oid.is_empty_tree()) {
             Some(oid) => Ok(self.transaction.object(&oid)?.data),
             None => Ok(Bytes::new()),
         }
@@ -141,10 +143,10 @@ impl Merge<'_> {
 }
 
 /// The names that differ between two directories, each once, with what they are in either.
-fn changed_names(old: &[u8], new: &[u8]) -> Result<Vec<(Vec<u8>, Side, Side)>> {
+fn changed_names(format: ObjectFormat, old: &[u8], new: &[u8]) -> Result<Vec<(Vec<u8>, Side, Side)>> {
     let mut found: BTreeMap<Vec<u8>, (Side, Side)> = BTreeMap::new();
     let side = |entry: &TreeEntry<'_>| Some((entry.mode, entry.oid));
-    let (mut olds, mut news) = (tree_entries(old).peekable(), tree_entries(new).peekable());
+    let (mut olds, mut news) = (tree_entries(format, old).peekable(), tree_entries(format, new).peekable());
     loop {
         let order = match (olds.peek(), news.peek()) {
             (None, None) => break,

@@ -9,6 +9,7 @@ mod filter;
 mod integrate;
 mod log;
 mod merge;
+mod oid_set;
 mod reach;
 mod reality;
 mod references;

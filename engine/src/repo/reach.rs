@@ -7,11 +7,7 @@ use std::{
     time::Instant,
 };
 
-use super::{
-    TREE_DEPTH_MAX, check_deadline,
-    filter::Filter,
-    walk::{OidSet, Queued},
-};
+use super::{TREE_DEPTH_MAX, check_deadline, filter::Filter, oid_set::GuardedOidSet, walk::Queued};
 use crate::{
     Error, ErrorKind, Result,
     object::{EntryMode, Kind, Oid, links, tree_entries},
@@ -76,9 +72,9 @@ impl Snapshot {
         let mut walk = ReachWalk {
             snapshot: self,
             options,
-            seen: HashSet::new(),
+            seen: GuardedOidSet::default(),
             deep: Vec::new(),
-            deep_noted: OidSet::default(),
+            deep_noted: GuardedOidSet::default(),
             reach: Reach::default(),
         };
         let mut roots = Vec::new();
@@ -122,11 +118,11 @@ pub(super) struct ReachWalk<'a> {
     pub(super) snapshot: &'a Snapshot,
     pub(super) options: &'a ReachOptions<'a>,
     /// Trees, blobs and tags that are sent or that the receiver has.
-    pub(super) seen: HashSet<Oid>,
+    pub(super) seen: GuardedOidSet,
     /// Trees that lie deeper than the walk recurses, which it comes back to: several pushes can build what one may not have.
     deep: Vec<(Oid, Similar)>,
     /// Every tree that was ever in `deep`.
-    deep_noted: OidSet,
+    deep_noted: GuardedOidSet,
     pub(super) reach: Reach,
 }
 
@@ -221,7 +217,7 @@ impl ReachWalk<'_> {
                 Err(error) if flag & UNINTERESTING != 0 && *error.kind() == ErrorKind::NotFound => continue,
                 data => data?,
             };
-            let links = links(Kind::Commit, &data)?;
+            let links = links(oid.format(), Kind::Commit, &data)?;
             let mut targets = links.targets.iter().map(|(oid, _)| *oid);
             let tree = targets.next().ok_or_else(|| Error::corrupt(format!("commit {oid} has no tree")))?;
             let cut = if flag & UNINTERESTING != 0 { client_shallow.contains(&oid) } else { shallow.contains(&oid) };
@@ -282,7 +278,7 @@ impl ReachWalk<'_> {
         while let Some(tree) = open.pop() {
             // The receiver may have trees that this repository lost; they are no hindrance.
             let Some(object) = self.snapshot.try_object(&tree)? else { continue };
-            for entry in tree_entries(&object.data) {
+            for entry in tree_entries(self.snapshot.object_format(), &object.data) {
                 let entry = entry?;
                 if !entry.mode.is_submodule() && self.seen.insert(entry.oid) && entry.mode.is_tree() {
                     open.push(entry.oid);
@@ -308,7 +304,7 @@ impl ReachWalk<'_> {
         self.add(tree, Kind::Tree, similar);
         let data = self.snapshot.object_of(&tree, Kind::Tree)?;
         let similar = self.similar_entries(&data, similar)?;
-        for entry in tree_entries(&data) {
+        for entry in tree_entries(self.snapshot.object_format(), &data) {
             let entry = entry?;
             let mode: EntryMode = entry.mode;
             let similar = similar.get(&entry.name[..]).copied().unwrap_or_default();
@@ -339,7 +335,7 @@ impl ReachWalk<'_> {
             return Ok(found);
         }
         let mut is_tree: HashMap<Cow<'d, [u8]>, bool> = HashMap::new();
-        for entry in tree_entries(data) {
+        for entry in tree_entries(self.snapshot.object_format(), data) {
             let entry = entry?;
             if !entry.mode.is_submodule() && !self.seen.contains(&entry.oid) {
                 is_tree.insert(entry.name, entry.mode.is_tree());
@@ -348,7 +344,7 @@ impl ReachWalk<'_> {
         for (oid, is_edge) in [(trees.at_edge, true), (trees.newer, false)] {
             let Some(oid) = oid else { continue };
             let Some(object) = self.snapshot.try_object(&oid)? else { continue };
-            for entry in tree_entries(&object.data) {
+            for entry in tree_entries(self.snapshot.object_format(), &object.data) {
                 let entry = entry?;
                 if entry.mode.is_submodule() {
                     continue;

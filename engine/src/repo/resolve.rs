@@ -100,9 +100,7 @@ impl Snapshot {
             let unborn = || Error::not_found(format!("HEAD names {}, which does not exist yet", self.head()));
             return self.reference(self.head()).ok_or_else(unborn);
         }
-        if name.len() == Oid::LEN * 2
-            && let Ok(oid) = Oid::from_hex(name.as_bytes())
-        {
+        if let Ok(oid) = self.object_format().oid_from_hex(name.as_bytes()) {
             return if self.contains(&oid)? { Ok(oid) } else { Err(unknown()) };
         }
         // The order of git: as it is, tags, branches, remotes.

@@ -1,40 +1,13 @@
 //! Walks through a history: every commit once, the newest first, as `git rev-list` orders them.
 
-use std::{
-    cmp::Reverse,
-    collections::{BinaryHeap, HashSet},
-    hash::{BuildHasherDefault, Hasher},
-};
+use std::{cmp::Reverse, collections::BinaryHeap};
 
+use super::oid_set::OidSet;
 use crate::{
     Result,
     object::Oid,
     store::{CommitLinks, Snapshot},
 };
-
-/// Ids are uniform already: their hash is taken from their own bits.
-#[derive(Default)]
-pub(crate) struct IdHasher(u64);
-
-impl Hasher for IdHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        if let Some(first) = bytes.first_chunk::<8>() {
-            self.0 = u64::from_le_bytes(*first);
-        }
-    }
-
-    // What else of an id is hashed, its kind and length, is the same for all.
-    fn write_u8(&mut self, _: u8) {}
-    fn write_usize(&mut self, _: usize) {}
-    fn write_isize(&mut self, _: isize) {}
-}
-
-/// A set of ids.
-pub(crate) type OidSet = HashSet<Oid, BuildHasherDefault<IdHasher>>;
 
 /// The commits that are reachable from some others, by commit date, newest first. What it yields may be kept from leading
 /// on: see [`Walk::follow`].

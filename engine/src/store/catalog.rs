@@ -148,6 +148,7 @@ impl Store {
             durability: settings.durability,
             created_millis: now,
             git: Arc::new(settings.git),
+            format: settings.object_format,
         };
         let version = Version {
             number: 1,
@@ -189,7 +190,8 @@ impl Store {
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`]; [`ErrorKind::Exists`] if the new name is taken; [`ErrorKind::Invalid`] for settings
-    /// that are not valid, or for a change between `memory` and a durability that is stored. Nothing was changed then.
+    /// that are not valid, for a change between `memory` and a durability that is stored, or for another object format.
+    /// Nothing was changed then.
     /// Else when a write fails, which may leave the default branch changed alone.
     pub fn alter(&self, name: &RepoName, new_name: Option<&RepoName>, settings: Option<RepoSettings>) -> Result<Repo> {
         if let Some(settings) = &settings {
@@ -212,6 +214,9 @@ impl Store {
             let memory = |durability| durability == Durability::Memory;
             if memory(old.durability) != memory(settings.durability) {
                 return Err(Error::invalid("durability cannot change between memory and what is stored"));
+            }
+            if old.format != settings.object_format {
+                return Err(Error::invalid("the object format of a repository cannot change"));
             }
             if repo.state.published.load().head != settings.default_branch {
                 let mut transaction = repo.begin("govc", Cause::Api);

@@ -184,7 +184,7 @@ impl Core {
         let (layer, row, data) = loop {
             let Some((layer, row)) = self.row(pool, oid)? else {
                 // Every git knows the empty tree without being given it.
-                let empty = *oid == Oid::empty_tree();
+                let empty = *oid == pool.format.empty_tree();
                 return Ok(empty.then(|| Object { kind: Kind::Tree, data: Bytes::new() }));
             };
             match self.records.materialise(layer, row.location) {
@@ -253,7 +253,7 @@ impl Core {
         }
         match self.row(pool, oid)? {
             Some((_, row)) => Ok(Some((row.kind, row.size))),
-            None => Ok((*oid == Oid::empty_tree()).then_some((Kind::Tree, 0))),
+            None => Ok((*oid == pool.format.empty_tree()).then_some((Kind::Tree, 0))),
         }
     }
 
@@ -265,7 +265,7 @@ impl Core {
         for (at, row) in missing.into_iter().zip(self.rows(pool, &ids)?) {
             found[at] = match row {
                 Some((_, row)) => Some((row.kind, row.size)),
-                None => (oids[at] == Oid::empty_tree()).then_some((Kind::Tree, 0)),
+                None => (oids[at] == pool.format.empty_tree()).then_some((Kind::Tree, 0)),
             };
         }
         Ok(found)

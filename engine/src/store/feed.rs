@@ -52,7 +52,7 @@ impl Publication {
     /// Bytes of memory that it takes, about: names, ids and what counts them.
     fn resident_bytes(&self) -> usize {
         let certificate = self.certificate.as_ref().map_or(0, |certificate| certificate.resident_bytes());
-        self.changes.refs.iter().map(|change| 96 + change.name.as_bytes().len()).sum::<usize>() + 160 + certificate
+        self.changes.refs.iter().map(|change| 120 + change.name.as_bytes().len()).sum::<usize>() + 160 + certificate
     }
 }
 

@@ -31,7 +31,7 @@ use crate::{
     Error, ErrorKind, Progress, Result,
     backend::{Backend, Family, Scan, key},
     block::{DecodedBlock, Location, join_parts},
-    object::{Kind, Oid, hash_object, links},
+    object::{Kind, ObjectFormat, Oid, hash_object, links},
     sync::Mutex,
 };
 
@@ -71,7 +71,7 @@ impl Fsck {
     /// # Errors
     /// When the backend fails, and [`ErrorKind::Cancelled`]. Damage is no error, but a finding.
     pub fn run(backend: Arc<dyn Backend>, options: StoreOptions, progress: &dyn Progress) -> Result<Self> {
-        let mut check = Check { found: Self::default(), progress };
+        let mut check = Check { found: Self::default(), formats: HashMap::new(), progress };
         check.rows(&*backend)?;
         match Store::open(backend, options) {
             Ok(store) => check.store(&store)?,
@@ -89,6 +89,8 @@ impl Fsck {
 
 struct Check<'a> {
     found: Fsck,
+    /// Of the repositories in the catalog.
+    formats: HashMap<RepoId, ObjectFormat>,
     progress: &'a dyn Progress,
 }
 
@@ -146,8 +148,8 @@ impl Check<'_> {
                     self.check_cancelled()?;
                 }
                 let read = match family {
-                    Family::Catalog => CatalogRow::decode(&value).map(drop),
-                    Family::Refs => reference(&row_key, &value),
+                    Family::Catalog => self.repository(&row_key, &value),
+                    Family::Refs => self.reference(&row_key, &value),
                     Family::History => history(&row_key, &value),
                     Family::Journal => read_record(&value).map(drop),
                     Family::Ids => id_of(&row_key).and_then(|_| IdRow::decode(&value)).map(drop),
@@ -166,6 +168,21 @@ impl Check<'_> {
         }
         self.progress.end();
         Ok(())
+    }
+
+    /// Decodes a catalog row, and notes the object format that it names.
+    fn repository(&mut self, row_key: &[u8], value: &[u8]) -> Result<()> {
+        let row = CatalogRow::decode(value)?;
+        self.formats.insert(RepoId(key::trailing_u64(row_key)?), row.record.format);
+        Ok(())
+    }
+
+    fn reference(&self, row_key: &[u8], value: &[u8]) -> Result<()> {
+        let repo = row_key.split_first_chunk::<8>().filter(|(_, name)| !name.is_empty());
+        let (repo, _) = repo.ok_or_else(|| Error::corrupt("the key is no reference's"))?;
+        // That the repository is unknown is told by whoever opens the store.
+        let format = self.formats.get(&RepoId(u64::from_be_bytes(*repo))).copied().unwrap_or_default();
+        RefRow::decode(format, value).map(drop)
     }
 
     /// Decodes a block at its first part.
@@ -392,7 +409,7 @@ impl Check<'_> {
                 }
                 // What cannot be read has been told.
                 let Some(object) = readable(&snapshot, &oid)? else { continue };
-                let Ok(found) = links(object.kind, &object.data) else { continue };
+                let Ok(found) = links(snapshot.object_format(), object.kind, &object.data) else { continue };
                 for (target, _) in found.targets {
                     if seen.contains(&target) {
                         continue;
@@ -454,7 +471,7 @@ fn look_at(core: &Core, pool: &Pool, name: &str, placed: &[Placed], progress: &d
         share.objects += 1;
         share.bytes += data.len() as u64;
         progress.advance(data.len() as u64);
-        match hash_object(placed.kind, &data) {
+        match hash_object(pool.format, placed.kind, &data) {
             Ok(oid) if oid == placed.oid && data.len() as u64 == placed.size => {}
             Ok(oid) => {
                 share.findings.push(wrong(&format!("it is {oid}, of {} bytes instead of {}", data.len(), placed.size)));
@@ -465,7 +482,7 @@ fn look_at(core: &Core, pool: &Pool, name: &str, placed: &[Placed], progress: &d
                 continue;
             }
         }
-        match links(placed.kind, &data) {
+        match links(pool.format, placed.kind, &data) {
             Ok(found) => pointed_at.extend(found.targets.into_iter().map(|(target, _)| target)),
             Err(error) => share.findings.push(wrong(&error)),
         }
@@ -508,13 +525,6 @@ fn is_missing(core: &Core, pool: &Pool, pointed_at: &mut Vec<Oid>) -> Result<boo
 /// Whether an error says what is stored, not that it could not be asked for.
 fn is_damage(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotFound | ErrorKind::Invalid)
-}
-
-fn reference(row_key: &[u8], value: &[u8]) -> Result<()> {
-    if row_key.len() <= 8 {
-        return Err(Error::corrupt("the key is no reference's"));
-    }
-    RefRow::decode(value).map(drop)
 }
 
 fn history(row_key: &[u8], value: &[u8]) -> Result<()> {

@@ -197,8 +197,9 @@ impl Transaction {
     pub(super) fn leads_to(&self, carried: &Carried) -> Result<HashSet<Oid>> {
         let brought: HashSet<Oid> = self.brought(carried).map(|(oid, _)| oid).collect();
         let mut found: HashSet<Oid> = self.targets().filter(|oid| !brought.contains(oid)).copied().collect();
+        let format = self.repo().object_format();
         let mut add = |kind: Kind, data: &[u8]| -> Result<()> {
-            let targets = links(kind, data)?.targets.into_iter().map(|(target, _)| target);
+            let targets = links(format, kind, data)?.targets.into_iter().map(|(target, _)| target);
             found.extend(targets.filter(|oid| !brought.contains(oid)));
             Ok(())
         };
@@ -221,7 +222,7 @@ impl Core {
             row if row.kind == Kind::Blob => return Ok(Vec::new()),
             row => (row.kind, self.records.materialise(pool, row.location)?),
         };
-        Ok(links(kind, &data)?.targets.into_iter().map(|(target, _)| target).collect())
+        Ok(links(pool.format, kind, &data)?.targets.into_iter().map(|(target, _)| target).collect())
     }
 }
 
@@ -239,7 +240,7 @@ impl Rewrite {
             if progress.is_cancelled() {
                 return Err(Error::new(ErrorKind::Cancelled, "ended on request; everything stays as it was"));
             }
-            let links = links(object.kind, &self.read(at)?)?;
+            let links = links(object.oid.format(), object.kind, &self.read(at)?)?;
             Ok(links.targets.iter().filter_map(|(target, _)| self.position(target)).collect())
         };
         for (first, object) in self.objects().iter().enumerate() {

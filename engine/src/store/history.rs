@@ -101,7 +101,7 @@ impl Core {
     pub(crate) fn append_in_memory(&self, repo: &RepoState, version: &Arc<Version>, changes: Changes) {
         let Some(history) = &repo.memory_history else { return };
         let publication = publication(Seq(0), repo.id, version, changes);
-        let row = Bytes::from(VersionRow::encode(&publication));
+        let row = Bytes::from(VersionRow::encode(&publication, repo.pool.format));
         let mut rows = history.0.lock();
         let mut number = repo.journaled.load(Ordering::Relaxed) + 1;
         rows.early.insert(version.number, (publication, version.clone(), row));
@@ -118,7 +118,7 @@ impl Core {
     pub(crate) fn begin_history(&self, repo: &RepoState) {
         let Some(history) = &repo.memory_history else { return };
         let first = publication(Seq(0), repo.id, &repo.published.load(), Changes::none());
-        let row = Bytes::from(VersionRow::encode(&first));
+        let row = Bytes::from(VersionRow::encode(&first, repo.pool.format));
         let mut rows = history.0.lock();
         // Many repositories never get another.
         rows.rows.reserve_exact(1);

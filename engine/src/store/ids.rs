@@ -2,11 +2,14 @@
 
 use std::{fmt, str::FromStr};
 
-use govc_id_table::Id;
 use serde::{Deserialize, Serialize};
 
 use super::rules::GitRules;
-use crate::{Error, Result, object::Oid, refs::RefName};
+use crate::{
+    Error, Result,
+    object::{ObjectFormat, Oid},
+    refs::RefName,
+};
 
 /// The key of a repository; never used again after the repository is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -46,13 +49,6 @@ impl PoolId {
 pub(crate) struct PooledId {
     pub(crate) pool: PoolId,
     pub(crate) oid: Oid,
-}
-
-impl Id for PooledId {
-    /// Bits of the object's id, which are uniform, mixed with the pool.
-    fn bits(&self) -> u64 {
-        self.oid.bits() ^ self.pool.0.wrapping_mul(0x9e37_79b9_7f4a_7c15)
-    }
 }
 
 /// A position in the feed of all publications; grows, with gaps.
@@ -155,6 +151,8 @@ pub struct RepoSettings {
     pub durability: Durability,
     /// What is refused of pushes, and hidden.
     pub git: GitRules,
+    /// The hash that names the objects: fixed when the repository is made.
+    pub object_format: ObjectFormat,
 }
 
 impl RepoSettings {
@@ -182,6 +180,7 @@ impl Default for RepoSettings {
             default_branch: RefName::from_stored(b"refs/heads/main"),
             durability: Durability::default(),
             git: GitRules::default(),
+            object_format: ObjectFormat::default(),
         }
     }
 }

@@ -38,7 +38,7 @@ const LEVEL: i32 = 3;
 pub(super) const WRITE_BYTES: usize = 4 << 20;
 
 /// What the row of an object, and a block beside its bytes, take in a memory repository's maps, in bytes.
-const MEMORY_ROW_BYTES: u64 = 160;
+const MEMORY_ROW_BYTES: u64 = 176;
 const MEMORY_BLOCK_BYTES: u64 = 128;
 
 /// Where an object is, and what it is: a value of the family `ids`.
@@ -237,8 +237,10 @@ impl Lane<'_> {
     /// body gives the object `oid`.
     ///
     /// # Errors
-    /// When the backend fails or is full, or a memory repository exceeds the budget.
+    /// [`crate::ErrorKind::Invalid`] for an id of another object format than the repository's; when the backend fails or is
+    /// full, or a memory repository exceeds the budget.
     pub fn add(&mut self, oid: Oid, kind: Kind, size: u64, base: Base, body: &[u8]) -> Result<Location> {
+        self.ingest.target.repo.pool.format.check(&oid)?;
         if self.builder.is_full_for(body.len()) {
             self.flush()?;
         }

@@ -51,7 +51,7 @@ const QUEUE_MAX: usize = if cfg!(shuttle) { 2 } else { 16 << 10 };
 const GROUP_ENTRIES_MAX: usize = 1024;
 const GROUP_BYTES_MAX: usize = 8 << 20;
 /// Memory that the row of an object in a segment takes on its way to the backend.
-const ROW_BYTES: usize = 128;
+const ROW_BYTES: usize = 144;
 /// How often a full backend is tried when nobody writes.
 const RETRY_DELAY: Duration = Duration::from_millis(200);
 
@@ -419,7 +419,7 @@ impl Journal {
                     if pending.promise.is_some() {
                         sync = Sync::Yes;
                     }
-                    let (repo, version) = (pending.repo.id, &pending.version);
+                    let (repo, version) = ((pending.repo.id, pending.repo.pool.format), &pending.version);
                     let objects = pending.carried.objects();
                     record.transaction(repo, seq, version, &pending.changes, objects);
                     seq.0 += 1;
@@ -644,16 +644,17 @@ fn fall_back(repo: &RepoState) -> bool {
     }
 }
 
-/// What a transaction's record, and each of its objects there, take beside contents, mostly, in bytes.
+/// What a transaction's record, and each of its objects there beside its id, take beside contents, mostly, in bytes.
 const ENTRY_BYTES: usize = 256;
-const OBJECT_BYTES: usize = 26;
+const OBJECT_BYTES: usize = 6;
 
 impl Item {
     /// What the item takes in a record, about.
     fn record_bytes(&self) -> usize {
         match self {
-            Item::Transaction(Pending { carried, .. }) => {
-                carried.bytes() + OBJECT_BYTES * carried.objects().len() + ENTRY_BYTES
+            Item::Transaction(Pending { carried, repo, .. }) => {
+                let object_bytes = repo.pool.format.len() + OBJECT_BYTES;
+                carried.bytes() + object_bytes * carried.objects().len() + ENTRY_BYTES
             }
             Item::Catalog(_) => ENTRY_BYTES,
         }

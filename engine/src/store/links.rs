@@ -1,15 +1,16 @@
 //! What commits point at, parsed once: walks through a history would else parse each commit again.
 
-use govc_id_table::{IdTable, pin};
+use govc_id_table::pin;
 use smallvec::SmallVec;
 
 use super::{
     ids::{PoolId, PooledId},
+    pooled::PooledTable,
     snapshot::Snapshot,
 };
 use crate::{
     Error, Result,
-    object::{Kind, Oid, links},
+    object::{Kind, ObjectFormat, Oid, links},
     sync::{
         Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -18,6 +19,10 @@ use crate::{
 
 /// Memory that an entry takes, in bytes: key, value, slot, and what a merge of many has beside.
 const ENTRY_BYTES: u64 = 160;
+/// What that of a SHA-256 repository takes beyond it: a longer key.
+const SHA256_BYTES: u64 = 8;
+/// Bytes of ids that an entry has room for: of SHA-1 a tree and two parents or three, of SHA-256 a tree and a parent.
+const INLINE_BYTES: usize = 64;
 
 /// What a commit points at, and when it was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,8 +40,8 @@ impl CommitLinks {
     ///
     /// # Errors
     /// [`crate::ErrorKind::Corrupt`] if the structure is not a commit's.
-    pub fn parse(data: &[u8]) -> Result<Self> {
-        let links = links(Kind::Commit, data)?;
+    pub fn parse(format: ObjectFormat, data: &[u8]) -> Result<Self> {
+        let links = links(format, Kind::Commit, data)?;
         let mut targets = links.targets.into_iter().map(|(oid, _)| oid);
         let tree = targets.next().ok_or_else(|| Error::corrupt("malformed commit"))?;
         Ok(Self { tree, parents: targets.collect(), seconds: links.commit_seconds })
@@ -44,29 +49,45 @@ impl CommitLinks {
 }
 
 struct Entry {
-    links: CommitLinks,
+    /// The bytes of tree and parents, one after another.
+    ids: SmallVec<[u8; INLINE_BYTES]>,
+    seconds: i64,
     /// Set by readers, cleared when the cache is swept.
     hot: AtomicBool,
 }
 
+impl Entry {
+    fn new(links: &CommitLinks) -> Self {
+        let ids = std::iter::once(&links.tree).chain(&links.parents).flat_map(|oid| oid.as_bytes()).copied();
+        Self { ids: ids.collect(), seconds: links.seconds, hot: AtomicBool::new(false) }
+    }
+
+    fn links(&self, format: ObjectFormat) -> Option<CommitLinks> {
+        let mut ids = self.ids.chunks(format.len()).map_while(|id| Oid::from_bytes(id).ok());
+        Some(CommitLinks { tree: ids.next()?, parents: ids.collect(), seconds: self.seconds })
+    }
+
+    /// Memory that it takes, in the table of the commit's format.
+    fn bytes(&self, oid: &Oid) -> u64 {
+        let format = if oid.format() == ObjectFormat::Sha256 { SHA256_BYTES } else { 0 };
+        let heap = if self.ids.spilled() { self.ids.capacity() as u64 + 16 } else { 0 };
+        ENTRY_BYTES + format + heap
+    }
+}
+
 /// Links of commits, under a budget.
 pub(crate) struct LinkCache {
-    entries: IdTable<PooledId, Entry>,
-    /// Entries, counted by who inserts and by who sweeps.
-    count: AtomicU64,
-    count_max: u64,
+    entries: PooledTable<Entry>,
+    /// Bytes of entries, counted by who inserts and by who sweeps.
+    used_bytes: AtomicU64,
+    limit_bytes: u64,
     /// Held by the one who sweeps.
     sweeping: Mutex<()>,
 }
 
 impl LinkCache {
     pub(crate) fn new(limit_bytes: u64) -> Self {
-        Self {
-            entries: IdTable::new(),
-            count: AtomicU64::new(0),
-            count_max: (limit_bytes / ENTRY_BYTES).max(1),
-            sweeping: Mutex::new(()),
-        }
+        Self { entries: PooledTable::new(), used_bytes: AtomicU64::new(0), limit_bytes, sweeping: Mutex::new(()) }
     }
 
     fn get(&self, pool: PoolId, oid: &Oid) -> Option<CommitLinks> {
@@ -75,17 +96,17 @@ impl LinkCache {
         if !entry.hot.load(Ordering::Relaxed) {
             entry.hot.store(true, Ordering::Relaxed);
         }
-        Some(entry.links.clone())
+        entry.links(oid.format())
     }
 
     fn insert(&self, pool: PoolId, oid: Oid, links: CommitLinks) {
         if links.parents.spilled() {
-            // Not worth counting what few merges take beside.
+            // Not worth the room: few merges have so many.
             return;
         }
-        let make = || Entry { links, hot: AtomicBool::new(false) };
-        let (_, inserted) = self.entries.get_or_insert_with(PooledId { pool, oid }, make, &pin());
-        if inserted && self.count.fetch_add(1, Ordering::Relaxed) >= self.count_max {
+        let guard = pin();
+        let (entry, inserted) = self.entries.get_or_insert_with(&PooledId { pool, oid }, || Entry::new(&links), &guard);
+        if inserted && self.used_bytes.fetch_add(entry.bytes(&oid), Ordering::Relaxed) >= self.limit_bytes {
             self.sweep();
         }
     }
@@ -94,21 +115,21 @@ impl LinkCache {
     fn sweep(&self) {
         let Some(_sweeping) = self.sweeping.try_lock() else { return };
         for spares_hot in [true, false] {
-            if self.count.load(Ordering::Relaxed) <= self.count_max / 2 {
+            if self.used_bytes.load(Ordering::Relaxed) <= self.limit_bytes / 2 {
                 break;
             }
             let guard = pin();
             for (key, entry) in self.entries.iter(&guard) {
                 let is_spared = entry.hot.swap(false, Ordering::Relaxed) && spares_hot;
-                if !is_spared && self.entries.remove_if(key, |_| true, &guard) {
-                    self.count.fetch_sub(1, Ordering::Relaxed);
+                if !is_spared && self.entries.remove_if(&key, |_| true, &guard) {
+                    self.used_bytes.fetch_sub(entry.bytes(&key.oid), Ordering::Relaxed);
                 }
             }
         }
     }
 
     pub(crate) fn used_bytes(&self) -> u64 {
-        self.count.load(Ordering::Relaxed) * ENTRY_BYTES
+        self.used_bytes.load(Ordering::Relaxed)
     }
 }
 
@@ -122,7 +143,7 @@ impl Snapshot {
         if let Some(links) = core.links.get(pool, oid) {
             return Ok(links);
         }
-        let links = CommitLinks::parse(&self.object_of(oid, Kind::Commit)?)?;
+        let links = CommitLinks::parse(self.object_format(), &self.object_of(oid, Kind::Commit)?)?;
         core.links.insert(pool, *oid, links.clone());
         Ok(links)
     }
@@ -144,5 +165,21 @@ mod tests {
         }
         assert_eq!(cache.get(PoolId(2), &oid(0)), None, "another pool");
         assert_eq!(cache.get(PoolId(1), &oid(1 << 40)), None, "nobody asked for it");
+    }
+
+    #[test]
+    fn links_come_back_as_they_went_in_and_are_counted() {
+        let cache = LinkCache::new(1000 * ENTRY_BYTES);
+        for format in ObjectFormat::ALL {
+            let oid = |byte: u8| Oid::from_bytes(&vec![byte; format.len()]).expect("an id");
+            for parents in 0..3 {
+                let links =
+                    CommitLinks { tree: oid(200), parents: (100..100 + parents).map(oid).collect(), seconds: 7 };
+                let before = cache.used_bytes();
+                cache.insert(PoolId(1), oid(parents), links.clone());
+                assert_eq!(cache.get(PoolId(1), &oid(parents)), Some(links), "{format} {parents}");
+                assert!((ENTRY_BYTES..ENTRY_BYTES + 160).contains(&(cache.used_bytes() - before)));
+            }
+        }
     }
 }

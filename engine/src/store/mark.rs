@@ -174,9 +174,9 @@ impl Walk<'_> {
             match kind {
                 Kind::Blob => {}
                 Kind::Tree => self.entries(&data, ROOT)?,
-                Kind::Tag => next = links(kind, &data)?.targets.first().map(|(target, _)| *target),
+                Kind::Tag => next = links(oid.format(), kind, &data)?.targets.first().map(|(target, _)| *target),
                 Kind::Commit => {
-                    let links = links(kind, &data)?;
+                    let links = links(oid.format(), kind, &data)?;
                     self.marks.found += 1;
                     self.marks.commits.push(Queued {
                         seconds: links.commit_seconds,
@@ -201,9 +201,10 @@ impl Walk<'_> {
 
     /// Meets all below a tree.
     fn entries(&mut self, data: &[u8], path: u32) -> Result<()> {
+        let format = self.rewrite.object_format();
         let mut open = vec![(Bytes::copy_from_slice(data), path)];
         while let Some((data, path)) = open.pop() {
-            for entry in tree_entries(&data) {
+            for entry in tree_entries(format, &data) {
                 let entry = entry?;
                 if entry.mode.is_submodule() || self.has_met(&entry.oid) {
                     continue;

@@ -20,6 +20,7 @@ mod links;
 mod mark;
 mod notes;
 mod pool;
+mod pooled;
 mod push_certificate;
 mod record;
 mod records;

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     Error, Result,
-    object::Oid,
+    object::{ObjectFormat, Oid},
     sync::{
         ArcSwapOption, Mutex, RwLock,
         atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
@@ -34,6 +34,8 @@ use crate::{
 /// The objects of a repository.
 pub(crate) struct Pool {
     pub(crate) id: PoolId,
+    /// The hash of its ids, and of those of all pools that it lies over.
+    pub(crate) format: ObjectFormat,
     /// What a fork's pool lies over.
     pub(crate) base: Option<Base>,
     /// Blocks and ids of a memory repository; `None` where they are in the backend.
@@ -127,9 +129,10 @@ impl MemoryPool {
 }
 
 impl Pool {
-    pub(crate) fn new(id: PoolId, base: Option<Base>, is_memory: bool) -> Self {
+    pub(crate) fn new(id: PoolId, format: ObjectFormat, base: Option<Base>, is_memory: bool) -> Self {
         Self {
             id,
+            format,
             base,
             memory: is_memory.then(MemoryPool::default),
             in_flight: RwLock::default(),

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use crate::{
     Error, Result,
     backend::key::{Reader, put_bytes, put_varint},
-    object::Oid,
+    object::{ObjectFormat, Oid},
 };
 
 /// A certificate of a push, and what it was found to be when it came.
@@ -118,9 +118,9 @@ impl PushCertificate {
         put_bytes(out, self.signer.as_bytes());
     }
 
-    pub(super) fn read(reader: &mut Reader<'_>) -> Result<Self> {
+    pub(super) fn read(reader: &mut Reader<'_>, format: ObjectFormat) -> Result<Self> {
         let unknown = || Error::corrupt("a stored push certificate has unknown parts");
-        let oid = reader.oid()?;
+        let oid = reader.oid(format)?;
         let nonce = match reader.byte()? {
             0 => NonceStatus::Ok,
             1 => NonceStatus::Slop(reader.varint()? as i64),
@@ -144,21 +144,22 @@ mod tests {
         for nonce in
             [NonceStatus::Ok, NonceStatus::Slop(-90), NonceStatus::Slop(5), NonceStatus::Bad, NonceStatus::Missing]
         {
-            for signature in SignatureStatus::ALL {
+            let each = |signature| ObjectFormat::ALL.map(|format| (signature, format));
+            for (signature, format) in SignatureStatus::ALL.into_iter().flat_map(each) {
                 let (key, signer) = ("SHA256:abc".into(), "ada@example.org".into());
-                let certificate = PushCertificate { oid: Oid::empty_tree(), nonce, signature, key, signer };
+                let certificate = PushCertificate { oid: format.empty_tree(), nonce, signature, key, signer };
                 let mut out = Vec::new();
                 certificate.write(&mut out);
                 let mut reader = Reader::new(&out);
-                assert_eq!(PushCertificate::read(&mut reader).expect("what was written"), certificate);
+                assert_eq!(PushCertificate::read(&mut reader, format).expect("what was written"), certificate);
                 assert!(reader.is_empty());
                 for cut in 0..out.len() {
-                    assert!(PushCertificate::read(&mut Reader::new(&out[..cut])).is_err(), "{cut}");
+                    assert!(PushCertificate::read(&mut Reader::new(&out[..cut]), format).is_err(), "{cut}");
                 }
             }
         }
-        let mut out = Oid::empty_tree().as_bytes().to_vec();
+        let mut out = ObjectFormat::Sha1.empty_tree().as_bytes().to_vec();
         out.extend_from_slice(&[0, 4, 0, 0]);
-        assert!(PushCertificate::read(&mut Reader::new(&out)).is_err());
+        assert!(PushCertificate::read(&mut Reader::new(&out), ObjectFormat::Sha1).is_err());
     }
 }

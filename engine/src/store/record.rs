@@ -17,13 +17,14 @@ use super::{
 use crate::{
     Error, Result,
     backend::key::{Reader, check_version, put_bytes, put_varint, seal, unseal},
-    object::{Kind, Oid},
+    object::{Kind, ObjectFormat, Oid},
     refs::{Origin, RefChange, RefMap, RefName},
 };
 
 const JOURNAL_VERSION: u8 = 2;
 const CATALOG_VERSION: u8 = 2;
-const HISTORY_VERSION: u8 = 1;
+/// Of version and feed rows: 1 with ids of SHA-1, 2 with those of SHA-256.
+const HISTORY_VERSION: u8 = 2;
 
 /// One entry of a journal record.
 pub(crate) enum Entry {
@@ -38,6 +39,7 @@ pub(crate) enum Entry {
 /// A transaction in the journal.
 pub(crate) struct TransactionEntry {
     pub(crate) repo: RepoId,
+    pub(crate) format: ObjectFormat,
     pub(crate) seq: Seq,
     pub(crate) number: u64,
     pub(crate) time_millis: i64,
@@ -76,6 +78,7 @@ const IS_FORK: u8 = 1;
 const SHARES_REFERENCES: u8 = 2;
 const IS_RETIRED: u8 = 4;
 const HAS_RULES: u8 = 8;
+const IS_SHA256: u8 = 16;
 
 impl CatalogRow {
     pub(crate) fn new(repo: &RepoState, record: &RepoRecord, version: &Version) -> Self {
@@ -135,6 +138,7 @@ impl CatalogRow {
             (shares, SHARES_REFERENCES),
             (self.is_retired, IS_RETIRED),
             (has_rules, HAS_RULES),
+            (self.record.format == ObjectFormat::Sha256, IS_SHA256),
         ];
         out.push(flags.into_iter().filter(|(is_set, _)| *is_set).map(|(_, flag)| flag).sum());
         if let Some(fork) = self.fork {
@@ -164,7 +168,7 @@ impl CatalogRow {
         let (time_millis, actor, cause) = read_stamp(reader)?;
         let head = RefName::from_stored(reader.bytes()?);
         let flags = if version == 1 { 0 } else { reader.byte()? };
-        if flags > IS_FORK + SHARES_REFERENCES + IS_RETIRED + HAS_RULES {
+        if flags > IS_FORK + SHARES_REFERENCES + IS_RETIRED + HAS_RULES + IS_SHA256 {
             return Err(Error::corrupt("a catalog row has unknown parts"));
         }
         let fork = match flags & IS_FORK {
@@ -176,7 +180,8 @@ impl CatalogRow {
             }),
         };
         let git = if flags & HAS_RULES == 0 { GitRules::default() } else { GitRules::read(reader)? };
-        let record = RepoRecord { name, description, durability, created_millis, git: Arc::new(git) };
+        let format = if flags & IS_SHA256 == 0 { ObjectFormat::Sha1 } else { ObjectFormat::Sha256 };
+        let record = RepoRecord { name, description, durability, created_millis, git: Arc::new(git), format };
         Ok(Self { record, number, time_millis, actor, cause, head, fork, is_retired: flags & IS_RETIRED != 0 })
     }
 }
@@ -231,9 +236,9 @@ fn write_origin(out: &mut Vec<u8>, origin: &Origin) {
     put_varint(out, lives as u64);
 }
 
-fn read_origin(reader: &mut Reader<'_>) -> Result<Origin> {
+fn read_origin(reader: &mut Reader<'_>, format: ObjectFormat) -> Result<Origin> {
     let version = reader.varint()?;
-    let base = reader.oid()?;
+    let base = reader.oid(format)?;
     let from = reader.bytes()?;
     let from = (!from.is_empty()).then(|| RefName::from_stored(from));
     let created_millis = reader.varint()? as i64;
@@ -259,18 +264,18 @@ impl RefRow {
     pub(crate) const REMOVED: &'static [u8] = &[];
 
     /// The reference, or `None` if it is [`RefRow::REMOVED`].
-    pub(crate) fn decode(value: &[u8]) -> Result<Option<(Oid, Option<Origin>)>> {
+    pub(crate) fn decode(format: ObjectFormat, value: &[u8]) -> Result<Option<(Oid, Option<Origin>)>> {
         if value == Self::REMOVED {
             return Ok(None);
         }
         let mut reader = Reader::new(value);
-        let oid = reader.oid()?;
-        let origin = if reader.is_empty() { None } else { Some(read_origin(&mut reader)?) };
+        let oid = reader.oid(format)?;
+        let origin = if reader.is_empty() { None } else { Some(read_origin(&mut reader, format)?) };
         Ok(Some((oid, origin)))
     }
 }
 
-fn read_changes(reader: &mut Reader<'_>) -> Result<(Changes, Option<Arc<PushCertificate>>)> {
+fn read_changes(reader: &mut Reader<'_>, format: ObjectFormat) -> Result<(Changes, Option<Arc<PushCertificate>>)> {
     let count = reader.usize()?;
     let mut refs = Vec::with_capacity(count.min(reader.len()));
     for _ in 0..count {
@@ -279,8 +284,8 @@ fn read_changes(reader: &mut Reader<'_>) -> Result<(Changes, Option<Arc<PushCert
         if tag > 3 {
             return Err(Error::corrupt("a stored change has unknown parts"));
         }
-        let before = (tag & 1 != 0).then(|| reader.oid()).transpose()?;
-        let after = (tag & 2 != 0).then(|| reader.oid()).transpose()?;
+        let before = (tag & 1 != 0).then(|| reader.oid(format)).transpose()?;
+        let after = (tag & 2 != 0).then(|| reader.oid(format)).transpose()?;
         refs.push(RefChange { name, before, after });
     }
     let before = reader.bytes()?;
@@ -295,9 +300,9 @@ fn read_changes(reader: &mut Reader<'_>) -> Result<(Changes, Option<Arc<PushCert
     if parts > HAS_ORIGIN + HAS_CERTIFICATE {
         return Err(Error::corrupt("stored changes have unknown parts"));
     }
-    let origin = (parts & HAS_ORIGIN != 0).then(|| read_origin(reader).map(Arc::new)).transpose()?;
+    let origin = (parts & HAS_ORIGIN != 0).then(|| read_origin(reader, format).map(Arc::new)).transpose()?;
     let certificate =
-        (parts & HAS_CERTIFICATE != 0).then(|| PushCertificate::read(reader).map(Arc::new)).transpose()?;
+        (parts & HAS_CERTIFICATE != 0).then(|| PushCertificate::read(reader, format).map(Arc::new)).transpose()?;
     Ok((Changes { refs: refs.into(), head, origin }, certificate))
 }
 
@@ -309,6 +314,7 @@ pub(crate) struct RecordWriter {
 const TRANSACTION: u8 = 1;
 const REPO: u8 = 2;
 const DELETED: u8 = 3;
+const TRANSACTION_SHA256: u8 = 4;
 
 impl RecordWriter {
     /// A record of about `bytes` in the memory of `spare`.
@@ -321,14 +327,17 @@ impl RecordWriter {
 
     pub(crate) fn transaction<'a>(
         &mut self,
-        repo: RepoId,
+        (repo, format): (RepoId, ObjectFormat),
         seq: Seq,
         version: &Version,
         changes: &Changes,
         objects: impl ExactSizeIterator<Item = &'a Fresh>,
     ) {
         let out = &mut self.out;
-        out.push(TRANSACTION);
+        out.push(match format {
+            ObjectFormat::Sha1 => TRANSACTION,
+            ObjectFormat::Sha256 => TRANSACTION_SHA256,
+        });
         put_varint(out, repo.0);
         put_varint(out, seq.0);
         put_varint(out, version.number);
@@ -370,7 +379,8 @@ pub(crate) fn read_record(value: &Bytes) -> Result<Vec<Entry>> {
     let mut entries = Vec::new();
     while !reader.is_empty() {
         entries.push(match reader.byte()? {
-            TRANSACTION => Entry::Transaction(read_transaction(&mut reader)?),
+            TRANSACTION => Entry::Transaction(read_transaction(&mut reader, ObjectFormat::Sha1)?),
+            TRANSACTION_SHA256 => Entry::Transaction(read_transaction(&mut reader, ObjectFormat::Sha256)?),
             REPO => Entry::Repo(RepoId(reader.varint()?), CatalogRow::read(&mut reader, version)?),
             DELETED => Entry::Deleted(RepoId(reader.varint()?)),
             _ => return Err(Error::corrupt("a journal record has an unknown entry")),
@@ -379,28 +389,40 @@ pub(crate) fn read_record(value: &Bytes) -> Result<Vec<Entry>> {
     Ok(entries)
 }
 
-fn read_transaction(reader: &mut Reader<'_>) -> Result<TransactionEntry> {
+fn read_transaction(reader: &mut Reader<'_>, format: ObjectFormat) -> Result<TransactionEntry> {
     let repo = RepoId(reader.varint()?);
     let seq = Seq(reader.varint()?);
     let number = reader.varint()?;
     let (time_millis, actor, cause) = read_stamp(reader)?;
-    let (changes, certificate) = read_changes(reader)?;
+    let (changes, certificate) = read_changes(reader, format)?;
     let count = reader.usize()?;
     let mut objects = Vec::with_capacity(count.min(reader.len()));
     for _ in 0..count {
         let kind = Kind::from_number(reader.byte()?).ok_or_else(|| Error::corrupt("a journal object has no kind"))?;
-        let oid: Oid = reader.oid()?;
+        let oid = reader.oid(format)?;
         objects.push(Fresh { oid, kind, data: Bytes::copy_from_slice(reader.bytes()?) });
     }
-    Ok(TransactionEntry { repo, seq, number, time_millis, actor, cause, changes, certificate, objects })
+    Ok(TransactionEntry { repo, format, seq, number, time_millis, actor, cause, changes, certificate, objects })
+}
+
+fn history_version(format: ObjectFormat) -> u8 {
+    match format {
+        ObjectFormat::Sha1 => 1,
+        ObjectFormat::Sha256 => 2,
+    }
+}
+
+/// The ids in a version or feed row of this version.
+fn format_of_history(version: u8) -> ObjectFormat {
+    if version == 1 { ObjectFormat::Sha1 } else { ObjectFormat::Sha256 }
 }
 
 /// A version's row, in the family `history` or in the memory of a memory repository.
 pub(crate) struct VersionRow;
 
 impl VersionRow {
-    pub(crate) fn encode(publication: &Publication) -> Vec<u8> {
-        let mut out = vec![HISTORY_VERSION];
+    pub(crate) fn encode(publication: &Publication, format: ObjectFormat) -> Vec<u8> {
+        let mut out = vec![history_version(format)];
         write_publication(&mut out, publication);
         seal(&mut out);
         out
@@ -409,8 +431,8 @@ impl VersionRow {
     /// The publication that made version `number` of `repo`; its position is not known here.
     pub(crate) fn decode(repo: RepoId, number: u64, value: &[u8]) -> Result<Publication> {
         let mut reader = Reader::new(unseal(value, "a version row")?);
-        check_version(&mut reader, HISTORY_VERSION, "a version row")?;
-        read_publication(&mut reader, Seq(0), repo, number)
+        let version = check_version(&mut reader, HISTORY_VERSION, "a version row")?;
+        read_publication(&mut reader, Seq(0), repo, number, format_of_history(version))
     }
 }
 
@@ -418,8 +440,8 @@ impl VersionRow {
 pub(crate) struct FeedRow;
 
 impl FeedRow {
-    pub(crate) fn encode(publication: &Publication) -> Vec<u8> {
-        let mut out = vec![HISTORY_VERSION];
+    pub(crate) fn encode(publication: &Publication, format: ObjectFormat) -> Vec<u8> {
+        let mut out = vec![history_version(format)];
         put_varint(&mut out, publication.repo.0);
         put_varint(&mut out, publication.version);
         write_publication(&mut out, publication);
@@ -429,10 +451,10 @@ impl FeedRow {
 
     pub(crate) fn decode(seq: Seq, value: &[u8]) -> Result<Publication> {
         let mut reader = Reader::new(unseal(value, "a feed row")?);
-        check_version(&mut reader, HISTORY_VERSION, "a feed row")?;
+        let format = format_of_history(check_version(&mut reader, HISTORY_VERSION, "a feed row")?);
         let repo = RepoId(reader.varint()?);
         let version = reader.varint()?;
-        read_publication(&mut reader, seq, repo, version)
+        read_publication(&mut reader, seq, repo, version, format)
     }
 }
 
@@ -441,9 +463,15 @@ fn write_publication(out: &mut Vec<u8>, publication: &Publication) {
     write_changes(out, &publication.changes, publication.certificate.as_deref());
 }
 
-fn read_publication(reader: &mut Reader<'_>, seq: Seq, repo: RepoId, version: u64) -> Result<Publication> {
+fn read_publication(
+    reader: &mut Reader<'_>,
+    seq: Seq,
+    repo: RepoId,
+    version: u64,
+    format: ObjectFormat,
+) -> Result<Publication> {
     let (time_millis, actor, cause) = read_stamp(reader)?;
-    let (changes, certificate) = read_changes(reader)?;
+    let (changes, certificate) = read_changes(reader, format)?;
     Ok(Publication { seq, repo, version, time_millis, actor, cause, certificate, changes })
 }
 
@@ -475,5 +503,100 @@ mod tests {
         seal(&mut journal);
         let entries = read_record(&journal.into()).expect("a record of version 1");
         assert!(matches!(&entries[..], [Entry::Repo(RepoId(5), _), Entry::Deleted(RepoId(5))]));
+    }
+
+    fn row(format: ObjectFormat) -> CatalogRow {
+        let record = RepoRecord {
+            name: RepoName::new("a/b").expect("a name"),
+            description: "text".to_owned(),
+            durability: Durability::Durable,
+            created_millis: 77,
+            git: Arc::default(),
+            format,
+        };
+        let (actor, head) = ("ada".into(), RefName::from_stored(b"refs/heads/main"));
+        let (cause, fork) = (Cause::Push, None);
+        CatalogRow { record, number: 9, time_millis: 99, actor, cause, head, fork, is_retired: false }
+    }
+
+    fn publication(format: ObjectFormat) -> Publication {
+        let oid = |byte: u8| Oid::from_bytes(&vec![byte; format.len()]).expect("an id");
+        let origin = Origin { version: 3, base: oid(1), from: None, created_millis: 5, expires_millis: Some(9) };
+        let change =
+            |name: &str, before, after| RefChange { name: RefName::from_stored(name.as_bytes()), before, after };
+        let refs = [
+            change("refs/heads/a", None, Some(oid(2))),
+            change("refs/heads/b", Some(oid(3)), Some(oid(4))),
+            change("refs/realities/c", Some(oid(5)), None),
+        ];
+        let certificate = PushCertificate {
+            oid: oid(6),
+            nonce: super::super::NonceStatus::Slop(7),
+            signature: super::super::SignatureStatus::Unchecked,
+            key: "key".into(),
+            signer: "".into(),
+        };
+        Publication {
+            seq: Seq(11),
+            repo: RepoId(5),
+            version: 12,
+            time_millis: 99,
+            actor: "ada".into(),
+            cause: Cause::Push,
+            certificate: Some(Arc::new(certificate)),
+            changes: Changes { refs: refs.into(), head: None, origin: Some(Arc::new(origin)) },
+        }
+    }
+
+    /// The format is a flag, which rows of SHA-1 repositories have not.
+    #[test]
+    fn catalog_rows_tell_the_object_format() {
+        let [sha1, sha256] = ObjectFormat::ALL.map(|format| row(format).encode());
+        for (format, encoded) in ObjectFormat::ALL.into_iter().zip([&sha1, &sha256]) {
+            assert_eq!(CatalogRow::decode(encoded).expect("what was written").record.format, format);
+        }
+        let body = sha1.len() - 4;
+        assert_eq!(sha1[..body - 1], sha256[..body - 1]);
+        assert_eq!((sha1[body - 1], sha256[body - 1]), (0, IS_SHA256));
+        let mut unknown = sha1[..body].to_vec();
+        *unknown.last_mut().expect("flags") = 32;
+        seal(&mut unknown);
+        assert!(CatalogRow::decode(&unknown).is_err());
+    }
+
+    #[test]
+    fn versions_journal_and_references_come_back_in_either_format() {
+        for (format, version) in ObjectFormat::ALL.into_iter().zip([1, 2]) {
+            let made = publication(format);
+            let encoded = VersionRow::encode(&made, format);
+            assert_eq!(encoded[0], version);
+            let found = VersionRow::decode(made.repo, made.version, &encoded).expect("what was written");
+            assert_eq!((&found.changes.refs, &found.changes.origin), (&made.changes.refs, &made.changes.origin));
+            assert_eq!(found.certificate, made.certificate);
+            let encoded = FeedRow::encode(&made, format);
+            assert_eq!(encoded[0], version);
+            let found = FeedRow::decode(made.seq, &encoded).expect("what was written");
+            assert_eq!((&found.changes.refs, found.version), (&made.changes.refs, made.version));
+
+            let oid = format.empty_tree();
+            let origin = made.changes.origin.as_deref();
+            for origin in [None, origin] {
+                let encoded = RefRow::encode(&oid, origin);
+                let found = RefRow::decode(format, &encoded).expect("what was written").expect("a reference");
+                assert_eq!(found, (oid, origin.cloned()));
+                assert_eq!(encoded[..format.len()], *oid.as_bytes());
+            }
+
+            let fresh = Fresh { oid, kind: Kind::Tree, data: Bytes::from_static(b"data") };
+            let after = Version { number: 12, certificate: made.certificate.clone(), ..row(format).version() };
+            let mut writer = RecordWriter::new(Vec::new(), 0);
+            writer.repo(made.repo, &row(format));
+            writer.transaction((made.repo, format), made.seq, &after, &made.changes, [&fresh].into_iter());
+            let entries = read_record(&writer.finish()).expect("what was written");
+            let [Entry::Repo(_, created), Entry::Transaction(found)] = &entries[..] else { panic!("two entries") };
+            assert_eq!((created.record.format, found.format, found.repo), (format, format, made.repo));
+            assert_eq!((&found.changes.refs, found.objects[0].oid), (&made.changes.refs, oid));
+            assert_eq!(found.certificate, made.certificate);
+        }
     }
 }

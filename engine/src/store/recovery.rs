@@ -178,6 +178,9 @@ impl Repos {
             Some(fork) => {
                 let source = self.any(fork.source);
                 let source = source.ok_or_else(|| Error::corrupt(format!("the source of fork {id} is unknown")))?;
+                if source.pool.format != row.record.format {
+                    return Err(Error::corrupt(format!("fork {id} has another object format than its source")));
+                }
                 source.pool.add_known_fork();
                 let shared = fork.shares_references.then(|| refs.clone().unwrap_or_default());
                 Some(ForkOf::new(source, fork.version, shared))
@@ -236,7 +239,7 @@ fn read_references(core: &Core, repos: &Repos) -> Result<()> {
         let mut last_origin: Option<Arc<Origin>> = None;
         while let Some((ref_key, value)) = next.take_if(|(ref_key, _)| ref_key.starts_with(&id.0.to_be_bytes())) {
             let name = RefName::from_stored(&ref_key[8..]);
-            match RefRow::decode(&value)? {
+            match RefRow::decode(state.pool.format, &value)? {
                 None => refs.remove(&name),
                 Some((oid, origin)) => {
                     let origin = origin.map(|origin| match last_origin.take().filter(|last| **last == origin) {
@@ -358,6 +361,10 @@ fn replay_entry(core: &Arc<Core>, repos: &mut Repos, entry: Entry) -> Result<Gro
 }
 
 fn replay_transaction(core: &Arc<Core>, repo: &Arc<RepoState>, entry: TransactionEntry) -> Result<GroupEntry> {
+    if entry.format != repo.pool.format {
+        let message = format!("repository {}: the journal has ids of another object format", repo.id);
+        return Err(Error::corrupt(message));
+    }
     let before = repo.published.load_full();
     if entry.number != before.number + 1 {
         let message = format!("repository {}: version {} follows version {}", repo.id, entry.number, before.number);

@@ -33,7 +33,7 @@ use crate::{
     Error, ErrorKind, Progress, Result,
     backend::{BackendErrorKind, Batch, Family, Scan, Sync, key},
     block::Location,
-    object::{Kind, Oid, hash_object},
+    object::{Kind, ObjectFormat, Oid, hash_object},
     sync::{atomic::Ordering, thread},
 };
 
@@ -252,6 +252,11 @@ impl Rewrite {
         &self.repo
     }
 
+    /// The hash that names the objects.
+    pub fn object_format(&self) -> ObjectFormat {
+        self.repo.object_format()
+    }
+
     /// The objects that are rewritten, by id.
     pub fn objects(&self) -> &[StoredObject] {
         &self.objects
@@ -457,7 +462,7 @@ fn verify(
             check_cancelled(progress)?;
         }
         let data = records.materialise(pool, row.location)?;
-        if hash_object(row.kind, &data)? != *oid || data.len() as u64 != row.size {
+        if hash_object(pool.format, row.kind, &data)? != *oid || data.len() as u64 != row.size {
             return Err(Error::corrupt(format!("object {oid} was rewritten wrongly; everything stays as it was")));
         }
         bytes += data.len() as u64;

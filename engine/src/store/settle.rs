@@ -293,6 +293,7 @@ fn settle_groups(core: &Arc<Core>, groups: &[Arc<Group>]) -> Result<Purge> {
         batch.delete(Family::Journal, key::journal(group.key));
         for entry in &group.entries {
             let repo = entry.repo();
+            let format = repo.pool.format;
             let outcome = outcomes.entry(repo.id).or_insert_with(|| Outcome::new(repo));
             match entry {
                 GroupEntry::Transaction { version, carried, publication, .. } => {
@@ -300,14 +301,18 @@ fn settle_groups(core: &Arc<Core>, groups: &[Arc<Group>]) -> Result<Purge> {
                     outcome.carried.push((version.number, carried));
                     let changes = publication.changes.refs.iter();
                     outcome.refs.extend(changes.map(|change| (&change.name, change.after)));
-                    let row = VersionRow::encode(publication);
+                    let row = VersionRow::encode(publication, format);
                     batch.put(Family::History, key::version(repo.id, version.number), row);
-                    batch.put(Family::History, key::feed(publication.seq), FeedRow::encode(publication));
+                    batch.put(Family::History, key::feed(publication.seq), FeedRow::encode(publication, format));
                 }
                 GroupEntry::Created(_) => {
                     // Nothing of the repository is settled yet, so this is the version that it began with.
                     let first = publication(Seq(0), repo.id, &repo.settled.load(), Changes::none());
-                    batch.put(Family::History, key::version(repo.id, first.version), VersionRow::encode(&first));
+                    batch.put(
+                        Family::History,
+                        key::version(repo.id, first.version),
+                        VersionRow::encode(&first, format),
+                    );
                 }
                 GroupEntry::Deleted(_) => outcome.deleted = true,
                 GroupEntry::Recorded(_) => {}

@@ -9,6 +9,7 @@ use super::{
 use crate::{
     Error, ErrorKind, Progress, Result,
     backend::{Backend, Family, Scan, key},
+    object::ObjectFormat,
 };
 
 /// Rows and their bytes.
@@ -27,6 +28,8 @@ pub struct RepoSize {
     pub id: RepoId,
     /// Its name; `None` if it has been deleted and its forks need what it had, or its rows are to be removed.
     pub name: Option<RepoName>,
+    /// The hash that names its objects; `None` if there is no catalog row of it.
+    pub object_format: Option<ObjectFormat>,
     /// By family, in the order of [`Family::ALL`]; journal and meta belong to all repositories.
     pub families: [Size; Family::ALL.len()],
 }
@@ -68,12 +71,18 @@ impl Sizes {
                     return Err(Error::new(ErrorKind::Cancelled, "ended on request"));
                 }
                 let Some(id) = owner(family, &row_key) else { continue };
-                let repo =
-                    repositories.entry(id).or_insert_with(|| RepoSize { id, name: None, families: Default::default() });
+                let repo = repositories.entry(id).or_insert_with(|| RepoSize {
+                    id,
+                    name: None,
+                    object_format: None,
+                    families: Default::default(),
+                });
                 repo.families[family as usize].add(bytes);
-                if family == Family::Catalog {
-                    repo.name =
-                        CatalogRow::decode(&value).ok().filter(|row| !row.is_retired).map(|row| row.record.name);
+                if family == Family::Catalog
+                    && let Ok(row) = CatalogRow::decode(&value)
+                {
+                    repo.object_format = Some(row.record.format);
+                    repo.name = (!row.is_retired).then_some(row.record.name);
                 }
             }
         }

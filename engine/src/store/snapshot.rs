@@ -8,7 +8,7 @@ use super::{ids::PoolId, pool::Generation, state::Repo, table::Scope, version::V
 use crate::{
     Error, Result,
     block::Location,
-    object::{Commit, Kind, Oid, Tag},
+    object::{Commit, Kind, ObjectFormat, Oid, Tag},
     refs::RefName,
 };
 
@@ -74,6 +74,11 @@ impl Snapshot {
     /// The repository.
     pub fn repo(&self) -> &Repo {
         &self.repo
+    }
+
+    /// The hash that names the objects.
+    pub fn object_format(&self) -> ObjectFormat {
+        self.repo.object_format()
     }
 
     /// The version.
@@ -210,7 +215,7 @@ impl Snapshot {
     /// # Errors
     /// As [`Snapshot::try_object`].
     pub fn ids_with_prefix(&self, prefix: &crate::object::OidPrefix, limit: usize) -> Result<Vec<Oid>> {
-        let (from, to) = prefix.range();
+        let Some((from, to)) = prefix.range(self.object_format()) else { return Ok(Vec::new()) };
         let pool = &self.repo.state.pool;
         // In this order: what leaves flight is stored.
         let mut found = match self.scope {

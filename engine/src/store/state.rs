@@ -15,6 +15,7 @@ use super::{
     transaction::Transaction,
     version::Version,
 };
+use crate::object::ObjectFormat;
 use crate::sync::{
     ArcSwap, Mutex, RwLock,
     atomic::{AtomicBool, AtomicU64, Ordering},
@@ -28,6 +29,8 @@ pub(crate) struct RepoRecord {
     pub(crate) durability: Durability,
     pub(crate) created_millis: i64,
     pub(crate) git: Arc<GitRules>,
+    /// Never changes.
+    pub(crate) format: ObjectFormat,
 }
 
 /// One repository in memory.
@@ -81,7 +84,7 @@ impl RepoState {
         let shared = fork_of.as_ref().map_or(0, |_| version.refs.resident_bytes());
         Self {
             id,
-            pool: Arc::new(Pool::new(PoolId::of(id), base, is_memory)),
+            pool: Arc::new(Pool::new(PoolId::of(id), record.format, base, is_memory)),
             fork_of: fork_of.map(Box::new),
             forks: Forks::default(),
             record: ArcSwap::from_pointee(record),
@@ -149,12 +152,18 @@ impl Repo {
             default_branch: self.state.published.load().head.clone(),
             durability: record.durability,
             git: GitRules::clone(&record.git),
+            object_format: record.format,
         }
     }
 
     /// The current rules for Git's protocol.
     pub fn git_rules(&self) -> Arc<GitRules> {
         Arc::clone(&self.state.record.load().git)
+    }
+
+    /// The hash that names its objects.
+    pub fn object_format(&self) -> ObjectFormat {
+        self.state.pool.format
     }
 
     /// When the repository was created, in seconds since the Unix epoch.

@@ -5,17 +5,18 @@
 //! for they are in the backend; entries that are neither live nor claimed belong to transactions that failed, and go
 //! at once. Entries of memory repositories keep their claim until the repository is deleted.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use govc_id_table::{Guard, IdTable, pin};
+use govc_id_table::{Guard, pin};
 
 use super::{
     ids::{PoolId, PooledId},
+    pooled::{PooledQueue, PooledTable},
     snapshot::Object,
 };
 use crate::{
-    object::{Kind, Oid},
+    object::{Kind, ObjectFormat, Oid},
     sync::{
         Mutex,
         atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
@@ -25,6 +26,8 @@ use crate::{
 
 /// Bytes that an entry takes beside its object's: entry, slot, ring and allocator.
 const ENTRY_OVERHEAD_BYTES: u64 = 216;
+/// What one of a SHA-256 repository takes beyond that: a longer key, in entry and ring.
+const SHA256_BYTES: u64 = 24;
 const RINGS: usize = 16;
 /// Entries that one flush of a guard frees, at least.
 const FREED_AT_ONCE: usize = 128;
@@ -56,8 +59,9 @@ impl Entry {
         self.state.load(Ordering::Acquire) == LIVE
     }
 
-    fn bytes(&self) -> u64 {
-        self.data.len() as u64 + ENTRY_OVERHEAD_BYTES
+    fn bytes(&self, oid: &Oid) -> u64 {
+        let format = if oid.format() == ObjectFormat::Sha256 { SHA256_BYTES } else { 0 };
+        self.data.len() as u64 + ENTRY_OVERHEAD_BYTES + format
     }
 
     /// One claim more, unless the entry is dead or dying.
@@ -73,15 +77,15 @@ impl Entry {
 
 /// Objects in memory, under a budget.
 pub(crate) struct ObjectTable {
-    entries: IdTable<PooledId, Entry>,
-    rings: [Mutex<VecDeque<PooledId>>; RINGS],
+    entries: PooledTable<Entry>,
+    rings: [Mutex<PooledQueue>; RINGS],
     /// May be below zero for a moment: what is claimed is counted after it has been put in.
     used_bytes: AtomicI64,
     limit_bytes: u64,
     evictions: AtomicU64,
     /// Bytes held elsewhere that count against the limit.
     reserved_bytes: AtomicU64,
-    /// The clock's hand: whose turn it is among the rings.
+    /// The clock's hand: whose turn it is among the rings, and among the formats in each.
     hand: AtomicUsize,
 }
 
@@ -102,8 +106,8 @@ pub(crate) enum Scope {
 impl ObjectTable {
     pub(crate) fn new(limit_bytes: u64) -> Self {
         Self {
-            entries: IdTable::new(),
-            rings: std::array::from_fn(|_| Mutex::new(VecDeque::new())),
+            entries: PooledTable::new(),
+            rings: std::array::from_fn(|_| Mutex::new(PooledQueue::default())),
             used_bytes: AtomicI64::new(0),
             limit_bytes,
             evictions: AtomicU64::new(0),
@@ -157,9 +161,9 @@ impl ObjectTable {
                 hot: AtomicBool::new(true),
                 in_ring: AtomicBool::new(false),
             };
-            let (entry, inserted) = self.entries.get_or_insert_with(key, make, &guard);
+            let (entry, inserted) = self.entries.get_or_insert_with(&key, make, &guard);
             if inserted {
-                *used += entry.bytes();
+                *used += entry.bytes(&key.oid);
                 return false;
             }
             if entry.try_claim() {
@@ -221,9 +225,9 @@ impl ObjectTable {
             hot: AtomicBool::new(false),
             in_ring: AtomicBool::new(false),
         };
-        let (entry, inserted) = self.entries.get_or_insert_with(key, make, &guard);
+        let (entry, inserted) = self.entries.get_or_insert_with(&key, make, &guard);
         if inserted {
-            self.used_bytes.fetch_add(entry.bytes() as i64, Ordering::Relaxed);
+            self.used_bytes.fetch_add(entry.bytes(&key.oid) as i64, Ordering::Relaxed);
             self.enter_ring(key, entry);
             self.evict();
         }
@@ -268,7 +272,7 @@ impl ObjectTable {
             return false;
         }
         self.remove(key, entry, guard);
-        self.used_bytes.fetch_sub(entry.bytes() as i64, Ordering::Relaxed);
+        self.used_bytes.fetch_sub(entry.bytes(&key.oid) as i64, Ordering::Relaxed);
         true
     }
 
@@ -283,14 +287,15 @@ impl ObjectTable {
         let mut steps = 2 * self.entries.len() + RINGS;
         // Where all that is left is claimed or counted elsewhere, one round of empty rings shows it.
         let mut empty = 0;
-        while self.is_over_limit() && steps > 0 && empty < RINGS {
-            steps -= 1;
-            let ring = &self.rings[self.hand.fetch_add(1, Ordering::Relaxed) % RINGS];
-            let Some(key) = ring.lock().pop_front() else {
+        while self.is_over_limit() && steps > 0 && empty < 2 * RINGS {
+            let hand = self.hand.fetch_add(1, Ordering::Relaxed);
+            let format = if (hand / RINGS).is_multiple_of(2) { ObjectFormat::Sha1 } else { ObjectFormat::Sha256 };
+            let Some(key) = self.rings[hand % RINGS].lock().pop_front(format) else {
                 empty += 1;
                 continue;
             };
             empty = 0;
+            steps -= 1;
             // One guard a step, so that what is taken out is freed on the way.
             let guard = pin();
             let Some(entry) = self.entries.get(&key, &guard) else { continue };
@@ -338,8 +343,8 @@ impl ObjectTable {
             let guard = pin();
             for (key, entry) in self.entries.iter(&guard).filter(|(key, _)| pools.contains(&key.pool)) {
                 if entry.claims.swap(DEAD, Ordering::AcqRel) != DEAD {
-                    self.remove(key, entry, &guard);
-                    self.used_bytes.fetch_sub(entry.bytes() as i64, Ordering::Relaxed);
+                    self.remove(&key, entry, &guard);
+                    self.used_bytes.fetch_sub(entry.bytes(&key.oid) as i64, Ordering::Relaxed);
                     removed += 1;
                 }
             }

@@ -142,7 +142,7 @@ impl Transaction {
         if data.len() as u64 > limit {
             return Err(Error::too_large(format!("an object of {} bytes; the limit is {limit}", data.len())));
         }
-        let oid = hash_object(kind, &data)?;
+        let oid = hash_object(self.repo.object_format(), kind, &data)?;
         self.put_hashed(oid, kind, data);
         Ok(oid)
     }
@@ -209,11 +209,15 @@ impl Transaction {
     /// Wants a reference changed.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] if the transaction changes it already, [`ErrorKind::LimitExceeded`] for too many.
+    /// [`ErrorKind::Invalid`] if the transaction changes it already, or for an id of another object format than the
+    /// repository's, [`ErrorKind::LimitExceeded`] for too many.
     pub fn edit(&mut self, edit: RefEdit) -> Result<()> {
         let limit = self.repo.core.options.limits.references_max;
         if self.edits.len() >= limit {
             return Err(Error::limit("references in one transaction", self.edits.len() + 1, limit));
+        }
+        if let Some(target) = &edit.target {
+            self.repo.object_format().check(target).map_err(|error| error.context(&edit.name))?;
         }
         if !self.is_new_name(&edit.name) {
             return Err(Error::invalid(format!("reference {} is changed twice in one transaction", edit.name)));
@@ -289,8 +293,10 @@ impl Transaction {
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] for a target that does not exist, [`ErrorKind::Invalid`] for a branch that is no
-    /// commit; else as [`Prepared::publish`].
+    /// commit, or an object whose id is of another object format than the repository's; else as [`Prepared::publish`].
     pub fn prepare(mut self) -> Result<Prepared> {
+        let format = self.repo.object_format();
+        self.fresh.iter().try_for_each(|fresh| format.check(&fresh.oid))?;
         let mut known: Option<(Oid, Kind)> = None;
         for edit in &self.edits {
             let Some(target) = edit.target else { continue };

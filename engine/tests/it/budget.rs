@@ -11,7 +11,7 @@ use govc_engine::{
 };
 
 use crate::helper::{
-    branch, crash, create, disk, edit, kind, message, noise, open, options, publish, repo_name, set_durably,
+    FORMAT, branch, crash, create, disk, edit, kind, message, noise, open, options, publish, repo_name, set_durably,
 };
 
 const OBJECT_BYTES: usize = 256 << 10;
@@ -37,7 +37,7 @@ fn ingest_all(repo: &Repo, from: u64, count: u64) -> Vec<(u64, Oid)> {
         let mut lane = ingest.lane();
         let add = |seed: u64| {
             let data = noise(seed, OBJECT_BYTES);
-            let oid = hash_object(Kind::Blob, &data).unwrap();
+            let oid = hash_object(FORMAT, Kind::Blob, &data).unwrap();
             lane.add(oid, Kind::Blob, data.len() as u64, Base::Whole, &data).unwrap();
             (seed, oid)
         };
@@ -101,9 +101,9 @@ fn deltas_of_an_ingest_read_back() {
     let ingest = repo.ingest();
     let mut lane = ingest.lane();
     let data = |byte: u8| [&base_data[..8], &[byte]].concat();
-    let oid = |byte: u8| hash_object(Kind::Blob, &data(byte)).unwrap();
+    let oid = |byte: u8| hash_object(FORMAT, Kind::Blob, &data(byte)).unwrap();
     let near = |at: Location| Base::Near { block: at.block, slot: at.slot };
-    let base = hash_object(Kind::Blob, &base_data).unwrap();
+    let base = hash_object(FORMAT, Kind::Blob, &base_data).unwrap();
     let base = lane.add(base, Kind::Blob, OBJECT_BYTES as u64, Base::Whole, &base_data).unwrap();
     let first = lane.add(oid(b'x'), Kind::Blob, 9, near(base), &delta_of(OBJECT_BYTES, b'x')).unwrap();
     lane.add(oid(b'y'), Kind::Blob, 9, near(first), &delta_of(9, b'y')).unwrap();
@@ -187,7 +187,7 @@ fn one_object_of_a_memory_repository_is_paid_for_once() {
     }
     // The versions cost a little each, the object nothing more.
     assert!(store.stats().memory_repositories_bytes - first.1 < 50 * 500);
-    assert!(repo.snapshot().object(&hash_object(Kind::Blob, &data).unwrap()).unwrap().data == data);
+    assert!(repo.snapshot().object(&hash_object(FORMAT, Kind::Blob, &data).unwrap()).unwrap().data == data);
 }
 
 #[test]
@@ -244,7 +244,8 @@ fn memory_is_given_back_once_when_a_repository_goes_while_it_is_filled() {
     let ingest = repo.ingest();
     let mut lane = ingest.lane();
     let data = noise(1, OBJECT_BYTES);
-    lane.add(hash_object(Kind::Blob, &data).unwrap(), Kind::Blob, data.len() as u64, Base::Whole, &data).unwrap();
+    lane.add(hash_object(FORMAT, Kind::Blob, &data).unwrap(), Kind::Blob, data.len() as u64, Base::Whole, &data)
+        .unwrap();
     lane.finish().unwrap();
     assert!(store.stats().memory_repositories_bytes > 0);
     store.delete(&repo_name("memory")).unwrap();
@@ -259,7 +260,7 @@ fn a_failed_ingest_takes_nothing_from_a_published_one() {
     let repo = create(&store, "memory", Durability::Memory);
     let main = branch("main");
     let data = noise(1, 1000);
-    let oid = hash_object(Kind::Blob, &data).unwrap();
+    let oid = hash_object(FORMAT, Kind::Blob, &data).unwrap();
     let stage = || {
         let ingest = repo.ingest();
         let mut lane = ingest.lane();

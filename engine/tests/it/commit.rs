@@ -7,7 +7,7 @@ use govc_engine::{
     Oid, OnConflict, RefName, Repo, Result,
 };
 
-use crate::helper::{branch, create, disk, kind, open, signature};
+use crate::helper::{FORMAT, branch, create, disk, kind, open, signature};
 
 pub(crate) fn put(path: &str, text: &str) -> Change {
     Change::Put { path: path.into(), content: Content::Bytes(text.to_owned().into()), mode: None }
@@ -114,7 +114,7 @@ fn changes_do_what_they_say() {
                 (committed.tree, committed.parents, b"message\n".to_vec())
             );
             if files_after.is_empty() {
-                assert_eq!(committed.tree, Oid::empty_tree());
+                assert_eq!(committed.tree, FORMAT.empty_tree());
             }
         }
     }
@@ -124,7 +124,7 @@ fn changes_do_what_they_say() {
 fn what_cannot_be_is_refused_and_changes_nothing() {
     let (_store, repo) = seeded(Durability::Durable);
     let version = repo.begin("tester", govc_engine::Cause::Api).tip().version().number;
-    let missing = Oid::from_bytes(&[7; Oid::LEN]).unwrap();
+    let missing = Oid::from_bytes(&[7; FORMAT.len()]).unwrap();
     let blob = |oid| Change::Put { path: b"x".to_vec(), content: Content::Blob(oid), mode: None };
     let moded =
         |path: &str, mode| Change::Put { path: path.into(), content: Content::Bytes("x".into()), mode: Some(mode) };
@@ -155,7 +155,7 @@ fn what_cannot_be_is_refused_and_changes_nothing() {
             ErrorKind::Invalid,
         ),
         (vec![blob(missing)], ErrorKind::NotFound),
-        (vec![blob(Oid::empty_tree())], ErrorKind::Invalid),
+        (vec![blob(FORMAT.empty_tree())], ErrorKind::Invalid),
     ];
     for path in [
         "",
@@ -234,7 +234,7 @@ fn expectations_and_new_branches() {
     assert_eq!(kind(ask(&next, Expected::Any, None, "4")), ErrorKind::NotFound, "nothing to begin from");
     assert!(matches!(kind(ask(&next, Expected::Is(head), Some(head), "5")), ErrorKind::Conflict(_)));
     assert_eq!(kind(ask(&next, Expected::Any, Some(second.tree), "6")), ErrorKind::Invalid);
-    assert_eq!(kind(ask(&next, Expected::Any, Some(Oid::null()), "7")), ErrorKind::NotFound);
+    assert_eq!(kind(ask(&next, Expected::Any, Some(FORMAT.null()), "7")), ErrorKind::NotFound);
     assert_eq!(kind(ask(&RefName::tag("t").unwrap(), Expected::Any, Some(head), "8")), ErrorKind::Invalid);
     assert_eq!(kind(ask(&branch("main/x"), Expected::Any, Some(head), "9")), ErrorKind::Exists);
     let created = ask(&next, Expected::Absent, Some(head), "10").unwrap();

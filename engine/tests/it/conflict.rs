@@ -9,7 +9,7 @@ use proptest::{collection::btree_map, prelude::*};
 
 use crate::{
     commit::{commit, delete, files, put, request},
-    helper::{branch, create, disk, kind, open},
+    helper::{FORMAT, branch, create, disk, kind, open},
 };
 
 fn on_conflict(repo: &Repo, expected: Oid, on_conflict: OnConflict, changes: Vec<Change>) -> Result<Committed> {
@@ -90,8 +90,8 @@ fn changes_of_the_same_paths_are_refused() {
         // The same change twice is no conflict, but changes nothing.
         assert_eq!(kind(on_conflict(&repo, base.oid, choice, vec![put("a/x", "2")])), ErrorKind::Invalid);
         // What the branch never was gives nothing to compare with.
-        let unknown = on_conflict(&repo, Oid::null(), choice, vec![put("free", "3")]);
-        assert_eq!(conflicting(unknown), (Some(Oid::null()), Some(head.oid), vec![]));
+        let unknown = on_conflict(&repo, FORMAT.null(), choice, vec![put("free", "3")]);
+        assert_eq!(conflicting(unknown), (Some(FORMAT.null()), Some(head.oid), vec![]));
         let request = request(&branch("main"), vec![put("free", "3")]);
         let absent = repo.commit(CommitRequest { expected_head: Expected::Absent, on_conflict: choice, ..request });
         assert_eq!(conflicting(absent), (None, Some(head.oid), vec![]));
@@ -215,7 +215,7 @@ fn a_submodule_is_merged_like_a_file() {
     let mut tree = b"100644 a\0".to_vec();
     tree.extend_from_slice(blob.as_bytes());
     tree.extend_from_slice(b"160000 sub\0");
-    tree.extend_from_slice(&[7; 20]);
+    tree.extend_from_slice(&[7; FORMAT.len()]);
     let tree = transaction.put(Kind::Tree, tree.into()).unwrap();
     let oid = transaction.put(Kind::Commit, crate::helper::commit_bytes(tree, &[base.oid], 2, "sub\n")).unwrap();
     transaction.edit(crate::helper::edit(&branch("main"), Expected::Is(base.oid), Some(oid))).unwrap();

@@ -3,11 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use govc_backends::Survivors;
-use govc_engine::{Cause, Durability, ErrorKind, Expected, Health, Kind, RefName, RepoSettings, Store, StoreOptions};
+use govc_engine::{Cause, Durability, ErrorKind, Expected, Health, Kind, RefName, Store, StoreOptions};
 
 use crate::helper::{
     Gate, branch, crash, create, disk, edit, eventually, kind, message, noise, open, options, publish, repo_name, set,
-    set_durably,
+    set_durably, settings,
 };
 
 #[test]
@@ -24,7 +24,7 @@ fn a_full_disk_fails_what_waits_and_nothing_else() {
     assert!(matches!(store.health(), Health::Full(_)));
     assert_eq!(message(&repo, &main).as_deref(), Some("first"), "reads go on");
     assert!(!repo.snapshot().contains(&lost).unwrap());
-    assert_eq!(kind(store.create(&repo_name("b"), RepoSettings::default(), "tester")), ErrorKind::StorageFull);
+    assert_eq!(kind(store.create(&repo_name("b"), settings(), "tester")), ErrorKind::StorageFull);
     assert_eq!(kind(store.delete(&repo_name("a"))), ErrorKind::StorageFull);
     assert!(!repo.is_deleted());
 
@@ -68,7 +68,7 @@ fn a_failed_sync_leaves_the_store_read_only() {
     for _ in 0..2 {
         assert_eq!(kind(set_durably(&repo, &main, "later")), ErrorKind::Closed);
     }
-    assert_eq!(kind(store.create(&repo_name("b"), RepoSettings::default(), "tester")), ErrorKind::Closed);
+    assert_eq!(kind(store.create(&repo_name("b"), settings(), "tester")), ErrorKind::Closed);
     assert_eq!(kind(store.delete(&repo_name("a"))), ErrorKind::Closed);
     assert_eq!(message(&repo, &main).as_deref(), Some("first"), "reads go on");
     assert_eq!(kind(store.close()), ErrorKind::Closed);
@@ -227,7 +227,7 @@ fn a_closed_store_refuses_writes_and_closes_twice() {
     store.close().unwrap();
     assert_eq!(store.health(), Health::Closed);
     assert_eq!(kind(set(&repo, &branch("main"), Expected::Any, "late")), ErrorKind::Closed);
-    assert_eq!(kind(store.create(&repo_name("b"), RepoSettings::default(), "tester")), ErrorKind::Closed);
+    assert_eq!(kind(store.create(&repo_name("b"), settings(), "tester")), ErrorKind::Closed);
 }
 
 /// A database that cannot be reached for a while: nothing is lost, nothing is poisoned, and writes go on by themselves.

@@ -9,8 +9,8 @@ use govc_engine::{
 };
 
 use crate::helper::{
-    branch, commit_bytes, crash, create, disk, edit, entries, kind, message, noise, open, options, publish, repo_name,
-    set, set_durably,
+    FORMAT, branch, commit_bytes, crash, create, disk, edit, entries, kind, message, noise, open, options, publish,
+    repo_name, set, set_durably,
 };
 
 fn fork(store: &Store, source: &str, name: &str) -> Repo {
@@ -29,7 +29,7 @@ fn reopen(disk: &FaultBackend, survivors: Survivors) -> (Arc<FaultBackend>, Stor
 
 /// Publishes a blob in a segment, reachable from nothing.
 fn put_in_segment(repo: &Repo, data: &[u8]) -> Oid {
-    let oid = govc_engine::hash_object(Kind::Blob, data).unwrap();
+    let oid = govc_engine::hash_object(FORMAT, Kind::Blob, data).unwrap();
     let ingest = repo.ingest();
     let mut lane = ingest.lane();
     lane.add(oid, Kind::Blob, data.len() as u64, govc_engine::block::Base::Whole, data).unwrap();
@@ -234,7 +234,7 @@ fn a_fork_costs_the_same_whatever_its_source_holds() {
         let source = create(&store, "source", Durability::Durable);
         let mut transaction = source.begin("tester", Cause::Api);
         for at in 0..count {
-            let oid = transaction.put(Kind::Commit, commit_bytes(Oid::empty_tree(), &[], at, "many")).unwrap();
+            let oid = transaction.put(Kind::Commit, commit_bytes(FORMAT.empty_tree(), &[], at, "many")).unwrap();
             transaction.edit(edit(&branch(&format!("b{at:05}")), Expected::Absent, Some(oid))).unwrap();
         }
         publish(transaction).unwrap().ticket.wait().unwrap();

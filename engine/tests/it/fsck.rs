@@ -12,7 +12,7 @@ use govc_engine::{
 };
 
 use crate::helper::{
-    branch, commit_bytes, create, disk, entries, kind, noise, open, options, publish, repo_name, signature,
+    FORMAT, branch, commit_bytes, create, disk, entries, kind, noise, open, options, publish, repo_name, signature,
 };
 
 fn check(disk: &MemoryBackend) -> Fsck {
@@ -148,10 +148,10 @@ fn a_hole_is_told_where_a_reference_reaches_it() {
     let store = open(&backend);
     let repo = create(&store, "a", Durability::Durable);
     commit(&store, "a", "dir/file", b"text".to_vec());
-    let file = govc_engine::hash_object(Kind::Blob, b"text").unwrap();
+    let file = govc_engine::hash_object(FORMAT, Kind::Blob, b"text").unwrap();
     // Something that nobody reaches and that was never whole.
     let mut transaction = repo.begin("tester", govc_engine::Cause::Api);
-    let missing = Oid::from_hex("11".repeat(20).as_bytes()).unwrap();
+    let missing = Oid::from_hex("11".repeat(FORMAT.len()).as_bytes()).unwrap();
     transaction.put(Kind::Commit, commit_bytes(missing, &[], 1, "unreached")).unwrap();
     publish(transaction).unwrap().ticket.wait().unwrap();
     let mut transaction = repo.begin("tester", govc_engine::Cause::Push);
@@ -164,7 +164,7 @@ fn a_hole_is_told_where_a_reference_reaches_it() {
     };
     transaction.certify(certified).unwrap();
     publish(transaction).unwrap().ticket.wait().unwrap();
-    let certificate = hash_object(Kind::Blob, b"signed").unwrap();
+    let certificate = hash_object(FORMAT, Kind::Blob, b"signed").unwrap();
     store.settle();
     let disk = backend.crash(Survivors::All).unwrap();
     assert_eq!(check(&disk).findings, Vec::<String>::new());

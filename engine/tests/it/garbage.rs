@@ -23,7 +23,8 @@ use govc_engine::{
 
 use crate::{
     helper::{
-        Gate, branch, commit_bytes, crash, create, disk, edit, entries, kind, options, publish, repo_name, signature,
+        FORMAT, Gate, branch, commit_bytes, crash, create, disk, edit, entries, kind, options, publish, repo_name,
+        signature,
     },
     rewrite::{Finally, MEMORY_BYTES, assert_clean, intents, pool, segments, write},
 };
@@ -88,7 +89,7 @@ fn closure(repo: &Repo, oid: Oid) -> BTreeMap<Oid, (Kind, Bytes)> {
             continue;
         }
         let object = snapshot.object(&oid).unwrap();
-        open.extend(links(object.kind, &object.data).unwrap().targets.iter().map(|(target, _)| *target));
+        open.extend(links(FORMAT, object.kind, &object.data).unwrap().targets.iter().map(|(target, _)| *target));
         found.insert(oid, (object.kind, object.data));
     }
     found
@@ -126,7 +127,7 @@ fn littered_with(
     for at in 0..3 {
         commit(&repo, "main", &format!("src/file{at}"), &format!("of main {at}\n"));
     }
-    let mut tip = Oid::empty_tree();
+    let mut tip = FORMAT.empty_tree();
     for at in 0..commits {
         tip = commit(&repo, "gone", &format!("aside/deep/file{at}"), &format!("of the branch that goes {at}\n"));
     }
@@ -208,7 +209,7 @@ fn certify(repo: &Repo, text: &str, target: Oid) -> Oid {
     transaction.certify(certified).unwrap();
     transaction.edit(edit(&branch("certified"), Expected::Any, Some(target))).unwrap();
     publish(transaction).unwrap().ticket.wait().unwrap();
-    hash_object(Kind::Blob, text.as_bytes()).unwrap()
+    hash_object(FORMAT, Kind::Blob, text.as_bytes()).unwrap()
 }
 
 #[test]
@@ -425,7 +426,7 @@ fn what_is_needed_again_stays_with_all_it_leads_to() {
             2 => {
                 let tree = repo.snapshot().commit(&tip).unwrap().tree;
                 let data = commit_bytes(tree, &[], 9, "its tree");
-                let oid = govc_engine::hash_object(Kind::Commit, &data).unwrap();
+                let oid = govc_engine::hash_object(FORMAT, Kind::Commit, &data).unwrap();
                 let ingest = repo.ingest();
                 let mut lane = ingest.lane();
                 lane.add(oid, Kind::Commit, data.len() as u64, Base::Whole, &data).unwrap();
@@ -492,7 +493,7 @@ fn who_comes_too_late_is_told() {
     assert_eq!(rewrite.install(&Silent).unwrap().removed, garbage.len() as u64);
     // A segment that was begun, and perhaps checked, before.
     let data = commit_bytes(tree, &[], 9, "its tree");
-    let pushed = govc_engine::hash_object(Kind::Commit, &data).unwrap();
+    let pushed = govc_engine::hash_object(FORMAT, Kind::Commit, &data).unwrap();
     let mut lane = ingest.lane();
     lane.add(pushed, Kind::Commit, data.len() as u64, Base::Whole, &data).unwrap();
     lane.finish().unwrap();
@@ -519,8 +520,8 @@ fn is_complete(repo: &Repo) -> bool {
     let stored = stored(repo);
     stored.iter().all(|oid| {
         let object = repo.snapshot().object(oid).unwrap();
-        let links = links(object.kind, &object.data).unwrap();
-        links.targets.iter().all(|(target, _)| stored.contains(target) || *target == Oid::empty_tree())
+        let links = links(FORMAT, object.kind, &object.data).unwrap();
+        links.targets.iter().all(|(target, _)| stored.contains(target) || *target == FORMAT.empty_tree())
     })
 }
 
@@ -536,7 +537,7 @@ fn a_crash_leaves_nothing_incomplete(is_indexed: bool) {
         // Enough for some batches of rows.
         let repo = create(&store, "a", Durability::Durable);
         commit(&repo, "main", "file", "of main");
-        let mut tip = Oid::empty_tree();
+        let mut tip = FORMAT.empty_tree();
         for at in 0..80 {
             tip = commit(&repo, "gone", &format!("a/b/file{at}"), &at.to_string());
         }
@@ -653,7 +654,7 @@ fn what_comes_during_the_walk_stays_with_all_it_leads_to() {
         let act = move || {
             let mut transaction = writer.begin("tester", Cause::Api);
             let mut put =
-                || transaction.put(Kind::Commit, commit_bytes(Oid::empty_tree(), &[tip], 9, "on it")).unwrap();
+                || transaction.put(Kind::Commit, commit_bytes(FORMAT.empty_tree(), &[tip], 9, "on it")).unwrap();
             let target = match way {
                 0 => put(),
                 // Brought for nothing, by which it is there none the less.

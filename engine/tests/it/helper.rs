@@ -8,11 +8,21 @@ use std::{
 use bytes::Bytes;
 use govc_backends::{FaultBackend, FaultPlan, MemoryBackend, Survivors};
 use govc_engine::{
-    Cause, Commit, Durability, ErrorKind, Expected, Kind, Oid, Published, RefEdit, RefName, Repo, RepoName,
-    RepoSettings, Result, Signature, Store, StoreOptions, Transaction,
+    Cause, Commit, Durability, ErrorKind, Expected, Kind, ObjectFormat, Oid, Published, RefEdit, RefName, Repo,
+    RepoName, RepoSettings, Result, Signature, Store, StoreOptions, Transaction,
     backend::{Backend, BackendResult, Batch, Description, Entries, Family, Precondition, Scan, Sync, Usage},
 };
 use parking_lot::{Condvar, Mutex};
+
+/// What names the objects of the repositories that these tests make: every test is in two programs, `it` and `sha256`.
+pub(crate) const FORMAT: ObjectFormat = match env!("CARGO_CRATE_NAME").as_bytes() {
+    b"sha256" => ObjectFormat::Sha256,
+    _ => ObjectFormat::Sha1,
+};
+
+pub(crate) fn settings() -> RepoSettings {
+    RepoSettings { object_format: FORMAT, ..RepoSettings::default() }
+}
 
 pub(crate) fn disk() -> Arc<FaultBackend> {
     Arc::new(FaultBackend::new(FaultPlan::none()))
@@ -37,7 +47,7 @@ pub(crate) fn repo_name(name: &str) -> RepoName {
 }
 
 pub(crate) fn create(store: &Store, name: &str, durability: Durability) -> Repo {
-    store.create(&repo_name(name), RepoSettings { durability, ..RepoSettings::default() }, "tester").unwrap()
+    store.create(&repo_name(name), RepoSettings { durability, ..settings() }, "tester").unwrap()
 }
 
 pub(crate) fn branch(short: &str) -> RefName {
@@ -68,7 +78,7 @@ pub(crate) fn edit(name: &RefName, expected: Expected, target: Option<Oid>) -> R
 /// Points a reference at a new commit with this message.
 pub(crate) fn set(repo: &Repo, name: &RefName, expected: Expected, message: &str) -> Result<(Oid, Published)> {
     let mut transaction = repo.begin("tester", Cause::Api);
-    let oid = transaction.put(Kind::Commit, commit_bytes(Oid::empty_tree(), &[], 1, message))?;
+    let oid = transaction.put(Kind::Commit, commit_bytes(FORMAT.empty_tree(), &[], 1, message))?;
     transaction.edit(edit(name, expected, Some(oid)))?;
     Ok((oid, publish(transaction)?))
 }

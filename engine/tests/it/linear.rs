@@ -7,7 +7,7 @@ use govc_engine::{Cause, Durability, ErrorKind, Expected, Kind, Oid, RefEdit, Re
 use parking_lot::Mutex;
 use stateright::semantics::{ConsistencyTester, LinearizabilityTester, SequentialSpec};
 
-use crate::helper::{Gate, branch, commit_bytes, create, edit, noise, options, publish};
+use crate::helper::{FORMAT, Gate, branch, commit_bytes, create, edit, noise, options, publish};
 
 /// Two references, each absent or one of a few commits.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
@@ -68,7 +68,7 @@ impl World {
         let repo = create(store, "a", durability);
         let mut transaction = repo.begin("tester", Cause::Api);
         let mut put = |at: i64| {
-            let oid = transaction.put(Kind::Commit, commit_bytes(Oid::empty_tree(), &[], at, "x")).unwrap();
+            let oid = transaction.put(Kind::Commit, commit_bytes(FORMAT.empty_tree(), &[], at, "x")).unwrap();
             let tag = govc_engine::RefName::new(format!("refs/tags/{at}")).unwrap();
             transaction.edit(edit(&tag, Expected::Absent, Some(oid))).unwrap();
             oid
@@ -184,7 +184,7 @@ fn a_million_transactions_lose_no_update() {
     let repo = create(&store, "a", Durability::Memory);
     let mut transaction = repo.begin("tester", Cause::Api);
     let put = |at: usize| {
-        let data = commit_bytes(Oid::empty_tree(), &[], i64::try_from(at).unwrap(), "x");
+        let data = commit_bytes(FORMAT.empty_tree(), &[], i64::try_from(at).unwrap(), "x");
         transaction.put(Kind::Commit, data).unwrap()
     };
     let steps: Vec<Oid> = (0..STEPS).map(put).collect();

@@ -8,6 +8,7 @@ mod conflict;
 mod failure;
 mod feed;
 mod fork;
+mod format;
 mod fsck;
 mod garbage;
 mod helper;

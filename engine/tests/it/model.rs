@@ -13,7 +13,7 @@ use govc_backends::{FaultBackend, Survivors};
 use govc_engine::{Cause, Durability, ErrorKind, Expected, Kind, Oid, RefName, Retention, Store, StoreOptions};
 use proptest::prelude::*;
 
-use crate::helper::{commit_bytes, crash, create, disk, edit, kind, options, publish, repo_name};
+use crate::helper::{FORMAT, commit_bytes, crash, create, disk, edit, kind, options, publish, repo_name};
 
 const REPOS: [&str; 4] = ["a", "b/c", "d", "e"];
 const REFS: [&str; 7] = [
@@ -178,12 +178,12 @@ impl World {
                 Expect::Any => Expected::Any,
                 Expect::Absent => Expected::Absent,
                 Expect::Now => now.map_or(Expected::Absent, Expected::Is),
-                Expect::Stale => Expected::Is(Oid::null()),
+                Expect::Stale => Expected::Is(FORMAT.null()),
             };
             holds &= expected.holds(now);
             let target = set.then(|| {
                 self.commits += 1;
-                let data = commit_bytes(Oid::empty_tree(), &[], 1, &format!("commit {}", self.commits));
+                let data = commit_bytes(FORMAT.empty_tree(), &[], 1, &format!("commit {}", self.commits));
                 transaction.put(Kind::Commit, data).unwrap()
             });
             match target {

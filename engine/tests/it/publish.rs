@@ -5,7 +5,7 @@ use std::sync::{Arc, Barrier};
 use govc_engine::{Cause, Durability, ErrorKind, Expected, Kind, Oid, RefName, Repo, Store};
 
 use crate::helper::{
-    Gate, branch, commit_bytes, create, disk, edit, kind, message, open, options, publish, set, set_durably,
+    FORMAT, Gate, branch, commit_bytes, create, disk, edit, kind, message, open, options, publish, set, set_durably,
 };
 
 const THREADS: usize = 8;
@@ -70,7 +70,7 @@ fn count_up(repo: &Repo, main: &RefName) {
         let tip = transaction.tip();
         let head = tip.reference(main).unwrap();
         let counter: u64 = String::from_utf8(tip.commit(&head).unwrap().message).unwrap().parse().unwrap();
-        let data = commit_bytes(Oid::empty_tree(), &[head], 1, &(counter + 1).to_string());
+        let data = commit_bytes(FORMAT.empty_tree(), &[head], 1, &(counter + 1).to_string());
         let oid = transaction.put(Kind::Commit, data).unwrap();
         transaction.edit(edit(main, Expected::Is(head), Some(oid))).unwrap();
         match publish(transaction) {
@@ -152,7 +152,7 @@ fn readers_see_nothing_before_it_is_durable() {
 fn references_need_objects_and_branches_need_commits() {
     let store = open(&disk());
     let repo = create(&store, "a", Durability::Durable);
-    let missing = Oid::from_bytes(&[7; Oid::LEN]).unwrap();
+    let missing = Oid::from_bytes(&[7; FORMAT.len()]).unwrap();
     let mut transaction = repo.begin("tester", Cause::Push);
     transaction.edit(edit(&branch("main"), Expected::Any, Some(missing))).unwrap();
     assert_eq!(kind(transaction.prepare()), ErrorKind::NotFound);

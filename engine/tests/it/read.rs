@@ -9,7 +9,7 @@ use govc_engine::{
 
 use crate::{
     commit::{put, request},
-    helper::{branch, commit_bytes, create, disk, edit, kind, open, publish, set, signature},
+    helper::{FORMAT, branch, commit_bytes, create, disk, edit, kind, open, publish, set, signature},
 };
 
 /// `c1 - c2 - m - c3` on main, with `s` between `c1` and `m`; `a` changes in c1 and c3, `b` in c2, `c` in s.
@@ -244,7 +244,7 @@ fn histories_are_ordered_and_simplified_as_by_git() {
     let now = Some(std::time::Instant::now());
     let late = LogOptions { from: vec![c3], limit: 9, deadline: now, ..LogOptions::default() };
     assert_eq!(kind(snapshot.log(late)), ErrorKind::Cancelled);
-    let missing = LogOptions { from: vec![Oid::null()], limit: 9, ..LogOptions::default() };
+    let missing = LogOptions { from: vec![FORMAT.null()], limit: 9, ..LogOptions::default() };
     assert_eq!(kind(snapshot.log(missing)), ErrorKind::NotFound);
 }
 

@@ -18,7 +18,9 @@ use proptest::{collection::vec, prelude::*};
 
 use crate::{
     commit::{commit, delete, files, put, request},
-    helper::{branch, commit_bytes, crash, create, disk, edit, kind, open, options, publish, repo_name, signature},
+    helper::{
+        FORMAT, branch, commit_bytes, crash, create, disk, edit, kind, open, options, publish, repo_name, signature,
+    },
 };
 
 fn reality(name: &str) -> RefName {
@@ -146,9 +148,9 @@ fn all_are_made_or_none() {
     assert_eq!(made(&["a", "b", "c", "d", "e", "f"]), ErrorKind::LimitExceeded);
     let outside = NewRealities { names: vec![branch("two")], ..new(&repo, &[], None) };
     assert_eq!(kind(repo.create_realities(outside)), ErrorKind::Invalid);
-    let unknown = NewRealities { base: Oid::null(), ..new(&repo, &["two"], None) };
+    let unknown = NewRealities { base: FORMAT.null(), ..new(&repo, &["two"], None) };
     assert_eq!(kind(repo.create_realities(unknown)), ErrorKind::NotFound);
-    let tree = NewRealities { base: Oid::empty_tree(), ..new(&repo, &["two"], None) };
+    let tree = NewRealities { base: FORMAT.empty_tree(), ..new(&repo, &["two"], None) };
     assert_eq!(kind(repo.create_realities(tree)), ErrorKind::Invalid);
     // None is made by the way: not by a commit, not by a reference's edit.
     assert_eq!(kind(apply(&repo, "two", vec![put("x", "x")])), ErrorKind::NotFound);

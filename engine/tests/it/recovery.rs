@@ -11,8 +11,8 @@ use govc_engine::{
 };
 
 use crate::helper::{
-    branch, crash, create, disk, edit, entries, eventually, kind, message, noise, open, options, publish, repo_name,
-    set, set_durably,
+    FORMAT, branch, crash, create, disk, edit, entries, eventually, kind, message, noise, open, options, publish,
+    repo_name, set, set_durably, settings,
 };
 
 /// A store with settled and unsettled writes, crashed with the first `kept` of its unsynced writes.
@@ -84,7 +84,8 @@ fn blocks_of_a_write_that_never_was_are_removed() {
     let mut lane = ingest.lane();
     for seed in 0..40 {
         let data = noise(seed, 128 << 10);
-        lane.add(hash_object(Kind::Blob, &data).unwrap(), Kind::Blob, data.len() as u64, Base::Whole, &data).unwrap();
+        lane.add(hash_object(FORMAT, Kind::Blob, &data).unwrap(), Kind::Blob, data.len() as u64, Base::Whole, &data)
+            .unwrap();
     }
     lane.finish().unwrap();
     let staged = ingest.finish().unwrap();
@@ -101,7 +102,7 @@ fn blocks_of_a_write_that_never_was_are_removed() {
     let repo = store.repo(&repo_name("a")).unwrap();
     let ingest = repo.ingest();
     let mut lane = ingest.lane();
-    lane.add(hash_object(Kind::Blob, b"x").unwrap(), Kind::Blob, 1, Base::Whole, b"x").unwrap();
+    lane.add(hash_object(FORMAT, Kind::Blob, b"x").unwrap(), Kind::Blob, 1, Base::Whole, b"x").unwrap();
     lane.finish().unwrap();
     let staged = ingest.finish().unwrap();
     assert_eq!(entries(&*next, Family::Meta, b"intent/").len(), 1);
@@ -190,7 +191,7 @@ fn the_catalog_survives_with_its_settings() {
     let store = open(&backend);
     create(&store, "a", Durability::Durable);
     let b = create(&store, "b", Durability::Relaxed);
-    let settings = govc_engine::RepoSettings {
+    let altered = govc_engine::RepoSettings {
         description: "text".to_owned(),
         default_branch: branch("trunk"),
         durability: Durability::Durable,
@@ -200,23 +201,24 @@ fn the_catalog_survives_with_its_settings() {
             hidden_refs: vec!["refs/internal".to_owned()],
             ..Default::default()
         },
+        object_format: FORMAT,
     };
-    let taken = store.alter(&repo_name("b"), Some(&repo_name("a")), Some(settings.clone()));
+    let taken = store.alter(&repo_name("b"), Some(&repo_name("a")), Some(altered.clone()));
     assert_eq!(kind(taken), ErrorKind::Exists);
-    let memory = govc_engine::RepoSettings { durability: Durability::Memory, ..Default::default() };
+    let memory = govc_engine::RepoSettings { durability: Durability::Memory, ..settings() };
     let impossible = store.alter(&repo_name("b"), Some(&repo_name("c")), Some(memory));
     assert_eq!(kind(impossible), ErrorKind::Invalid);
     assert_eq!((b.settings().durability, b.name()), (Durability::Relaxed, repo_name("b")), "all or nothing");
-    store.alter(&repo_name("b"), Some(&repo_name("y/b")), Some(settings.clone())).unwrap();
+    store.alter(&repo_name("b"), Some(&repo_name("y/b")), Some(altered.clone())).unwrap();
     store.alter(&repo_name("y/b"), Some(&repo_name("x/b")), None).unwrap();
     store.delete(&repo_name("a")).unwrap();
     let store = open(&crash(&backend, Survivors::Synced));
     let names: Vec<_> = store.list(None, 10).iter().map(|repo| repo.name().to_string()).collect();
     assert_eq!(names, ["x/b"]);
     let repo = store.repo(&repo_name("x/b")).unwrap();
-    assert_eq!((repo.settings(), repo.id()), (settings, b.id()));
+    assert_eq!((repo.settings(), repo.id()), (altered, b.id()));
     let fresh = create(&store, "a", Durability::Durable);
     assert!(fresh.id() > b.id() && fresh.stats().references == 0);
-    let memory = govc_engine::RepoSettings { durability: Durability::Memory, ..Default::default() };
+    let memory = govc_engine::RepoSettings { durability: Durability::Memory, ..settings() };
     assert_eq!(kind(store.alter(&repo_name("a"), None, Some(memory))), ErrorKind::Invalid);
 }

@@ -19,7 +19,7 @@ use govc_engine::{
 };
 
 use crate::helper::{
-    Gate, branch, crash, create, disk, edit, entries, kind, noise, open, options, publish, repo_name, signature,
+    FORMAT, Gate, branch, crash, create, disk, edit, entries, kind, noise, open, options, publish, repo_name, signature,
 };
 
 pub(crate) const MEMORY_BYTES: u64 = 1 << 20;
@@ -491,7 +491,8 @@ fn a_segment_that_is_published_in_pieces_is_left_alone_until_the_last() {
     let store = open(&backend);
     let repo = filled(&store, "a");
     let contents = [b"of one reference".to_vec(), b"of another".to_vec(), b"of a third".to_vec()];
-    let ids: Vec<Oid> = contents.iter().map(|data| govc_engine::hash_object(Kind::Blob, data).unwrap()).collect();
+    let ids: Vec<Oid> =
+        contents.iter().map(|data| govc_engine::hash_object(FORMAT, Kind::Blob, data).unwrap()).collect();
     let ingest = repo.ingest();
     let mut lane = ingest.lane();
     for (oid, data) in ids.iter().zip(&contents) {
@@ -533,7 +534,8 @@ fn a_chain_of_large_deltas_is_read() {
     let store = open(&backend);
     let repo = create(&store, "a", Durability::Durable);
     let versions: Vec<Vec<u8>> = (0..4).map(|seed| noise(seed, 6 << 20)).collect();
-    let ids: Vec<Oid> = versions.iter().map(|data| govc_engine::hash_object(Kind::Blob, data).unwrap()).collect();
+    let ids: Vec<Oid> =
+        versions.iter().map(|data| govc_engine::hash_object(FORMAT, Kind::Blob, data).unwrap()).collect();
     let ingest = repo.ingest();
     let mut lane = ingest.lane();
     let mut place = lane.add(ids[0], Kind::Blob, 6 << 20, Base::Whole, &versions[0]).unwrap();

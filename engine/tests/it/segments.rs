@@ -10,7 +10,7 @@ use govc_engine::{
 };
 
 use crate::{
-    helper::{crash, create, disk, edit, entries, eventually, kind, noise, open, options, publish, repo_name},
+    helper::{FORMAT, crash, create, disk, edit, entries, eventually, kind, noise, open, options, publish, repo_name},
     rewrite::{MEMORY_BYTES, block_bytes, commit, write},
 };
 
@@ -39,7 +39,7 @@ fn what_a_pool_takes_is_known_without_its_blocks() {
     // One that is published in pieces is one.
     let ingest = repo.ingest();
     let mut lane = ingest.lane();
-    let ids: Vec<_> = (0..2_u8).map(|at| govc_engine::hash_object(Kind::Blob, &[at]).unwrap()).collect();
+    let ids: Vec<_> = (0..2_u8).map(|at| govc_engine::hash_object(FORMAT, Kind::Blob, &[at]).unwrap()).collect();
     for (at, oid) in ids.iter().enumerate() {
         lane.add(*oid, Kind::Blob, 1, Base::Whole, &[at as u8]).unwrap();
     }

@@ -11,8 +11,8 @@ use std::{
 
 use govc_backends::{FaultBackend, FaultPlan, Survivors};
 use govc_engine::{
-    At, Cause, Commit, Durability, Expected, Kind, Oid, Published, RefEdit, RefName, Repo, RepoName, RepoSettings,
-    Result, Seq, Signature, Store, StoreOptions,
+    At, Cause, Commit, Durability, Expected, Kind, ObjectFormat, Oid, Published, RefEdit, RefName, Repo, RepoName,
+    RepoSettings, Result, Seq, Signature, Store, StoreOptions,
 };
 use shuttle::{
     rand::{Rng, thread_rng},
@@ -69,7 +69,7 @@ pub(crate) fn set(repo: &Repo, name: &RefName, expected: Expected, text: &str) -
         _ => [].into_iter().collect(),
     };
     let commit = Commit {
-        tree: Oid::empty_tree(),
+        tree: ObjectFormat::Sha1.empty_tree(),
         parents,
         author: signature.clone(),
         committer: signature,

@@ -17,7 +17,7 @@ mod test;
 
 use std::sync::Arc;
 
-use govc_engine::{Error, ErrorKind, Oid, Result};
+use govc_engine::{Error, ErrorKind, ObjectFormat, Oid, Result};
 
 pub use self::answer::{CommitCursor, CommitHit, CommitOptions, CommitsFound};
 pub(crate) use self::{
@@ -277,7 +277,9 @@ impl Search<'_> {
 
     fn oid(&self, met: Met) -> Oid {
         match met {
-            Met::Indexed(commit) => self.rows.commit(commit).map_or_else(Oid::null, |row| row.oid),
+            Met::Indexed(commit) => {
+                self.rows.commit(commit).map_or_else(|| ObjectFormat::default().null(), |row| row.oid)
+            }
             Met::Read(oid) => oid,
         }
     }

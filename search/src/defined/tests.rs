@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
-use govc_engine::{Kind, Oid, hash_object};
+use govc_engine::{Kind, ObjectFormat, Oid, hash_object};
 use proptest::prelude::*;
 
 use super::{
@@ -30,7 +30,7 @@ fn rust() -> Language {
 }
 
 fn oid(content: &[u8]) -> Oid {
-    hash_object(Kind::Blob, content).expect("a hash")
+    hash_object(ObjectFormat::Sha1, Kind::Blob, content).expect("a hash")
 }
 
 /// Adds what a file defines, and commits it.

@@ -79,7 +79,7 @@ pub(crate) struct File<'a> {
 impl<'a> File<'a> {
     pub(crate) fn new(reading: &'a Reading<'a>, snapshot: &'a Snapshot, blob: BlobNo) -> Self {
         let tables = reading.corpus.index.tables();
-        let (oid, state) = (tables.oid(blob).unwrap_or_else(Oid::null), tables.state(blob));
+        let (oid, state) = (tables.oid(blob).unwrap_or_else(|| snapshot.object_format().null()), tables.state(blob));
         drop(tables);
         let is_indexed = reading.generation.indexed.contains(blob);
         let none = || vec![None; reading.matchers.len()];

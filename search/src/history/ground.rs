@@ -10,6 +10,7 @@ use crate::{
     corpus::Corpus,
     deadline,
     index::Bits,
+    numbers::Numbers,
     presence::{Change, CommitNo, NONE, PathNo, Row, Rows},
 };
 
@@ -26,7 +27,7 @@ pub(super) struct Ground<'a> {
     indexed: Arc<Rows>,
     /// The commits that are read: as if they were all there are, so that their numbers begin at 0 in here.
     read: Vec<ReadCommit>,
-    numbers: HashMap<Oid, CommitNo>,
+    numbers: Numbers,
     changes: Vec<Change>,
     paths: Vec<Arc<[u8]>>,
     path_numbers: HashMap<Arc<[u8]>, PathNo>,
@@ -46,7 +47,7 @@ impl<'a> Ground<'a> {
             until,
             indexed: corpus.presence.rows(),
             read: Vec::new(),
-            numbers: HashMap::new(),
+            numbers: Numbers::default(),
             changes: Vec::new(),
             paths: Vec::new(),
             path_numbers: HashMap::new(),
@@ -54,7 +55,7 @@ impl<'a> Ground<'a> {
     }
 
     fn number(&self, oid: &Oid) -> Option<CommitNo> {
-        self.numbers.get(oid).copied().or_else(|| self.corpus.presence.number(&self.indexed, oid))
+        self.numbers.get(oid).or_else(|| self.corpus.presence.number(&self.indexed, oid))
     }
 
     /// The number of a commit, for which what is not indexed of its history is read; not yet what it changes.
@@ -103,7 +104,7 @@ impl<'a> Ground<'a> {
             change_count: 0,
         };
         self.read.push(ReadCommit { row, links: Some(links) });
-        self.numbers.insert(oid, number);
+        self.numbers.insert(&oid, number);
         Ok(())
     }
 

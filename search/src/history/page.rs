@@ -64,7 +64,10 @@ impl Pages<'_> {
     /// A commit's place in the order.
     pub(super) fn key(&self, number: CommitNo) -> (i64, Oid) {
         let row = self.scope.ground.commit(number);
-        row.map_or((i64::MIN, Oid::null()), |row| (row.corrected_seconds, row.oid))
+        row.map_or_else(
+            || (i64::MIN, self.scope.snapshot.object_format().null()),
+            |row| (row.corrected_seconds, row.oid),
+        )
     }
 
     fn rows_max(&self) -> usize {

@@ -5,7 +5,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use govc_engine::{Error, ErrorKind, Oid, Result, Snapshot};
+use govc_engine::{Error, ErrorKind, ObjectFormat, Oid, Result, Snapshot};
 use quick_cache::{Weighter, sync::Cache};
 
 use crate::{
@@ -242,5 +242,5 @@ pub(super) fn candidates(
 
 /// The id of a blob.
 pub(super) fn oid(corpus: &Corpus, blob: BlobNo) -> Oid {
-    corpus.index.tables().oid(blob).unwrap_or_else(Oid::null)
+    corpus.index.tables().oid(blob).unwrap_or_else(|| ObjectFormat::default().null())
 }

@@ -4,8 +4,6 @@
 //! and none of theirs is a file's, whatever a tree names. Each is one text and is not cut into chunks, since messages
 //! have little in common and are short.
 
-use std::collections::HashMap;
-
 use govc_engine::{Commit, Oid, Result};
 
 use super::{
@@ -13,6 +11,7 @@ use super::{
     contents::{Contents, Text},
     log::MessageRecord,
 };
+use crate::numbers::Numbers;
 
 /// A message's number: its place in the order in which messages came.
 pub(crate) type MessageNo = u32;
@@ -21,7 +20,7 @@ const SEPARATOR: u8 = b'\n';
 
 /// The messages of all commits that are indexed.
 pub(crate) struct Messages {
-    numbers: HashMap<Oid, MessageNo>,
+    numbers: Numbers,
     commits: Vec<Oid>,
     /// Where each text begins, and at the end where the last one ends.
     starts: Vec<u64>,
@@ -48,12 +47,12 @@ pub(crate) fn parts(text: &[u8]) -> (&[u8], &[u8]) {
 
 impl Messages {
     pub(super) fn new(contents: Contents) -> Self {
-        Self { numbers: HashMap::new(), commits: Vec::new(), starts: vec![0], contents }
+        Self { numbers: Numbers::default(), commits: Vec::new(), starts: vec![0], contents }
     }
 
     /// The number of a commit's message.
     pub(crate) fn number(&self, commit: &Oid) -> Option<MessageNo> {
-        self.numbers.get(commit).copied()
+        self.numbers.get(commit)
     }
 
     /// The commit of a message.
@@ -78,7 +77,7 @@ impl Messages {
         let mut end = self.starts.last().copied().unwrap_or(0);
         for record in batch {
             let commit = Oid::from_bytes(&record.commit)?;
-            self.numbers.insert(commit, self.count());
+            self.numbers.insert(&commit, self.count());
             self.commits.push(commit);
             end += u64::from(record.bytes);
             self.starts.push(end);
@@ -89,7 +88,7 @@ impl Messages {
     /// Memory without the texts, in bytes, about.
     pub(super) fn resident_bytes(&self) -> u64 {
         let bytes = |count: usize, each: usize| (count * each) as u64;
-        bytes(self.numbers.capacity(), size_of::<(Oid, MessageNo)>() + 1)
+        self.numbers.resident_bytes()
             + bytes(self.commits.capacity(), size_of::<Oid>())
             + bytes(self.starts.capacity(), size_of::<u64>())
     }

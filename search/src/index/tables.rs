@@ -4,7 +4,7 @@
 //! it is indexed; numbers are not kept beyond the process. Everything here is in memory, loaded from the log when
 //! the index is opened.
 
-use std::{collections::HashMap, ops::Range};
+use std::ops::Range;
 
 use govc_engine::{Error, Oid, Result};
 use smallvec::SmallVec;
@@ -14,6 +14,7 @@ use super::{
     log::{Batch, BlobContent, BlobRecord},
     messages::Messages,
 };
+use crate::numbers::Numbers;
 
 /// A blob's number.
 pub(crate) type BlobNo = u32;
@@ -40,7 +41,7 @@ pub(super) struct BlobRow {
 }
 
 pub(crate) struct Tables {
-    numbers: HashMap<Oid, BlobNo>,
+    numbers: Numbers,
     blobs: Vec<BlobRow>,
     /// The chunks of all blobs, those of each together and in order.
     lists: Vec<ChunkNo>,
@@ -57,23 +58,26 @@ pub(crate) struct Tables {
 
 impl Tables {
     pub(super) fn new(contents: Contents, messages: Messages) -> Self {
-        let (numbers, blobs, lists, holders) = (HashMap::new(), Vec::new(), Vec::new(), Vec::new());
+        let (numbers, blobs, lists, holders) = (Numbers::default(), Vec::new(), Vec::new(), Vec::new());
         let newlines = Vec::new();
         Self { numbers, blobs, lists, starts: vec![0], newlines, holders, holders_more_bytes: 0, contents, messages }
     }
 
     /// The number of a blob, if it has one.
     pub(crate) fn number(&self, oid: &Oid) -> Option<BlobNo> {
-        self.numbers.get(oid).copied()
+        self.numbers.get(oid)
     }
 
     /// The number of a blob, which gets one if it has none.
     pub(crate) fn number_or_new(&mut self, oid: Oid) -> BlobNo {
-        *self.numbers.entry(oid).or_insert_with(|| {
-            self.blobs.push(BlobRow { oid, size: 0, state: BlobState::Unknown });
-            // A repository of four thousand million blobs does not fit into memory either.
-            u32::try_from(self.blobs.len() - 1).unwrap_or(u32::MAX)
-        })
+        if let Some(number) = self.numbers.get(&oid) {
+            return number;
+        }
+        // A repository of four thousand million blobs does not fit into memory either.
+        let number = u32::try_from(self.blobs.len()).unwrap_or(u32::MAX);
+        self.blobs.push(BlobRow { oid, size: 0, state: BlobState::Unknown });
+        self.numbers.insert(&oid, number);
+        number
     }
 
     /// How many blobs have a number.
@@ -198,7 +202,7 @@ impl Tables {
     /// Memory of the tables without the texts, in bytes, about.
     pub(super) fn resident_bytes(&self) -> u64 {
         let bytes = |count: usize, each: usize| (count * each) as u64;
-        bytes(self.numbers.capacity(), size_of::<(Oid, BlobNo)>() + 1)
+        self.numbers.resident_bytes()
             + bytes(self.blobs.capacity(), size_of::<BlobRow>())
             + bytes(self.lists.capacity(), size_of::<ChunkNo>())
             + bytes(self.starts.capacity(), size_of::<u64>())

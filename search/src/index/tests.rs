@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
-use govc_engine::{ErrorKind, Kind, Oid, Seq, hash_object};
+use govc_engine::{ErrorKind, Kind, ObjectFormat, Oid, Seq, hash_object};
 use tempfile::TempDir;
 
 use super::{BlobState, GramQuery, Index};
 
 fn oid(data: &[u8]) -> Oid {
-    hash_object(Kind::Blob, data).expect("a hash")
+    hash_object(ObjectFormat::Sha1, Kind::Blob, data).expect("a hash")
 }
 
 fn grams(text: &str) -> GramQuery {

@@ -250,12 +250,12 @@ impl Defining {
     /// Reads a tree of the walk in front.
     fn tree(&mut self, tree: Oid) -> Result<()> {
         let Some(repo) = self.walks.last().map(|walk| walk.repo.clone()) else { return Ok(()) };
-        if tree == Oid::empty_tree() || self.done.contains(&tree) {
+        if tree.is_empty_tree() || self.done.contains(&tree) {
             return Ok(());
         }
         let read = repo.snapshot().object_of(&tree, Kind::Tree).and_then(|data| {
             let (mut trees, mut files) = (Vec::new(), Vec::new());
-            for entry in tree_entries(&data) {
+            for entry in tree_entries(tree.format(), &data) {
                 let entry = entry?;
                 match () {
                     () if is_file(entry.mode) => files.push((entry.oid, entry.name.to_vec())),

@@ -47,6 +47,7 @@ use crate::{
     deadline,
     frame::FramesFile,
     index::{BlobNo, Index},
+    numbers::Numbers,
 };
 
 /// What the index may take in memory, in bytes: commits beyond it are read when they are asked about.
@@ -78,7 +79,7 @@ pub(crate) struct Presence {
     /// What is committed; replaced by who holds `writer`.
     current: ArcSwap<Rows>,
     /// The numbers of commits, those that are not committed yet among them.
-    numbers: RwLock<HashMap<Oid, CommitNo>>,
+    numbers: RwLock<Numbers>,
     /// `None` once it is released.
     writer: Mutex<Option<Writer>>,
     /// Written by who commits; for figures.
@@ -109,7 +110,7 @@ struct Writer {
 impl Presence {
     /// An index in memory, which remembers `recent_bytes` of what questions have read.
     pub(crate) fn in_memory(recent_bytes: u64) -> Self {
-        Self::of(Writer::new(), HashMap::new(), recent_bytes)
+        Self::of(Writer::new(), Numbers::default(), recent_bytes)
     }
 
     /// Opens the index in a folder. What of it is damaged is to be added again, with what came after it.
@@ -118,13 +119,13 @@ impl Presence {
     /// When it cannot be read or written.
     pub(crate) fn open(folder: &Path, index: &Index, recent_bytes: u64) -> Result<Self> {
         let mut writer = Writer::new();
-        let (mut numbers, mut blobs) = (HashMap::new(), Vec::new());
+        let (mut numbers, mut blobs) = (Numbers::default(), Vec::new());
         let file = file::open(folder, |frame| writer.load(&frame, index, &mut blobs, &mut numbers).is_some())?;
         writer.file = Some(file);
         Ok(Self::of(writer, numbers, recent_bytes))
     }
 
-    fn of(writer: Writer, numbers: HashMap<Oid, CommitNo>, recent_bytes: u64) -> Self {
+    fn of(writer: Writer, numbers: Numbers, recent_bytes: u64) -> Self {
         Self {
             current: ArcSwap::from_pointee(writer.rows.clone()),
             numbers: RwLock::new(numbers),
@@ -142,7 +143,7 @@ impl Presence {
 
     /// The number of a commit that `rows` has.
     pub(crate) fn number(&self, rows: &Rows, oid: &Oid) -> Option<CommitNo> {
-        let number = self.numbers.read().get(oid).copied();
+        let number = self.numbers.read().get(oid);
         number.filter(|number| (*number as usize) < rows.commit_count())
     }
 
@@ -194,7 +195,7 @@ impl Presence {
 
     /// Whether a commit is in it, committed or not.
     pub(crate) fn is_known(&self, oid: &Oid) -> bool {
-        self.numbers.read().contains_key(oid)
+        self.numbers.read().get(oid).is_some()
     }
 
     /// Whether no more commits are taken up.
@@ -209,7 +210,7 @@ impl Presence {
             return Err(Error::corrupt(format!("commit {oid} could not be read before: {reason}")));
         }
         let known = self.numbers.read();
-        let parents: Option<Vec<CommitNo>> = links.parents.iter().map(|parent| known.get(parent).copied()).collect();
+        let parents: Option<Vec<CommitNo>> = links.parents.iter().map(|parent| known.get(parent)).collect();
         drop(known);
         let parents =
             parents.ok_or_else(|| Error::invalid(format!("commit {oid} has a parent that is not indexed")))?;
@@ -220,7 +221,7 @@ impl Presence {
             writer.refused.insert(oid, error.to_string());
         }
         let number = writer.add(oid, links.seconds, &parents, &changes?, index)?;
-        self.numbers.write().insert(oid, number);
+        self.numbers.write().insert(&oid, number);
         Ok(())
     }
 
@@ -265,7 +266,7 @@ impl Presence {
     /// Figures for people.
     pub(crate) fn figures(&self) -> PresenceFigures {
         let rows = self.rows();
-        let map = self.numbers.read().capacity() * (size_of::<(Oid, CommitNo)>() + 1);
+        let map = self.numbers.read().resident_bytes();
         // The writer has the paths a second time, and four bytes for each blob; it is not asked, since it may be writing.
         let paths = rows.path_count() * (size_of::<(Arc<[u8]>, PathNo)>() + 1) * 2;
         PresenceFigures {
@@ -273,7 +274,7 @@ impl Presence {
             changes: rows.change_count() as u64,
             paths: rows.path_count() as u64,
             stored_bytes: self.stored_bytes.load(Ordering::Relaxed),
-            resident_bytes: rows.resident_bytes() + (map + paths) as u64,
+            resident_bytes: rows.resident_bytes() + map + paths as u64,
             is_full: self.is_full(),
         }
     }
@@ -300,13 +301,7 @@ impl Writer {
     }
 
     /// Takes a frame of the file; `None` if it is not what a writer wrote, and then none of it.
-    fn load(
-        &mut self,
-        frame: &Frame,
-        index: &Index,
-        blobs: &mut Vec<BlobNo>,
-        numbers: &mut HashMap<Oid, CommitNo>,
-    ) -> Option<()> {
+    fn load(&mut self, frame: &Frame, index: &Index, blobs: &mut Vec<BlobNo>, numbers: &mut Numbers) -> Option<()> {
         let oids = |ids: &[Vec<u8>]| ids.iter().map(|id| Oid::from_bytes(id).ok()).collect::<Option<Vec<Oid>>>();
         let first = self.rows.commit_count();
         let fresh = index.numbers(&oids(&frame.blobs)?);
@@ -326,7 +321,7 @@ impl Writer {
         }
         for (number, (oid, seconds, parents, changes)) in (first..).zip(commits) {
             self.rows.add_commit(oid, seconds, &parents, &changes);
-            numbers.insert(oid, u32::try_from(number).ok()?);
+            numbers.insert(&oid, u32::try_from(number).ok()?);
         }
         Some(())
     }

@@ -215,7 +215,7 @@ impl PathFinder {
         }
         let data = run.snapshot.object_of(&tree, Kind::Tree)?;
         let mut found = None;
-        for entry in tree_entries(&data) {
+        for entry in tree_entries(tree.format(), &data) {
             let entry = entry?;
             if *entry.name == **name {
                 found = Some((entry.mode, entry.oid));

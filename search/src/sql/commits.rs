@@ -121,8 +121,10 @@ impl CommitScan {
                 return Ok(Some(CommitScan::All { history: run.history(rev.oid)?, next: 0 }));
             }
         };
-        let is_canonical = text.len() == 2 * Oid::LEN && !text.iter().any(u8::is_ascii_uppercase);
-        let Some(oid) = Oid::from_hex(text).ok().filter(|_| is_canonical) else { return Ok(None) };
+        let is_canonical = !text.iter().any(u8::is_ascii_uppercase);
+        let Some(oid) = run.snapshot.object_format().oid_from_hex(text).ok().filter(|_| is_canonical) else {
+            return Ok(None);
+        };
         // Reading it first spares walking a history for what is not there at all.
         if !run.snapshot.contains(&oid)? || !run.history(rev.oid)?.lock().contains(run, &oid)? {
             return Ok(None);

@@ -153,7 +153,7 @@ impl TreeWalk {
         let data = self.run.snapshot.object_of(&tree, Kind::Tree)?;
         let path_len = self.path.len();
         let mut entries = Vec::new();
-        for entry in tree_entries(&data) {
+        for entry in tree_entries(tree.format(), &data) {
             let entry = entry?;
             self.path.extend_from_slice(&entry.name);
             let is_wanted = if entry.mode.is_tree() {

@@ -9,7 +9,7 @@ use govc_search::{
     query::{Count, parse},
 };
 
-use crate::world::{World, commit, create, place, put, query_of, request};
+use super::world::{World, commit, create, place, put, query_of, request};
 
 fn shown(counted: &Aggregate) -> Vec<(&str, u64, u64)> {
     counted.groups.iter().map(|group| (group.value.as_str(), group.results, group.matches)).collect()

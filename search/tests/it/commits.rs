@@ -3,7 +3,7 @@
 use govc_engine::{Cause, ErrorKind, Oid};
 use govc_search::{CommitCursor, CommitOptions, CommitsFound, Partial, Place, find_commits, places, query::parse};
 
-use crate::world::{World, place, point, publish, query_of, request};
+use super::world::{World, place, point, publish, query_of, request};
 
 const NOW: i64 = 1_800_000_000;
 const DAY: i64 = 24 * 3600;
@@ -56,7 +56,7 @@ fn messages(world: &World, query: &str, places: &[Place], commits_max: usize) ->
 #[test]
 fn a_commit_on_several_branches_is_found_once() {
     let world = World::new();
-    let mut tip = Oid::null();
+    let mut tip = super::FORMAT.null();
     for number in 0..5 {
         tip = world.say("main", &format!("fix {number}"), NOW + number);
     }
@@ -134,9 +134,10 @@ fn a_cursor_of_commits_that_are_not_there_is_refused() {
         error.message().to_owned()
     };
     // The commit that the page ended with, as its length and bytes; behind it is how many were found.
-    let head = &given[..given.len() - 2 * (1 + 20 + 1)];
-    assert!(given.starts_with(&format!("{head}14")), "{given}");
-    for commit in ["14".to_owned() + &"ab".repeat(20), "03010203".to_owned()] {
+    let head = &given[..given.len() - 2 * (1 + super::FORMAT.len() + 1)];
+    let len = format!("{:02x}", super::FORMAT.len());
+    assert!(given.starts_with(&format!("{head}{len}")), "{given}");
+    for commit in [len + &"ab".repeat(super::FORMAT.len()), "03010203".to_owned()] {
         assert!(refused(&format!("{head}{commit}02")).contains("commit"), "{commit}");
     }
     // A repository that is not searched.

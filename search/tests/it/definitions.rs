@@ -11,7 +11,7 @@ use govc_search::{
     symbols::{Skipped, Symbol},
 };
 
-use crate::world::World;
+use super::world::World;
 
 /// Fails in one way as often as is said, and then tells.
 struct Failing {

@@ -388,7 +388,8 @@ fn what_cannot_be_asked_is_refused() {
     // The commit that the page ended with, as its length and bytes.
     let given = cursor.expect("more").encode();
     let at = given.find(&past.commits[5].oid.to_string()).expect("its id");
-    let made_up = format!("{}{}{}", &given[..at], "ab".repeat(20), &given[at + 40..]);
+    let made_up =
+        format!("{}{}{}", &given[..at], "ab".repeat(super::FORMAT.len()), &given[at + super::FORMAT.hex_len()..]);
     let made_up = DiffCursor::decode(&made_up).expect("a cursor");
     assert!(refused("type:diff needle", &with(Some(made_up))).contains("commit"));
     // Changed lines are not files.
@@ -404,13 +405,14 @@ fn what_cannot_be_asked_is_refused() {
 #[test]
 fn what_is_lost_is_said_and_the_rest_is_found() {
     let past = merged();
-    let (lost, kept) = (Oid::from_hex(&[b'3'; 40]).expect("an id"), b"the needle is here\n".to_vec());
-    let id = hash_object(Kind::Blob, &kept).expect("an id");
+    let (lost, kept) =
+        (Oid::from_hex(&vec![b'3'; super::FORMAT.hex_len()]).expect("an id"), b"the needle is here\n".to_vec());
+    let id = hash_object(super::FORMAT, Kind::Blob, &kept).expect("an id");
     let tree = entries(&[("a-lost", EntryMode::BLOB, lost), ("b-kept", EntryMode::BLOB, id)]);
-    let root = hash_object(Kind::Tree, &tree).expect("an id");
+    let root = hash_object(super::FORMAT, Kind::Tree, &tree).expect("an id");
     let lossy = commit(root, &[past.commits[5].oid], 900, "lost");
     past.publish("lossy", vec![(Kind::Blob, kept), (Kind::Tree, tree), (Kind::Commit, lossy)]);
-    let missing = Oid::from_hex(&[b'2'; 40]).expect("an id");
+    let missing = Oid::from_hex(&vec![b'2'; super::FORMAT.hex_len()]).expect("an id");
     past.publish("no-tree", vec![(Kind::Commit, commit(missing, &[past.commits[5].oid], 1000, "no tree"))]);
     for is_indexed in [false, true] {
         if is_indexed {

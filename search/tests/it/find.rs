@@ -12,7 +12,7 @@ use govc_search::{
 };
 use proptest::prelude::*;
 
-use crate::world::{World, all_pages, put, source};
+use super::world::{World, all_pages, put, source};
 
 #[test]
 fn queries_find_lines_and_paths() {

@@ -11,7 +11,7 @@ use govc_search::{
 };
 use proptest::prelude::*;
 
-use crate::world::{World, branch, commit, create, place, put, query_of, request};
+use super::world::{World, branch, commit, create, place, put, query_of, request};
 
 /// Words of files, and the tokens that each is by hand.
 const WORDS: [(&str, &[&str]); 9] = [

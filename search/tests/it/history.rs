@@ -46,7 +46,7 @@ fn a_line_comes_and_goes() {
         let (new, gone) = (Transition::Appeared, Transition::Gone);
         assert_eq!(told, [(oid(5), gone), (oid(4), new), (oid(3), new)]);
         assert_eq!(events[1].files[0].path, b"src/n.rs");
-        assert_eq!(events[1].files[0].blob, hash_object(Kind::Blob, b"the needle\n").expect("an id"));
+        assert_eq!(events[1].files[0].blob, hash_object(super::FORMAT, Kind::Blob, b"the needle\n").expect("an id"));
         let first = answer.first.expect("a first one");
         assert_eq!((first.oid, first.subject.as_str(), first.committed_seconds), (oid(3), "commit 3", 400));
         assert_eq!((first.author.seconds, first.files), (400, 1));
@@ -135,7 +135,7 @@ fn forks_share_the_index_and_nothing_else() {
 fn a_repository_in_memory_is_answered_and_leaves_nothing_on_the_disk() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut past = Past::with(Some(folder.path()));
-    let settings = RepoSettings { durability: Durability::Memory, ..RepoSettings::default() };
+    let settings = RepoSettings { durability: Durability::Memory, ..super::settings() };
     past.repo = past.store.create(&RepoName::new("volatile").expect("name"), settings, "test").expect("create");
     past.commit(&[], 100, files(&[("only.rs", "only in memory\n")]));
     past.branch("main", 0);
@@ -199,16 +199,16 @@ fn what_cannot_be_asked_is_refused() {
 #[test]
 fn damaged_commits_are_clear_errors_and_stop_nothing_else() {
     let past = merged();
-    let blob = hash_object(Kind::Blob, b"two\n").expect("an id");
-    let missing = Oid::from_hex(&[b'2'; 40]).expect("an id");
+    let blob = hash_object(super::FORMAT, Kind::Blob, b"two\n").expect("an id");
+    let missing = Oid::from_hex(&vec![b'2'; super::FORMAT.hex_len()]).expect("an id");
     let tree = entries(&[("lost", EntryMode::TREE, missing)]);
-    let id = hash_object(Kind::Tree, &tree).expect("an id");
+    let id = hash_object(super::FORMAT, Kind::Tree, &tree).expect("an id");
     past.publish("no-tree", vec![(Kind::Commit, commit(missing, &[], 100, "no tree"))]);
     past.publish("no-dir", vec![(Kind::Tree, tree), (Kind::Commit, commit(id, &[], 100, "no directory"))]);
     past.publish("a-blob", vec![(Kind::Commit, commit(blob, &[], 100, "a blob for a tree"))]);
-    past.publish("no-parent", vec![(Kind::Commit, commit(Oid::empty_tree(), &[missing], 100, "no parent"))]);
+    past.publish("no-parent", vec![(Kind::Commit, commit(super::FORMAT.empty_tree(), &[missing], 100, "no parent"))]);
     let broken = b"100644 name-without-end".to_vec();
-    let id = hash_object(Kind::Tree, &broken).expect("an id");
+    let id = hash_object(super::FORMAT, Kind::Tree, &broken).expect("an id");
     past.publish("broken", vec![(Kind::Tree, broken), (Kind::Commit, commit(id, &[], 100, "a broken tree"))]);
     for is_indexed in [false, true] {
         if is_indexed {
@@ -231,10 +231,11 @@ fn damaged_commits_are_clear_errors_and_stop_nothing_else() {
 #[test]
 fn a_lost_file_is_said_and_the_others_are_told() {
     let past = merged();
-    let (lost, kept) = (Oid::from_hex(&[b'3'; 40]).expect("an id"), b"the needle is here\n".to_vec());
-    let id = hash_object(Kind::Blob, &kept).expect("an id");
+    let (lost, kept) =
+        (Oid::from_hex(&vec![b'3'; super::FORMAT.hex_len()]).expect("an id"), b"the needle is here\n".to_vec());
+    let id = hash_object(super::FORMAT, Kind::Blob, &kept).expect("an id");
     let tree = entries(&[("a-lost", EntryMode::BLOB, lost), ("b-kept", EntryMode::BLOB, id)]);
-    let root = hash_object(Kind::Tree, &tree).expect("an id");
+    let root = hash_object(super::FORMAT, Kind::Tree, &tree).expect("an id");
     let objects = vec![(Kind::Blob, kept), (Kind::Tree, tree), (Kind::Commit, commit(root, &[], 900, "lost"))];
     past.publish("lossy", objects);
     for is_indexed in [false, true] {
@@ -251,10 +252,10 @@ fn a_lost_file_is_said_and_the_others_are_told() {
 #[test]
 fn a_lost_file_whose_name_does_not_tell_its_language_is_in_none() {
     let past = merged();
-    let (lost, kept) = (Oid::from_hex(&[b'3'; 40]).expect("an id"), b"int needle;\n".to_vec());
-    let id = hash_object(Kind::Blob, &kept).expect("an id");
+    let (lost, kept) = (Oid::from_hex(&vec![b'3'; super::FORMAT.hex_len()]).expect("an id"), b"int needle;\n".to_vec());
+    let id = hash_object(super::FORMAT, Kind::Blob, &kept).expect("an id");
     let tree = entries(&[("a-lost.h", EntryMode::BLOB, lost), ("b-kept.c", EntryMode::BLOB, id)]);
-    let root = hash_object(Kind::Tree, &tree).expect("an id");
+    let root = hash_object(super::FORMAT, Kind::Tree, &tree).expect("an id");
     let objects = vec![(Kind::Blob, kept), (Kind::Tree, tree), (Kind::Commit, commit(root, &[], 900, "lost"))];
     past.publish("lossy", objects);
     let answer = past.ask("lang:c branch:lossy", &HistoryOptions::default());
@@ -265,12 +266,12 @@ fn a_lost_file_whose_name_does_not_tell_its_language_is_in_none() {
 fn a_tree_of_ever_the_same_tree_ends_with_an_error() {
     let past = merged();
     let mut objects = vec![(Kind::Blob, b"lol\n".to_vec())];
-    let mut id = hash_object(Kind::Blob, b"lol\n").expect("an id");
+    let mut id = hash_object(super::FORMAT, Kind::Blob, b"lol\n").expect("an id");
     for depth in 0..12 {
         let mode = if depth == 0 { EntryMode::BLOB } else { EntryMode::TREE };
         let names: Vec<String> = (0..10).map(|name| format!("f{name}")).collect();
         let tree = entries(&names.iter().map(|name| (name.as_str(), mode, id)).collect::<Vec<_>>());
-        id = hash_object(Kind::Tree, &tree).expect("an id");
+        id = hash_object(super::FORMAT, Kind::Tree, &tree).expect("an id");
         objects.push((Kind::Tree, tree));
     }
     objects.push((Kind::Commit, commit(id, &[], 100, "a million million files")));

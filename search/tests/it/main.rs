@@ -22,10 +22,20 @@ use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use govc_engine::{
-    Change, CommitRequest, Content, EntryMode, ErrorKind, Expected, Oid, OnConflict, RefName, RepoName, RepoSettings,
-    Signature, Snapshot, Store, StoreOptions,
+    Change, CommitRequest, Content, EntryMode, ErrorKind, Expected, ObjectFormat, Oid, OnConflict, RefName, RepoName,
+    RepoSettings, Signature, Snapshot, Store, StoreOptions,
 };
 use govc_search::{GrepAnswer, GrepQuery, Stop, grep};
+
+/// What names the objects of the repositories that these tests make: every test is in two programs, `it` and `sha256`.
+const FORMAT: ObjectFormat = match env!("CARGO_CRATE_NAME").as_bytes() {
+    b"sha256" => ObjectFormat::Sha256,
+    _ => ObjectFormat::Sha1,
+};
+
+fn settings() -> RepoSettings {
+    RepoSettings { object_format: FORMAT, ..RepoSettings::default() }
+}
 
 /// The files of one commit, ready to be searched.
 struct Fixture {
@@ -48,7 +58,7 @@ impl Fixture {
         let backend = Arc::new(govc_backends::MemoryBackend::new());
         let store = Store::open(backend, StoreOptions::default()).expect("open");
         let name = RepoName::new("demo").expect("name");
-        let repo = store.create(&name, RepoSettings::default(), "test").expect("create");
+        let repo = store.create(&name, settings(), "test").expect("create");
         let person = Signature::new("Test", "test@example.com", 1_700_000_000, 0).expect("signature");
         let committed = repo
             .commit(CommitRequest {

@@ -277,7 +277,7 @@ fn only_what_is_searched_is_told() {
     }
     // A file that a tree names by a commit's id is not what the commit says.
     let tree = entries(&[("f", govc_engine::EntryMode::BLOB, first)]);
-    let id = govc_engine::hash_object(Kind::Tree, &tree).expect("an id");
+    let id = govc_engine::hash_object(super::FORMAT, Kind::Tree, &tree).expect("an id");
     let commit = super::past::commit(id, &[], 400, "a commit for a file");
     past.publish("odd", vec![(Kind::Tree, tree), (Kind::Commit, commit)]);
     past.index();
@@ -389,15 +389,16 @@ fn an_index_that_is_made_anew_has_the_messages() {
 #[test]
 fn a_history_that_cannot_be_read_is_left_out_of_many() {
     let past = Past::new();
-    let missing = Oid::from_hex(&[b'2'; 40]).expect("an id");
+    let missing = Oid::from_hex(&vec![b'2'; super::FORMAT.hex_len()]).expect("an id");
     say(&past, &past.repo, "main", &[], (AUTHORS[0], 1), b"fix one");
     let broken = create(&past.store, "broken");
     let lost = say(&past, &broken, "main", &[missing], (AUTHORS[0], 9), b"fix of the lost");
     say(&past, &broken, "main", &[lost], (AUTHORS[0], 10), b"fix two");
     let odd = create(&past.store, "odd");
     let mut transaction = odd.begin("test", Cause::Push);
-    let oid =
-        transaction.put(Kind::Commit, Bytes::from(format!("tree {}\nfix\n", Oid::empty_tree()))).expect("a commit");
+    let oid = transaction
+        .put(Kind::Commit, Bytes::from(format!("tree {}\nfix\n", super::FORMAT.empty_tree())))
+        .expect("a commit");
     point(&mut transaction, "main", oid);
     publish(transaction);
     for is_indexed in [false, true] {

@@ -18,7 +18,7 @@ use govc_search::{
     symbols::{Skipped, Symbol},
 };
 
-use crate::world::{World, all_pages, create, place, put, query_of};
+use super::world::{World, all_pages, create, place, put, query_of};
 
 #[test]
 fn pages_are_all_of_it_once() {
@@ -163,7 +163,7 @@ fn cursors_that_no_search_gave_are_refused() {
     refused(with("commons", &places), "another query");
     refused(with("common case:yes", &places), "another query");
     let other = create(&world.store, "other");
-    crate::world::commit(&other, "main", (0..9).map(|number| put(&format!("f{number}.rs"), b"common\n")).collect());
+    super::world::commit(&other, "main", (0..9).map(|number| put(&format!("f{number}.rs"), b"common\n")).collect());
     refused(with("common", &[place(&other, "HEAD")]), "another query");
     refused(with("common", &[places[0].clone(), place(&other, "HEAD")]), "another query");
     world.put("main", &[("new.rs", b"common\n")]);

@@ -220,7 +220,9 @@ fn tree(put: &mut dyn FnMut(Kind, Vec<u8>) -> Oid, files: &Files) -> Oid {
             Some((dir, rest)) => {
                 dirs.entry(dir).or_default().insert(rest.to_owned(), (*mode, data.clone()));
             }
-            None if mode.is_submodule() => all.push((path, *mode, Oid::from_hex(&[b'1'; 40]).expect("an id"))),
+            None if mode.is_submodule() => {
+                all.push((path, *mode, Oid::from_hex(&vec![b'1'; super::FORMAT.hex_len()]).expect("an id")))
+            }
             None => all.push((path, *mode, put(Kind::Blob, data.clone()))),
         }
     }

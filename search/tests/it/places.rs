@@ -6,7 +6,7 @@ use govc_engine::{Durability, ErrorKind, RepoName, RepoSettings};
 use govc_search::{Corpus, Explain, FindOptions, Indexer, IndexerState, IndexerStatus, Partial, find};
 use parking_lot::Mutex;
 
-use crate::world::{World, commit, commit_deep, create, on_a_large_stack, place, put, query_of, source};
+use super::world::{World, commit, commit_deep, create, on_a_large_stack, place, put, query_of, source};
 
 #[test]
 fn what_another_repository_has_is_not_found() {
@@ -26,7 +26,7 @@ fn what_another_repository_has_is_not_found() {
 #[test]
 fn a_repository_in_memory_is_searched_and_not_indexed() {
     let world = source();
-    let settings = RepoSettings { durability: Durability::Memory, ..RepoSettings::default() };
+    let settings = RepoSettings { durability: Durability::Memory, ..super::settings() };
     let name = RepoName::new("volatile").expect("name");
     let repo = world.store.create(&name, settings, "test").expect("create");
     commit(&repo, "main", vec![put("only.rs", b"fn only_in_memory() {}\n")]);

@@ -25,7 +25,7 @@ use govc_search::{
 use parking_lot::Mutex;
 use proptest::prelude::*;
 
-use crate::world::{World, commit, create, memory_store, place, put, query_of, request};
+use super::world::{World, commit, create, memory_store, place, put, query_of, request};
 
 /// Only a guard against waiting for ever.
 const WITHIN: Duration = Duration::from_secs(60);
@@ -349,7 +349,7 @@ fn a_stopped_indexer_leaves_what_it_has() {
 fn repositories_that_go_or_are_in_memory_only() {
     let (world, _) = watched();
     world.put("main", &[("a.rs", b"fn kept() {}\n")]);
-    let settings = RepoSettings { durability: Durability::Memory, ..RepoSettings::default() };
+    let settings = RepoSettings { durability: Durability::Memory, ..super::settings() };
     let secret = world.store.create(&RepoName::new("secret").expect("a name"), settings, "test").expect("created");
     commit(&secret, "main", vec![put("s.rs", b"fn secret() {}\n")]);
     let gone = create(&world.store, "gone");

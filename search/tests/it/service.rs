@@ -19,7 +19,7 @@ use govc_search::{
 };
 use parking_lot::Mutex;
 
-use crate::world::{World, commit, create, memory_store, place, point, publish, put, query_of, request};
+use super::world::{World, commit, create, memory_store, place, point, publish, put, query_of, request};
 
 /// Only a guard against waiting for ever.
 const WITHIN: Duration = Duration::from_secs(60);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use govc_engine::{
     Cause, Change, Commit, CommitRequest, Content, EntryMode, Error, ErrorKind, Expected, Kind, Oid, RefEdit, RefName,
-    Repo, RepoName, RepoSettings, Result, Signature, Snapshot, Store, StoreOptions,
+    Repo, RepoName, Result, Signature, Snapshot, Store, StoreOptions,
 };
 use govc_search::{
     Corpus, Definer, SqlAnswer, SqlQuery,
@@ -59,7 +59,7 @@ impl Fixture {
         let backend = Arc::new(govc_backends::MemoryBackend::new());
         let store = Store::open(backend, StoreOptions::default()).expect("open");
         let name = RepoName::new("demo").expect("name");
-        let repo = store.create(&name, RepoSettings::default(), "test").expect("create");
+        let repo = store.create(&name, super::settings(), "test").expect("create");
         let corpus = Arc::new(Corpus::in_memory(1 << 20, Some(Arc::new(Defs))).expect("a corpus"));
         Self { store, repo, corpus, clock: 1_700_000_000 }
     }
@@ -475,7 +475,7 @@ fn the_whole_of_select_is_there() {
     files.check(
         "WITH RECURSIVE back(hash, at) AS (
              SELECT hash, 0 FROM branches WHERE name = 'main'
-             UNION ALL SELECT substr(c.parents, 1, 40), at + 1 FROM back b JOIN commits c ON c.hash = b.hash
+             UNION ALL SELECT substr(c.parents, 1, length(b.hash)), at + 1 FROM back b JOIN commits c ON c.hash = b.hash
              WHERE c.parents <> '')
          SELECT at, subject FROM back JOIN commits USING (hash) ORDER BY at",
         &["0|merge", "1|third", "2|second", "3|begin"],

@@ -6,7 +6,7 @@ use govc_engine::ErrorKind;
 use govc_search::{Place, SuggestOptions, Suggestion, finished, query::parse, suggest};
 use proptest::prelude::*;
 
-use crate::world::{World, branch, commit, create, place, put};
+use super::world::{World, branch, commit, create, place, put};
 
 fn world() -> World {
     let world = World::new();

@@ -4,8 +4,8 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
 use govc_engine::{
-    Cause, Change, Commit, CommitRequest, Content, Expected, Kind, Oid, RefEdit, RefName, Repo, RepoName, RepoSettings,
-    Signature, Store, StoreOptions, Transaction,
+    Cause, Change, Commit, CommitRequest, Content, Expected, Kind, Oid, RefEdit, RefName, Repo, RepoName, Signature,
+    Store, StoreOptions, Transaction,
 };
 use govc_search::{
     Corpus, Cursor, Definer, FindOptions, Found, InProcess, Indexer, Place, find,
@@ -87,7 +87,7 @@ impl Drop for World {
 }
 
 pub(crate) fn create(store: &Store, name: &str) -> Repo {
-    store.create(&RepoName::new(name).expect("name"), RepoSettings::default(), "test").expect("create")
+    store.create(&RepoName::new(name).expect("name"), super::settings(), "test").expect("create")
 }
 
 pub(crate) fn put(path: &str, data: &[u8]) -> Change {

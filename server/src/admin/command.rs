@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use govc_backends::{Location, OpenOptions, OverlayBackend};
-use govc_engine::{Backend, Family, Fsck, Sizes, StoreOptions};
+use govc_engine::{Backend, Family, Fsck, ObjectFormat, Sizes, StoreOptions};
 use govc_transfer::backup::{BackupOptions, create, restore};
 use govc_transfer::{CopyOptions, ErrorKind, copy};
 use serde_json::json;
@@ -382,14 +382,15 @@ impl StatsArgs {
         for (family, size) in Family::ALL.iter().zip(sizes.families) {
             say!("{:10} {:>12} {:>9}", family.name(), size.rows, Bytes(size.bytes));
         }
-        say!("\n{:>9} {:>9} {:>9}  repository", "size", "blocks", "history");
+        say!("\n{:>9} {:>9} {:>9} {:>6}  repository", "size", "blocks", "history", "ids");
         for repo in sizes.repositories.iter().take(self.top) {
             let of = |family: Family| Bytes(repo.families[family as usize].bytes);
             say!(
-                "{:>9} {:>9} {:>9}  {}",
+                "{:>9} {:>9} {:>9} {:>6}  {}",
                 Bytes(repo.total().bytes),
                 of(Family::Blocks),
                 of(Family::History),
+                repo.object_format.map_or("", ObjectFormat::as_str),
                 name_of(repo)
             );
         }
@@ -417,6 +418,7 @@ fn as_json(sizes: &Sizes, location: &Location, disk_bytes: Option<u64>) -> serde
         json!({
             "id": repo.id.to_string(),
             "name": repo.name.as_ref().map(ToString::to_string),
+            "object_format": repo.object_format.map(ObjectFormat::as_str),
             "rows": total.rows,
             "bytes": total.bytes,
             "families": families(&repo.families),

@@ -4,7 +4,7 @@
 //! changes anything. Source: git's `Documentation/gitattributes`, "Effects".
 
 use bytes::Bytes;
-use govc_engine::{Kind, Result, hash_object};
+use govc_engine::{Kind, ObjectFormat, Result, hash_object};
 
 use super::attributes::{Name, Value, Values};
 
@@ -49,12 +49,12 @@ impl Conversion {
         self.crlf == Crlf::Never && !self.ident
     }
 
-    /// The bytes that go into the archive.
+    /// The bytes that go into the archive of a repository of the `format`.
     ///
     /// # Errors
     /// When the bytes cannot be hashed.
-    pub(super) fn apply(self, data: Bytes) -> Result<Bytes> {
-        let data = if self.ident { with_ids(data)? } else { data };
+    pub(super) fn apply(self, format: ObjectFormat, data: Bytes) -> Result<Bytes> {
+        let data = if self.ident { with_ids(format, data)? } else { data };
         let stats = match self.crlf {
             Crlf::Never => return Ok(data),
             Crlf::Always | Crlf::OfText => Stats::of(&data),
@@ -119,7 +119,7 @@ fn with_crlf(data: &[u8], lf_alone: usize) -> Bytes {
 }
 
 /// Puts the blob's id into each `$Id$`, and into each that has a git's id already.
-fn with_ids(data: Bytes) -> Result<Bytes> {
+fn with_ids(format: ObjectFormat, data: Bytes) -> Result<Bytes> {
     let mut out = Vec::new();
     let mut id = String::new();
     let mut rest: &[u8] = &data;
@@ -129,7 +129,7 @@ fn with_ids(data: Bytes) -> Result<Bytes> {
         out.extend_from_slice(text);
         let Some(after) = keyword(rest) else { continue };
         if id.is_empty() {
-            id = hash_object(Kind::Blob, &data)?.to_string();
+            id = hash_object(format, Kind::Blob, &data)?.to_string();
         }
         out.extend_from_slice(format!("Id: {id} $").as_bytes());
         rest = after;
@@ -160,13 +160,18 @@ fn keyword(text: &[u8]) -> Option<&[u8]> {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use govc_engine::{Kind, ObjectFormat, hash_object};
 
     use super::super::attributes::Rules;
     use super::Conversion;
 
     fn converted(rule: &str, data: &str) -> String {
+        converted_of(ObjectFormat::Sha1, rule, data)
+    }
+
+    fn converted_of(format: ObjectFormat, rule: &str, data: &str) -> String {
         let values = Rules::new(format!("f {rule}\n").as_bytes()).expect("one rule").of(b"f").expect("one rule");
-        let data = Conversion::of(&values).apply(Bytes::copy_from_slice(data.as_bytes())).expect("bytes");
+        let data = Conversion::of(&values).apply(format, Bytes::copy_from_slice(data.as_bytes())).expect("bytes");
         String::from_utf8(data.to_vec()).expect("a text")
     }
 
@@ -187,14 +192,17 @@ mod tests {
 
     #[test]
     fn ids_are_put_in() {
-        let id = |text: &str| govc_engine::hash_object(govc_engine::Kind::Blob, text.as_bytes()).expect("an id");
-        for text in ["x $Id$ y", "x $Id:$ y", "x $Id: old $ y"] {
-            assert_eq!(converted("ident", text), format!("x $Id: {} $ y", id(text)));
+        for format in ObjectFormat::ALL {
+            for text in ["x $Id$ y", "x $Id:$ y", "x $Id: old $ y"] {
+                let id = hash_object(format, Kind::Blob, text.as_bytes()).expect("an id");
+                assert_eq!(converted_of(format, "ident", text), format!("x $Id: {id} $ y"));
+            }
         }
         for text in ["$Id", "$Id: a\nb $", "$Id: rcs 1.2 ada $", "$Idea$", "no", "$$Id"] {
             assert_eq!(converted("ident", text), text);
         }
         let text = "$$Id$$Id$";
-        assert_eq!(converted("ident", text), format!("$$Id: {0} $$Id: {0} $", id(text)));
+        let id = hash_object(ObjectFormat::Sha1, Kind::Blob, text.as_bytes()).expect("an id");
+        assert_eq!(converted("ident", text), format!("$$Id: {id} $$Id: {id} $"));
     }
 }

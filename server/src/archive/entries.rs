@@ -130,6 +130,7 @@ impl Entries {
     /// # Errors
     /// When objects are missing, or the tree has names that must not be in an archive, or is too deep.
     pub(super) fn next(&mut self, granted_bytes: u64, until: Instant) -> Result<Next> {
+        let format = self.snapshot.object_format();
         if self.state == State::New {
             if let Some(missing) = self.enter(self.root, 0, granted_bytes)? {
                 return Ok(Next::Needs(missing));
@@ -150,7 +151,7 @@ impl Entries {
             let base_len = frame.base_len;
             let depth = self.frames.len();
             self.path.truncate(base_len);
-            let Some(entry) = tree_entries(frame.data.get(frame.at..).unwrap_or_default()).next() else {
+            let Some(entry) = tree_entries(format, frame.data.get(frame.at..).unwrap_or_default()).next() else {
                 if self.frames.pop().is_some_and(|frame| frame.has_rules) {
                     self.rules.leave();
                 }
@@ -223,7 +224,7 @@ impl Entries {
         }
         let data = self.snapshot.object_of(&oid, Kind::Tree)?;
         let mut rules = None;
-        for entry in tree_entries(&data) {
+        for entry in tree_entries(self.snapshot.object_format(), &data) {
             let entry = entry?;
             if *entry.name == *ATTRIBUTES_FILE && entry.mode.is_blob() && entry.mode.to_octal().starts_with("10") {
                 rules = Some(entry.oid);
@@ -268,7 +269,7 @@ pub(super) fn size_of(snapshot: &Snapshot, oid: Oid, kind: Kind) -> Result<u64> 
 /// How many bytes the first entry of a tree takes.
 fn encoded_len(data: &[u8], entry: &TreeEntry<'_>) -> usize {
     let mode_len = data.iter().take_while(|byte| **byte != b' ').count();
-    mode_len + 1 + entry.name.len() + 1 + Oid::LEN
+    mode_len + 1 + entry.name.len() + 1 + entry.oid.as_bytes().len()
 }
 
 /// Refuses names that would let an archive write outside of where it is unpacked, or into a repository's own folder.

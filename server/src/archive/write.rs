@@ -246,7 +246,7 @@ impl Archive {
             return Ok(Some(needed_bytes));
         }
         let data = self.entries.snapshot().object_of(&entry.oid, Kind::Blob)?;
-        let data = if converts { conversion.apply(data)? } else { data };
+        let data = if converts { conversion.apply(self.entries.snapshot().object_format(), data)? } else { data };
         let is_text = match entry.values.get(Name::Diff) {
             Value::Set => Some(true),
             Value::Unset => Some(false),

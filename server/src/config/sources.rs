@@ -78,6 +78,7 @@ const SETTINGS: &[Setting] = &[
     setting("metrics.enabled", "GOVC_METRICS_ENABLED", None),
     setting("metrics.path", "GOVC_METRICS_PATH", None),
     setting("git.create_on_push", "GOVC_CREATE_ON_PUSH", Some("create-on-push")),
+    setting("git.default_object_format", "GOVC_DEFAULT_OBJECT_FORMAT", None),
     setting("git.max_pack", "GOVC_MAX_PACK", Some("max-pack")),
     setting("git.pack_cache_memory", "GOVC_PACK_CACHE_MEMORY", None),
     setting("git.pack_cache_disk", "GOVC_PACK_CACHE_DISK", None),

@@ -37,6 +37,7 @@ fn nothing_given_means_the_defaults_and_half_of_the_machine() {
     assert_eq!(config.server.buffered_bytes_max, 512 * MIB);
     assert_eq!(resolve("", &[], &[("memory", "1G")]).unwrap().server.buffered_bytes_max, 256 * MIB);
     assert!(!config.git.create_on_push);
+    assert_eq!(config.git.default_object_format, ObjectFormat::Sha1);
     assert_eq!(config.server.shutdown_timeout, Duration::from_secs(30));
 }
 
@@ -109,6 +110,7 @@ fn every_setting_is_taken_from_file_and_environment() {
         path = "/internal/metrics"
         [git]
         create_on_push = true
+        default_object_format = "SHA256"
         max_pack = "3MB"
         pack_cache_memory = "1M"
         pack_cache_disk = "2M"
@@ -169,6 +171,7 @@ fn every_setting_is_taken_from_file_and_environment() {
     let metrics = MetricsConfig { enabled: false, path: "/internal/metrics".to_owned() };
     let git = GitConfig {
         create_on_push: true,
+        default_object_format: ObjectFormat::Sha256,
         pack_bytes_max: 3_000_000,
         pack_cache_memory_bytes: MIB,
         pack_cache_disk_bytes: 2 * MIB,

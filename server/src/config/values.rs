@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use govc_engine::ObjectFormat;
 use tracing::level_filters::LevelFilter;
 
 use super::LogFormat;
@@ -115,6 +116,11 @@ pub(super) fn boolean(text: &str) -> Result<bool, String> {
         "false" | "no" | "off" | "0" => Ok(false),
         _ => Err("expected true or false".to_owned()),
     }
+}
+
+/// `sha1`, `sha256`.
+pub(super) fn object_format(text: &str) -> Result<ObjectFormat, String> {
+    text.trim().to_ascii_lowercase().parse().map_err(|_| "expected sha1 or sha256".to_owned())
 }
 
 /// `127.0.0.1:8080`, `[::1]:8080`, `localhost:8080`. Other names are refused: what they resolve to may

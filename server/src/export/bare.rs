@@ -5,12 +5,11 @@ use std::io::{BufWriter, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use govc_engine::{Kind, Result};
+use govc_engine::{Kind, ObjectFormat, Result};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use super::{Content, Step, WRITE_BYTES, exists, file_error, index, parent, sync_folder};
 
-const CONFIG: &str = "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = true\n";
 const REFS_HEADER: &str = "# pack-refs with: peeled fully-peeled sorted \n";
 /// Of a repository without one; what git writes itself.
 const NO_DESCRIPTION: &str = "Unnamed repository; edit this file 'description' to name the repository.";
@@ -37,9 +36,11 @@ pub(super) fn write(content: &Content<'_>, target: &Path, step: &mut Step<'_>) -
         description => description,
     };
     let head = [b"ref: ", content.snapshot.head().as_bytes(), b"\n"].concat();
-    for (name, text) in
-        [("config", CONFIG.as_bytes()), ("description", format!("{description}\n").as_bytes()), ("HEAD", &head)]
-    {
+    for (name, text) in [
+        ("config", config(content.snapshot.object_format()).as_bytes()),
+        ("description", format!("{description}\n").as_bytes()),
+        ("HEAD", &head),
+    ] {
         let mut file = File::create_new(repo.join(name)).map_err(|error| file_error(target, error))?;
         file.write_all(text).and_then(|()| file.sync_all()).map_err(|error| file_error(target, error))?;
     }
@@ -49,6 +50,15 @@ pub(super) fn write(content: &Content<'_>, target: &Path, step: &mut Step<'_>) -
     rename(&repo, target)?;
     sync_folder(folder)?;
     Ok(counted)
+}
+
+/// The configuration that says what the ids are.
+fn config(format: ObjectFormat) -> String {
+    let (version, extensions) = match format {
+        ObjectFormat::Sha1 => (0, String::new()),
+        ObjectFormat::Sha256 => (1, format!("[extensions]\n\tobjectformat = {format}\n")),
+    };
+    format!("[core]\n\trepositoryformatversion = {version}\n\tfilemode = true\n\tbare = true\n{extensions}")
 }
 
 fn write_objects(content: &Content<'_>, repo: &Path, target: &Path, step: &mut Step<'_>) -> Result<(usize, u64)> {
@@ -62,7 +72,8 @@ fn write_objects(content: &Content<'_>, repo: &Path, target: &Path, step: &mut S
     let entries = content.write_pack(&pack, target, step)?;
     let objects = entries.len();
     let mut out = BufWriter::with_capacity(WRITE_BYTES, File::create_new(&index_path).map_err(failed)?);
-    let (bytes, checksum) = index::write(entries, &mut pack, &mut out).map_err(failed)?;
+    let (bytes, checksum) =
+        index::write(content.snapshot.object_format(), entries, &mut pack, &mut out).map_err(failed)?;
     let index = out.into_inner().map_err(|error| failed(error.into_error()))?;
     index.sync_all().map_err(failed)?;
     for (file, path, ending) in [(&pack, &pack_path, "pack"), (&index, &index_path, "idx")] {

@@ -1,4 +1,4 @@
-//! A bundle of version 2: references and a pack in one file.
+//! A bundle of version 2, or 3 with SHA-256 ids: references and a pack in one file.
 //!
 //! Source: git's `Documentation/gitformat-bundle.adoc`.
 
@@ -10,8 +10,7 @@ use std::path::Path;
 use govc_engine::{Error, Result};
 
 use super::{Content, Step, exists, file_error, parent, sync_folder};
-
-const MAGIC: &[u8] = b"# v2 git bundle\n";
+use crate::git::bundle_signature as signature;
 
 /// Writes the bundle; gives the number of objects and the bytes of the pack.
 pub(super) fn write(content: &Content<'_>, target: &Path, step: &mut Step<'_>) -> Result<(usize, u64)> {
@@ -24,7 +23,7 @@ pub(super) fn write(content: &Content<'_>, target: &Path, step: &mut Step<'_>) -
     let mut builder = tempfile::Builder::new();
     builder.prefix(".govc-export-").permissions(Permissions::from_mode(0o666));
     let mut file = builder.tempfile_in(folder).map_err(|error| file_error(folder, error))?;
-    let mut head = MAGIC.to_vec();
+    let mut head = signature(content.snapshot.object_format()).to_vec();
     if let Some(oid) = content.head() {
         head.extend_from_slice(format!("{oid} HEAD\n").as_bytes());
     }

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{self, BufReader, Read, Seek as _, SeekFrom, Write};
 
 use flate2::Crc;
-use govc_engine::{Oid, Result, object::PackHasher};
+use govc_engine::{ObjectFormat, Oid, Result, object::PackHasher};
 
 const MAGIC: &[u8] = b"\xfftOc\0\0\0\x02";
 /// Offsets from here on stand in a table of their own.
@@ -20,16 +20,21 @@ struct Entry {
     crc: u32,
 }
 
-/// Writes the index of the pack in `pack`, of which `entries` are all and which ends with its checksum. Gives the pack's
+/// Writes the index of the pack in `pack`, of the `format`, of which `entries` are all and which ends with its checksum. Gives the pack's
 /// length in bytes and its checksum.
 ///
 /// # Errors
 /// When a file cannot be read or written.
-pub(super) fn write(entries: Vec<(Oid, u64)>, pack: &mut File, out: &mut dyn Write) -> io::Result<(u64, Oid)> {
+pub(super) fn write(
+    format: ObjectFormat,
+    entries: Vec<(Oid, u64)>,
+    pack: &mut File,
+    out: &mut dyn Write,
+) -> io::Result<(u64, Oid)> {
     let mut entries: Vec<Entry> = entries.into_iter().map(|(oid, offset)| Entry { oid, offset, crc: 0 }).collect();
-    let (bytes, checksum) = sum(&mut entries, pack)?;
+    let (bytes, checksum) = sum(format, &mut entries, pack)?;
     entries.sort_unstable_by_key(|entry| entry.oid);
-    let mut out = Hashed { out, hasher: PackHasher::default() };
+    let mut out = Hashed { out, hasher: PackHasher::new(format) };
     out.write_all(MAGIC)?;
     let mut seen = 0usize;
     for first in 0..=u8::MAX {
@@ -74,10 +79,10 @@ fn finished(hasher: PackHasher) -> io::Result<Oid> {
 }
 
 /// Reads the pack from beginning to end and fills in every entry's CRC.
-fn sum(entries: &mut [Entry], pack: &mut File) -> io::Result<(u64, Oid)> {
+fn sum(format: ObjectFormat, entries: &mut [Entry], pack: &mut File) -> io::Result<(u64, Oid)> {
     entries.sort_unstable_by_key(|entry| entry.offset);
     let bytes = pack.seek(SeekFrom::End(0))?;
-    let end = bytes.checked_sub(Oid::LEN as u64).ok_or(io::ErrorKind::UnexpectedEof)?;
+    let end = bytes.checked_sub(format.len() as u64).ok_or(io::ErrorKind::UnexpectedEof)?;
     let ends: Vec<u64> = entries.iter().skip(1).map(|entry| entry.offset).chain([end]).collect();
     let mut at = entries.first().map_or(end, |entry| entry.offset);
     pack.seek(SeekFrom::Start(at))?;
@@ -94,9 +99,9 @@ fn sum(entries: &mut [Entry], pack: &mut File) -> io::Result<(u64, Oid)> {
         }
         entry.crc = crc.sum();
     }
-    let mut checksum = [0; Oid::LEN];
+    let mut checksum = vec![0; format.len()];
     reader.read_exact(&mut checksum)?;
-    Ok((bytes, Oid::from_bytes(&checksum).map_err(io::Error::other)?))
+    Ok((bytes, format.oid_from_bytes(&checksum).map_err(io::Error::other)?))
 }
 
 /// Hashes what goes through.
@@ -123,23 +128,28 @@ mod tests {
 
     #[test]
     fn places_beyond_two_gigabytes_stand_in_a_table_of_their_own() {
+        ObjectFormat::ALL.into_iter().for_each(check_far_places);
+    }
+
+    fn check_far_places(format: ObjectFormat) {
+        let id_len = format.len();
         let mut pack = tempfile::tempfile().expect("a file");
         // A sparse file: entries at its beginning and far behind, then the checksum.
         let (near, far) = (12u64, (1u64 << 31) + 5);
-        pack.set_len(far + 3 + Oid::LEN as u64).expect("a sparse file");
-        let one = Oid::from_bytes(&[1; 20]).expect("an id");
-        let two = Oid::from_bytes(&[2; 20]).expect("an id");
+        pack.set_len(far + 3 + id_len as u64).expect("a sparse file");
+        let one = Oid::from_bytes(&vec![1; id_len]).expect("an id");
+        let two = Oid::from_bytes(&vec![2; id_len]).expect("an id");
         let mut index = Vec::new();
-        let (bytes, checksum) = write(vec![(two, far), (one, near)], &mut pack, &mut index).expect("room");
-        assert_eq!((bytes, checksum), (far + 23, Oid::null()));
+        let (bytes, checksum) = write(format, vec![(two, far), (one, near)], &mut pack, &mut index).expect("room");
+        assert_eq!((bytes, checksum), (far + 3 + id_len as u64, format.null()));
         let words = |from: usize, count: usize| -> Vec<u32> {
             let bytes = index[from..from + 4 * count].chunks_exact(4);
             bytes.map(|word| u32::from_be_bytes(word.try_into().expect("four bytes"))).collect()
         };
         assert_eq!(words(8, 4), [0, 1, 2, 2]);
-        let offsets = 8 + 1024 + 2 * 20 + 2 * 4;
+        let offsets = 8 + 1024 + 2 * id_len + 2 * 4;
         assert_eq!(words(offsets, 4), vec![12, 1 << 31, 0, 0x8000_0005]);
-        assert_eq!(index.len(), offsets + 2 * 4 + 8 + 20 + 20);
+        assert_eq!(index.len(), offsets + 2 * 4 + 8 + 2 * id_len);
         // Three zero bytes.
         assert_eq!(words(offsets - 4, 1), [0xff41_d912]);
     }

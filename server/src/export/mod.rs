@@ -3,7 +3,7 @@
 //! | file | owns |
 //! |---|---|
 //! | `bare` | a bare repository: one pack, its index, `packed-refs`, `HEAD`, `config` |
-//! | `bundle` | a bundle of version 2 |
+//! | `bundle` | a bundle of version 2, or 3 with SHA-256 ids |
 //! | `index` | the index of a pack, version 2 |
 //! | `select` | which references are meant |
 //!

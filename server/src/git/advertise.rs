@@ -5,7 +5,7 @@
 use std::fmt;
 use std::io::Write;
 
-use govc_engine::{ErrorKind, Kind, Oid, Result, Snapshot};
+use govc_engine::{ErrorKind, Kind, ObjectFormat, Oid, Result, Snapshot};
 
 use super::pkt;
 use super::pointers::Pointers;
@@ -79,18 +79,19 @@ impl Version {
     }
 }
 
-/// Writes the advertisement for fetching in version 2. It is the same for every repository, but for what it may point at.
+/// Writes the advertisement for fetching in version 2. It is the same for every repository of a format, but for what it may
+/// point at.
 ///
 /// # Errors
 /// What `out` fails with.
-pub(crate) fn capabilities_v2(pointers: &Pointers, out: &mut dyn Write) -> std::io::Result<()> {
+pub(crate) fn capabilities_v2(format: ObjectFormat, pointers: &Pointers, out: &mut dyn Write) -> std::io::Result<()> {
     pkt::text(out, format_args!("version 2\n"))?;
     pkt::text(out, format_args!("agent={AGENT}\n"))?;
     pkt::text(out, format_args!("ls-refs=unborn\n"))?;
     let packfile_uris = if pointers.has_packs() { " packfile-uris" } else { "" };
     pkt::text(out, format_args!("fetch=shallow wait-for-done filter ref-in-want sideband-all{packfile_uris}\n"))?;
     pkt::text(out, format_args!("server-option\n"))?;
-    pkt::text(out, format_args!("object-format=sha1\n"))?;
+    pkt::text(out, format_args!("object-format={format}\n"))?;
     pkt::text(out, format_args!("object-info=size\n"))?;
     if pointers.has_bundles() {
         pkt::text(out, format_args!("bundle-uri\n"))?;
@@ -127,8 +128,9 @@ pub(crate) fn list(
 ) -> Result<()> {
     write_version(version, out).map_err(pkt::input_error)?;
     let visible = Visible::of(snapshot);
-    let head = visible.head();
-    let mut lines = Lines::new(out, capabilities(service, head.map(|_| snapshot.head().as_bytes()), nonce));
+    let (format, head) = (snapshot.object_format(), visible.head());
+    let capabilities = capabilities(format, service, head.map(|_| snapshot.head().as_bytes()), nonce);
+    let mut lines = Lines::new(format, out, capabilities);
     match service {
         Service::UploadPack => {
             if let Some(oid) = head {
@@ -151,22 +153,27 @@ pub(crate) fn list(
     lines.finish()
 }
 
-/// Writes the advertisement of a repository that a push would create: no references.
+/// Writes the advertisement of a repository that a push would create with the `format`: no references.
 ///
 /// # Errors
 /// What `out` fails with.
-pub(crate) fn unborn(version: Version, nonce: Option<&str>, out: &mut dyn Write) -> Result<()> {
+pub(crate) fn unborn(format: ObjectFormat, version: Version, nonce: Option<&str>, out: &mut dyn Write) -> Result<()> {
     write_service(Service::ReceivePack, out).map_err(pkt::input_error)?;
-    list_nothing(version, nonce, out)
+    list_nothing(format, version, nonce, out)
 }
 
 /// The same as it goes over a connection that serves nothing else.
 ///
 /// # Errors
 /// As [`unborn`].
-pub(crate) fn list_nothing(version: Version, nonce: Option<&str>, out: &mut dyn Write) -> Result<()> {
+pub(crate) fn list_nothing(
+    format: ObjectFormat,
+    version: Version,
+    nonce: Option<&str>,
+    out: &mut dyn Write,
+) -> Result<()> {
     write_version(version, out).map_err(pkt::input_error)?;
-    Lines::new(out, capabilities(Service::ReceivePack, None, nonce)).finish()
+    Lines::new(format, out, capabilities(format, Service::ReceivePack, None, nonce)).finish()
 }
 
 /// What an annotated tag leads to in the end; `None` for every other object.
@@ -197,7 +204,7 @@ fn write_version(version: Version, out: &mut dyn Write) -> std::io::Result<()> {
     if version == Version::V1 { pkt::text(out, format_args!("version 1\n")) } else { Ok(()) }
 }
 
-fn capabilities(service: Service, head_target: Option<&[u8]>, nonce: Option<&str>) -> Vec<u8> {
+fn capabilities(format: ObjectFormat, service: Service, head_target: Option<&[u8]>, nonce: Option<&str>) -> Vec<u8> {
     let list = match service {
         Service::UploadPack => FETCH_CAPABILITIES,
         Service::ReceivePack => PUSH_CAPABILITIES,
@@ -210,12 +217,13 @@ fn capabilities(service: Service, head_target: Option<&[u8]>, nonce: Option<&str
     if let (Service::ReceivePack, Some(nonce)) = (service, nonce) {
         capabilities.extend_from_slice(format!(" push-cert={nonce}").as_bytes());
     }
-    capabilities.extend_from_slice(format!(" object-format=sha1 agent={AGENT}").as_bytes());
+    capabilities.extend_from_slice(format!(" object-format={format} agent={AGENT}").as_bytes());
     capabilities
 }
 
 /// Lines `ID NAME`, the first of them with the capabilities.
 struct Lines<'a> {
+    format: ObjectFormat,
     out: &'a mut dyn Write,
     /// Taken by the first line.
     capabilities: Option<Vec<u8>>,
@@ -223,8 +231,8 @@ struct Lines<'a> {
 }
 
 impl<'a> Lines<'a> {
-    fn new(out: &'a mut dyn Write, capabilities: Vec<u8>) -> Self {
-        Self { out, capabilities: Some(capabilities), line: Vec::new() }
+    fn new(format: ObjectFormat, out: &'a mut dyn Write, capabilities: Vec<u8>) -> Self {
+        Self { format, out, capabilities: Some(capabilities), line: Vec::new() }
     }
 
     fn line(&mut self, oid: &Oid, name: &[u8]) -> Result<()> {
@@ -242,7 +250,7 @@ impl<'a> Lines<'a> {
 
     fn finish(mut self) -> Result<()> {
         if self.capabilities.is_some() {
-            self.line(&Oid::null(), b"capabilities^{}")?;
+            self.line(&Oid::null(self.format), b"capabilities^{}")?;
         }
         pkt::flush(self.out).map_err(pkt::input_error)
     }
@@ -283,7 +291,7 @@ mod tests {
     #[test]
     fn version_2_lists_capabilities_one_a_line() {
         let mut out = Vec::new();
-        capabilities_v2(&Pointers::default(), &mut out).unwrap();
+        capabilities_v2(ObjectFormat::Sha1, &Pointers::default(), &mut out).unwrap();
         let agent = format!("agent={AGENT}\n");
         let expected = [
             "version 2\n",
@@ -297,18 +305,19 @@ mod tests {
         ];
         assert_eq!(read(&out), expected);
         let mut out = Vec::new();
-        capabilities_v2(&Pointers::for_tests("http://localhost", true), &mut out).unwrap();
+        capabilities_v2(ObjectFormat::Sha256, &Pointers::for_tests("http://localhost", true), &mut out).unwrap();
         let lines = read(&out);
         assert_eq!(lines[3], "fetch=shallow wait-for-done filter ref-in-want sideband-all packfile-uris\n");
+        assert_eq!(lines[5], "object-format=sha256\n");
         assert_eq!(lines[7..], ["bundle-uri\n", "Flush"]);
     }
 
     #[test]
     fn only_the_first_line_carries_capabilities() {
         let mut out = Vec::new();
-        let head = Oid::empty_tree();
-        let capabilities = capabilities(Service::UploadPack, Some(b"refs/heads/main"), Some("1-a"));
-        let mut lines = Lines::new(&mut out, capabilities);
+        let head = Oid::empty_tree(ObjectFormat::Sha1);
+        let capabilities = capabilities(ObjectFormat::Sha1, Service::UploadPack, Some(b"refs/heads/main"), Some("1-a"));
+        let mut lines = Lines::new(ObjectFormat::Sha1, &mut out, capabilities);
         lines.line(&head, b"HEAD").unwrap();
         lines.line(&head, b"refs/heads/main").unwrap();
         lines.finish().unwrap();
@@ -326,20 +335,23 @@ mod tests {
 
     #[test]
     fn an_empty_repository_still_names_its_capabilities() {
-        let mut out = Vec::new();
-        Lines::new(&mut out, capabilities(Service::ReceivePack, None, Some("1-a"))).finish().unwrap();
-        let lines = read(&out);
-        let expected = format!("{} capabilities^{{}}\0report-status ", Oid::null());
-        assert!(lines[0].starts_with(&expected), "{}", lines[0]);
-        assert!(!lines[0].contains("symref"), "{}", lines[0]);
-        assert!(lines[0].contains(" push-cert=1-a "), "{}", lines[0]);
-        assert_eq!(lines[1], "Flush");
-        let mut unborn_out = Vec::new();
-        unborn(Version::V0, Some("1-a"), &mut unborn_out).unwrap();
-        let mut expected = Vec::new();
-        write_service(Service::ReceivePack, &mut expected).unwrap();
-        expected.extend_from_slice(&out);
-        assert_eq!(unborn_out, expected, "nor does one that is yet to be created");
+        for (format, digits) in [(ObjectFormat::Sha1, 40), (ObjectFormat::Sha256, 64)] {
+            let mut out = Vec::new();
+            let capabilities = capabilities(format, Service::ReceivePack, None, Some("1-a"));
+            Lines::new(format, &mut out, capabilities).finish().unwrap();
+            let lines = read(&out);
+            let expected = format!("{} capabilities^{{}}\0report-status ", "0".repeat(digits));
+            assert!(lines[0].starts_with(&expected), "{}", lines[0]);
+            assert!(!lines[0].contains("symref"), "{}", lines[0]);
+            assert!(lines[0].contains(&format!(" push-cert=1-a object-format={format} ")), "{}", lines[0]);
+            assert_eq!(lines[1], "Flush");
+            let mut unborn_out = Vec::new();
+            unborn(format, Version::V0, Some("1-a"), &mut unborn_out).unwrap();
+            let mut expected = Vec::new();
+            write_service(Service::ReceivePack, &mut expected).unwrap();
+            expected.extend_from_slice(&out);
+            assert_eq!(unborn_out, expected, "nor does one that is yet to be created");
+        }
     }
 
     #[test]

@@ -14,14 +14,21 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use govc_engine::{Error, ErrorKind, Kind, Oid, Result, Snapshot};
+use govc_engine::{Error, ErrorKind, Kind, ObjectFormat, Oid, Result, Snapshot};
 
 use super::cache::{KeptPack, PromisedFor};
 use super::pkt::{self, Line, Reader};
 use super::pointers::{self, FileForm, Pointers};
 use crate::App;
 
-const MAGIC: &[u8] = b"# v2 git bundle\n";
+/// What a bundle begins with: of version 2, unless it has to say what its ids are.
+pub(crate) fn signature(format: ObjectFormat) -> &'static [u8] {
+    match format {
+        ObjectFormat::Sha1 => b"# v2 git bundle\n",
+        ObjectFormat::Sha256 => b"# v3 git bundle\n@object-format=sha256\n",
+    }
+}
+
 /// References of a bundle: as many as are worth telling a server that one has.
 const REFERENCES_MAX: usize = 256;
 /// Commits that are walked to find which tips others lead to.
@@ -109,7 +116,7 @@ pub(crate) fn header(snapshot: &Snapshot, pack: &KeptPack) -> Result<Bytes> {
     if let Some(header) = pack.bundle_header().get() {
         return Ok(header.clone());
     }
-    let mut header = MAGIC.to_vec();
+    let mut header = signature(snapshot.object_format()).to_vec();
     for oid in heads(snapshot, &pack.tips)? {
         header.extend_from_slice(format!("{oid} refs/heads/{oid}\n").as_bytes());
     }

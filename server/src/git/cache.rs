@@ -13,6 +13,7 @@ mod promise;
 use std::{
     collections::HashMap,
     fs::File,
+    hash::BuildHasherDefault,
     io,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
@@ -31,6 +32,7 @@ use index::{read_index, write_index};
 use promise::Promise;
 pub(crate) use promise::PromisedFor;
 
+use super::pack::receive::OidHasher;
 use super::pack::shared::SharedPacks;
 use super::pack::spool::{Folder, PIECE_BYTES, Spool};
 
@@ -38,8 +40,8 @@ use super::pack::spool::{Folder, PIECE_BYTES, Spool};
 const PER_REPO_MAX: usize = 3;
 /// Bytes kept free above the reserve: room for the store's writes before the cache has to give way again.
 const MARGIN_BYTES: u64 = 64 << 20;
-/// Memory of an entry, in the list and in the map by id.
-const ENTRY_BYTES: usize = 80;
+/// Memory of an entry, in the list and in the map by what its id begins with.
+const ENTRY_BYTES: usize = 88;
 
 /// Where packs are kept, and how many bytes of them.
 #[derive(Debug, Clone)]
@@ -101,7 +103,8 @@ pub(crate) struct KeptPack {
     pub(crate) form: Form,
     /// In the order of the pack.
     pub(crate) entries: Vec<KeptEntry>,
-    by_oid: HashMap<Oid, u32>,
+    /// By the first bytes of the ids. Of two that begin alike one is not found, and sent anew where it is needed.
+    by_bits: HashMap<u64, u32, BuildHasherDefault<OidHasher>>,
     len: u64,
     /// What follows the entries.
     checksum: Oid,
@@ -137,9 +140,9 @@ impl KeptPack {
         let (Tips { mut tips, form }, NewPack { entries, checksum }) = (of, pack);
         tips.sort_unstable();
         tips.dedup();
-        let by_oid = entries.iter().enumerate().map(|(index, entry)| (entry.oid, index as u32)).collect();
+        let by_bits = entries.iter().enumerate().map(|(index, entry)| (entry.oid.bits(), index as u32)).collect();
         let (used, promise, bundle_header) = (AtomicU64::new(0), Promise::default(), OnceLock::new());
-        Self { repo, tips, form, entries, by_oid, len, checksum, piece_sums, content, used, promise, bundle_header }
+        Self { repo, tips, form, entries, by_bits, len, checksum, piece_sums, content, used, promise, bundle_header }
     }
 
     /// What it takes of each budget, in memory and in the folder.
@@ -168,7 +171,8 @@ impl KeptPack {
 
     /// The entry of an object.
     pub(crate) fn find(&self, oid: &Oid) -> Option<u32> {
-        self.by_oid.get(oid).copied()
+        let index = self.by_bits.get(&oid.bits()).copied();
+        index.filter(|index| self.entries.get(*index as usize).is_some_and(|entry| entry.oid == *oid))
     }
 
     /// Where an entry begins and ends.
@@ -481,7 +485,7 @@ mod tests {
     use std::path::Path;
 
     use govc_backends::MemoryBackend;
-    use govc_engine::{Kind, RepoName, RepoSettings, Store, StoreOptions, hash_object};
+    use govc_engine::{Kind, ObjectFormat, RepoName, RepoSettings, Store, StoreOptions, hash_object};
 
     use super::*;
 
@@ -494,14 +498,14 @@ mod tests {
     }
 
     fn keep(cache: &PackCache, repo: &Repo, len: usize) {
-        keep_as(cache, repo, Oid::null(), len);
+        keep_as(cache, repo, ObjectFormat::Sha1.null(), len);
     }
 
     /// Keeps a pack of `len` bytes with one entry.
     pub(super) fn keep_as(cache: &PackCache, repo: &Repo, checksum: Oid, len: usize) {
         let mut spool = Spool::new(cache.folder());
         spool.write_all(&vec![7; len]).expect("room");
-        let oid = hash_object(Kind::Blob, b"content").expect("an ordinary object");
+        let oid = hash_object(ObjectFormat::Sha1, Kind::Blob, b"content").expect("an ordinary object");
         let entries = vec![KeptEntry { oid, offset: 12, base: KeptBase::Whole }];
         cache.keep(repo, Tips::default(), NewPack { entries, checksum }, &mut spool);
     }

@@ -5,7 +5,7 @@
 
 use std::io::Read;
 
-use govc_engine::{Error, Result};
+use govc_engine::{Error, ObjectFormat, Result};
 
 use super::pkt::{self, Line, Reader};
 
@@ -36,12 +36,14 @@ pub(crate) struct Head {
 /// More lines than any client sends in a head.
 const LINES_MAX: usize = 64;
 
-/// Reads the head of a request; `None` when the client asked nothing.
+/// Reads the head of a request to a repository of the `format`; `None` when the client asked nothing.
 ///
 /// # Errors
-/// `Invalid` for anything but known capabilities and exactly one known command.
-pub(crate) fn read_head<R: Read>(reader: &mut Reader<R>) -> Result<Option<Head>> {
+/// `Invalid` for anything but known capabilities and exactly one known command, and for a client of another format.
+pub(crate) fn read_head<R: Read>(format: ObjectFormat, reader: &mut Reader<R>) -> Result<Option<Head>> {
     let mut command = None;
+    // What a client takes that does not say it.
+    let mut client = b"sha1".to_vec();
     let mut server_options = Vec::new();
     for seen in 0..LINES_MAX {
         let line = reader.read()?;
@@ -50,7 +52,7 @@ pub(crate) fn read_head<R: Read>(reader: &mut Reader<R>) -> Result<Option<Head>>
                 let text = line.text().unwrap_or_default();
                 match text.strip_prefix(b"server-option=") {
                     Some(option) => server_options.push(pkt::one_line(&String::from_utf8_lossy(option))),
-                    None => read_line(text, &mut command)?,
+                    None => read_line(text, &mut command, &mut client)?,
                 }
                 continue;
             }
@@ -63,6 +65,10 @@ pub(crate) fn read_head<R: Read>(reader: &mut Reader<R>) -> Result<Option<Head>>
             }
         };
         let command = command.ok_or_else(|| Error::invalid("no command requested"))?;
+        if client != format.as_str().as_bytes() {
+            let client = shown(&client);
+            return Err(Error::invalid(format!("mismatched object format: server {format}; client {client}")));
+        }
         return Ok(Some(Head { command, server_options, arguments }));
     }
     Err(Error::invalid("protocol error: too many capabilities"))
@@ -74,8 +80,11 @@ pub(crate) fn lists_references(request: &[u8]) -> bool {
     begins.iter().any(|begin| request.starts_with(begin))
 }
 
-fn read_line(line: &[u8], command: &mut Option<Command>) -> Result<()> {
-    let shown = |text: &[u8]| String::from_utf8_lossy(text).into_owned();
+fn shown(text: &[u8]) -> String {
+    pkt::one_line(&String::from_utf8_lossy(text))
+}
+
+fn read_line(line: &[u8], command: &mut Option<Command>, client: &mut Vec<u8>) -> Result<()> {
     if let Some(name) = line.strip_prefix(b"command=") {
         let named = match name {
             b"ls-refs" => Command::LsRefs,
@@ -90,13 +99,8 @@ fn read_line(line: &[u8], command: &mut Option<Command>) -> Result<()> {
         return Ok(());
     }
     if let Some(format) = line.strip_prefix(b"object-format=") {
-        return match format {
-            b"sha1" => Ok(()),
-            _ => {
-                let client = shown(format);
-                Err(Error::invalid(format!("mismatched object format: server sha1; client {client}")))
-            }
-        };
+        *client = format.to_vec();
+        return Ok(());
     }
     if line == b"agent" || line.starts_with(b"agent=") {
         return Ok(());
@@ -109,12 +113,16 @@ mod tests {
     use super::*;
 
     fn head(lines: &[&str], end: &[u8]) -> Result<Option<Head>> {
+        head_of(ObjectFormat::Sha1, lines, end)
+    }
+
+    fn head_of(format: ObjectFormat, lines: &[&str], end: &[u8]) -> Result<Option<Head>> {
         let mut request = Vec::new();
         for line in lines {
             pkt::data(&mut request, line.as_bytes()).unwrap();
         }
         request.extend_from_slice(end);
-        read_head(&mut Reader::new(&request[..]))
+        read_head(format, &mut Reader::new(&request[..]))
     }
 
     #[test]
@@ -145,6 +153,10 @@ mod tests {
             let error = head(lines, b"0000").unwrap_err();
             assert!(error.to_string().contains(reason), "{lines:?}: {error}");
         }
+        let sha256 = |lines: &[&str]| head_of(ObjectFormat::Sha256, lines, b"0000");
+        assert!(sha256(&["object-format=sha256", "command=fetch"]).is_ok());
+        let error = sha256(&["command=fetch"]).unwrap_err();
+        assert_eq!(error.message(), "mismatched object format: server sha256; client sha1", "who says none takes that");
         assert!(head(&["command=fetch"], b"").is_err(), "no end");
         assert!(head(&["agent=x"; LINES_MAX + 1], b"0000").is_err(), "endless");
     }

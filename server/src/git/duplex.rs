@@ -18,7 +18,7 @@ use std::io::{self, Cursor, Read};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use govc_engine::{ErrorKind, Repo, RepoName, RepoSettings, Result as EngineResult};
+use govc_engine::{ErrorKind, ObjectFormat, Repo, RepoName, Result as EngineResult};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
@@ -107,7 +107,7 @@ fn find(app: &App, call: &Call) -> Result<(Repo, bool), Trouble> {
     match app.store.repo(&name) {
         Ok(repo) => Ok((repo, false)),
         Err(error) if *error.kind() == ErrorKind::NotFound && creates => {
-            let draft = app.store.draft(&name, RepoSettings::default(), &call.actor);
+            let draft = app.store.draft(&name, app.config.new_repo_settings(), &call.actor);
             draft.map(|repo| (repo, true)).map_err(|error| Trouble::Refused(error.message().to_owned()))
         }
         Err(error) if *error.kind() == ErrorKind::NotFound => {
@@ -133,11 +133,12 @@ impl<O: Outlet> Conversation<'_, O> {
         let mut out = Vec::new();
         if service == Service::UploadPack && version == Version::V2 {
             let pointers = Pointers::over_ssh(self.app, &self.repo.name());
-            let written = advertise::capabilities_v2(&pointers, &mut out).map_err(pkt::input_error);
+            let written =
+                advertise::capabilities_v2(self.repo.object_format(), &pointers, &mut out).map_err(pkt::input_error);
             return self.answer_inline(written, out).await;
         }
         if is_draft {
-            let written = advertise::list_nothing(version, self.nonce.as_deref(), &mut out);
+            let written = advertise::list_nothing(self.repo.object_format(), version, self.nonce.as_deref(), &mut out);
             return self.answer_inline(written, out).await;
         }
         let snapshot = self.repo.snapshot();
@@ -266,12 +267,12 @@ impl<O: Outlet> Conversation<'_, O> {
 
     /// Waits for the first bytes of a pack, if one follows the commands; whether one does. Leaves everything to be read.
     async fn wait_for_pack(&mut self, commands: Message) -> Result<bool, Trouble> {
-        let Message { text, end } = commands;
+        let (Message { text, end }, format) = (commands, self.repo.object_format());
         let head = match text.len() {
-            0..=SMALL_BYTES_MAX => PushHead::of(&text),
+            0..=SMALL_BYTES_MAX => PushHead::of(format, &text),
             _ => {
                 let text = text.clone();
-                let head = self.app.work.run(move || PushHead::of(&text)).await;
+                let head = self.app.work.run(move || PushHead::of(format, &text)).await;
                 head.map_err(|error| Trouble::Failed(error.to_string()))?
             }
         };
@@ -356,8 +357,8 @@ struct PushHead {
 
 impl PushHead {
     /// Of the commands with their flush.
-    fn of(text: &[u8]) -> Self {
-        let mut request = PushRequest::default();
+    fn of(format: ObjectFormat, text: &[u8]) -> Self {
+        let mut request = PushRequest::new(format);
         let read = request.read(&mut pkt::Reader::new(text), usize::MAX);
         let pack_follows = !request.only_deletes() || request.commands.is_empty();
         Self { is_right: read.is_ok(), has_options: request.has_options, pack_follows }

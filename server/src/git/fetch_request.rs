@@ -7,7 +7,7 @@
 
 use std::io::Read;
 
-use govc_engine::{Error, Oid, Result};
+use govc_engine::{Error, ObjectFormat, Oid, Result};
 
 use super::filter::FilterSpec;
 use super::pkt::{Line, Reader};
@@ -74,6 +74,8 @@ pub(crate) enum Deepen {
 /// A parsed request.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct FetchRequest {
+    /// What the ids of the repository are.
+    pub(crate) format: ObjectFormat,
     /// The wanted objects, each once, in order.
     pub(crate) wants: Vec<Oid>,
     /// Version 2: the wanted references, by their full names, each once.
@@ -115,8 +117,8 @@ impl FetchRequest {
     ///
     /// # Errors
     /// `Invalid` for what git would refuse, `TooLarge` beyond the limits.
-    pub(crate) fn read_v2<R: Read>(reader: &mut Reader<R>) -> Result<Self> {
-        let mut request = Self { bands: Bands::Large, end: End::Flush, ..Self::default() };
+    pub(crate) fn read_v2<R: Read>(format: ObjectFormat, reader: &mut Reader<R>) -> Result<Self> {
+        let mut request = Self { format, bands: Bands::Large, end: End::Flush, ..Self::default() };
         let mut cut = Cut::default();
         loop {
             let line = reader.read()?;
@@ -153,8 +155,8 @@ impl FetchRequest {
     ///
     /// # Errors
     /// As [`FetchRequest::read_v2`].
-    pub(crate) fn read_v0<R: Read>(reader: &mut Reader<R>) -> Result<Self> {
-        let mut request = Self::read_v0_wants(reader)?;
+    pub(crate) fn read_v0<R: Read>(format: ObjectFormat, reader: &mut Reader<R>) -> Result<Self> {
+        let mut request = Self::read_v0_wants(format, reader)?;
         if !request.wants.is_empty() {
             request.read_haves(reader)?;
         }
@@ -165,8 +167,8 @@ impl FetchRequest {
     ///
     /// # Errors
     /// As [`FetchRequest::read_v2`].
-    pub(crate) fn read_v0_wants<R: Read>(reader: &mut Reader<R>) -> Result<Self> {
-        let mut request = Self::default();
+    pub(crate) fn read_v0_wants<R: Read>(format: ObjectFormat, reader: &mut Reader<R>) -> Result<Self> {
+        let mut request = Self { format, ..Self::default() };
         let (mut cut, mut filters) = (Cut::default(), false);
         loop {
             let line = reader.read()?;
@@ -177,7 +179,7 @@ impl FetchRequest {
             };
             if text.starts_with(b"want ") {
                 // Capabilities may follow any want; git's clients put them on the first.
-                let end = text.len().min("want ".len() + Oid::LEN * 2);
+                let end = text.len().min("want ".len() + format.hex_len());
                 let (want, features) = text.split_at(end);
                 filters |= features.split(|b| *b == b' ').any(|feature| feature == b"filter");
                 request.features(features, &mut cut);
@@ -253,7 +255,7 @@ impl FetchRequest {
         } else {
             return Ok(false);
         };
-        let oid = Oid::from_hex(hex)
+        let oid = (self.format.oid_from_hex(hex))
             .map_err(|_| Error::invalid(format!("protocol error, expected object ID, got '{}'", shown(line))))?;
         if list.len() >= max {
             let word = String::from_utf8_lossy(line.split(|b| *b == b' ').next().unwrap_or_default()).into_owned();
@@ -379,11 +381,11 @@ mod tests {
     }
 
     fn v0(lines: &[String]) -> Result<FetchRequest> {
-        FetchRequest::read_v0(&mut Reader::new(&request(lines)[..]))
+        FetchRequest::read_v0(ObjectFormat::Sha1, &mut Reader::new(&request(lines)[..]))
     }
 
     fn v2(lines: &[String]) -> Result<FetchRequest> {
-        FetchRequest::read_v2(&mut Reader::new(&request(lines)[..]))
+        FetchRequest::read_v2(ObjectFormat::Sha1, &mut Reader::new(&request(lines)[..]))
     }
 
     #[test]
@@ -495,6 +497,22 @@ mod tests {
         assert!(v2(&["deepen 1".to_owned(), "deepen-since 1".to_owned(), String::new()]).is_err());
         assert!(v0(&[format!("have {A}"), String::new()]).is_err(), "a have among the wants");
         assert!(v0(&[format!("want {A}"), String::new(), format!("want {B}")]).is_err(), "a want among the haves");
+    }
+
+    #[test]
+    fn ids_have_the_width_of_the_format() {
+        let (long, format) = ("c".repeat(64), ObjectFormat::Sha256);
+        let read = |lines: &[String]| FetchRequest::read_v0(format, &mut Reader::new(&request(lines)[..]));
+        let end = [String::new(), format!("have {long}"), "done".to_owned()];
+        let parsed = read(&[&[format!("want {long} no-done")][..], &end].concat()).unwrap();
+        assert_eq!((parsed.wants, parsed.haves, parsed.no_done), (vec![oid(&long)], vec![oid(&long)], true));
+        assert!(read(&[&[format!("want {A} no-done")][..], &end].concat()).is_err());
+        for word in ["want", "have", "shallow"] {
+            let line = |id: &str| [format!("{word} {id}"), String::new()];
+            assert!(FetchRequest::read_v2(format, &mut Reader::new(&request(&line(&long))[..])).is_ok(), "{word}");
+            assert!(FetchRequest::read_v2(format, &mut Reader::new(&request(&line(A))[..])).is_err(), "{word}");
+            assert!(v2(&line(&long)).is_err(), "{word}");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Entries for fuzzing: each takes any bytes as what a client sends, and must return, in bounded memory.
 
-use govc_engine::PathRule as _;
+use govc_engine::{ObjectFormat, PathRule as _};
 
 use super::bundle_uri;
 use super::command::{self, Command};
@@ -34,19 +34,21 @@ pub fn fuzz_pkt_line(data: &[u8]) {
     assert!(!complete || written.eq_ignore_ascii_case(data), "what was read is what was sent");
 }
 
-/// Reads `data` as a request of `git-upload-pack`, in both forms.
+/// Reads `data` as a request of `git-upload-pack`, in both forms and both object formats.
 pub fn fuzz_upload_request(data: &[u8]) {
-    // What is refused is refused with an error; only a panic is a finding.
-    let _ = FetchRequest::read_v0(&mut Reader::new(data));
-    let mut reader = Reader::new(data);
-    if let Ok(Some(head)) = command::read_head(&mut reader)
-        && head.arguments
-    {
-        match head.command {
-            Command::LsRefs => drop(LsRefs::read(&mut reader)),
-            Command::Fetch => drop(FetchRequest::read_v2(&mut reader)),
-            Command::ObjectInfo => drop(ObjectInfo::read(&mut reader)),
-            Command::BundleUri => drop(bundle_uri::read_arguments(&mut reader)),
+    for format in ObjectFormat::ALL {
+        // What is refused is refused with an error; only a panic is a finding.
+        let _ = FetchRequest::read_v0(format, &mut Reader::new(data));
+        let mut reader = Reader::new(data);
+        if let Ok(Some(head)) = command::read_head(format, &mut reader)
+            && head.arguments
+        {
+            match head.command {
+                Command::LsRefs => drop(LsRefs::read(&mut reader)),
+                Command::Fetch => drop(FetchRequest::read_v2(format, &mut reader)),
+                Command::ObjectInfo => drop(ObjectInfo::read(format, &mut reader)),
+                Command::BundleUri => drop(bundle_uri::read_arguments(&mut reader)),
+            }
         }
     }
 }
@@ -67,14 +69,16 @@ pub fn fuzz_filter(data: &[u8]) {
     }
 }
 
-/// Reads `data` as the commands of a push.
+/// Reads `data` as the commands of a push, in both object formats.
 pub fn fuzz_receive_commands(data: &[u8]) {
-    let mut request = PushRequest::default();
-    if request.read(&mut Reader::new(data), 1000).is_ok() {
-        for command in &request.commands {
-            assert!(!command.name.contains(&b'\n') && !command.name.contains(&0), "a name is one word of a report");
+    for format in ObjectFormat::ALL {
+        let mut request = PushRequest::new(format);
+        if request.read(&mut Reader::new(data), 1000).is_ok() {
+            for command in &request.commands {
+                assert!(!command.name.contains(&b'\n') && !command.name.contains(&0), "a name is one word of a report");
+            }
+            request.certificate.as_ref().into_iter().for_each(push_cert::fuzz_certificate);
         }
-        request.certificate.as_ref().into_iter().for_each(push_cert::fuzz_certificate);
     }
 }
 
@@ -88,27 +92,27 @@ pub fn fuzz_pack(data: &[u8]) {
         let backend = Arc::new(govc_backends::MemoryBackend::new());
         Store::open(backend, StoreOptions::default()).expect("an empty store opens")
     });
-    let name = RepoName::new("fuzz").expect("a valid name");
-    let repo = store
-        .repo(&name)
-        .or_else(|_| store.create(&name, RepoSettings::default(), "fuzz"))
-        .expect("an empty repository");
     let limits = Limits {
         object_bytes_max: 1 << 20,
         pack_objects_max: 1 << 16,
         pack_expanded_bytes_max: 1 << 24,
         ..Limits::default()
     };
-    let mut hasher = PackHasher::default();
-    hasher.update(data);
-    let mut sealed = data.to_vec();
-    if let Ok(checksum) = hasher.finish() {
-        sealed.extend_from_slice(checksum.as_bytes());
-    }
-    for bytes in [data, &sealed] {
-        let before = store.stats().last_seq;
-        let received = super::pack::receive::receive_pack(None, limits, &repo, &mut &bytes[..], None, &mut |_| {});
-        drop(received);
-        assert_eq!(store.stats().last_seq, before, "receiving publishes nothing");
+    for object_format in ObjectFormat::ALL {
+        let name = RepoName::new(object_format.as_str()).expect("a valid name");
+        let settings = RepoSettings { object_format, ..RepoSettings::default() };
+        let repo = store.repo(&name).or_else(|_| store.create(&name, settings, "fuzz")).expect("an empty repository");
+        let mut hasher = PackHasher::new(object_format);
+        hasher.update(data);
+        let mut sealed = data.to_vec();
+        if let Ok(checksum) = hasher.finish() {
+            sealed.extend_from_slice(checksum.as_bytes());
+        }
+        for bytes in [data, &sealed] {
+            let before = store.stats().last_seq;
+            let received = super::pack::receive::receive_pack(None, limits, &repo, &mut &bytes[..], None, &mut |_| {});
+            drop(received);
+            assert_eq!(store.stats().last_seq, before, "receiving publishes nothing");
+        }
     }
 }

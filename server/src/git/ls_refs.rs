@@ -129,6 +129,8 @@ fn reference_line(oid: &Oid, name: &[u8], peeled: Option<Oid>, line: &mut Vec<u8
 
 #[cfg(test)]
 mod tests {
+    use govc_engine::ObjectFormat;
+
     use super::*;
 
     fn parse(lines: &[&str]) -> Result<LsRefs> {
@@ -166,7 +168,7 @@ mod tests {
     fn an_empty_prefix_covers_everything() {
         let arguments = parse(&["ref-prefix refs/heads/", "ref-prefix "]).unwrap();
         assert_eq!(arguments.prefixes, [Vec::<u8>::new()]);
-        assert!(head_line(&["ref-prefix "], Some(Oid::empty_tree())).ends_with(" HEAD\n"));
+        assert!(head_line(&["ref-prefix "], Some(ObjectFormat::Sha1.empty_tree())).ends_with(" HEAD\n"));
     }
 
     #[test]
@@ -178,7 +180,7 @@ mod tests {
 
     #[test]
     fn head_is_shown_when_it_is_wanted() {
-        let oid = Oid::empty_tree();
+        let oid = ObjectFormat::Sha1.empty_tree();
         assert_eq!(head_line(&[], Some(oid)), format!("{oid} HEAD\n"));
         assert_eq!(head_line(&["symrefs"], Some(oid)), format!("{oid} HEAD symref-target:refs/heads/main\n"));
         assert_eq!(head_line(&["symrefs", "unborn"], None), "unborn HEAD symref-target:refs/heads/main\n");
@@ -190,7 +192,7 @@ mod tests {
     #[test]
     fn a_peeled_tag_is_named_on_its_line() {
         let mut line = Vec::new();
-        let oid = Oid::empty_tree();
+        let oid = ObjectFormat::Sha1.empty_tree();
         reference_line(&oid, b"refs/tags/v1", Some(oid), &mut line);
         assert_eq!(line, format!("{oid} refs/tags/v1 peeled:{oid}\n").into_bytes());
     }

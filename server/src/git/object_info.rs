@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 use std::io::{Read, Write};
 
-use govc_engine::{Error, Oid, Result, Snapshot};
+use govc_engine::{Error, ObjectFormat, Oid, Result, Snapshot};
 
 use super::pkt::{self, Line, Reader};
 
@@ -23,11 +23,11 @@ pub(crate) struct ObjectInfo {
 }
 
 impl ObjectInfo {
-    /// Reads the arguments up to the flush.
+    /// Reads the arguments up to the flush; ids are of the `format`.
     ///
     /// # Errors
     /// `Invalid` for an unknown argument or an end that is not a flush, `TooLarge` for more than 262 144 objects.
-    pub(crate) fn read<R: Read>(reader: &mut Reader<R>) -> Result<Self> {
+    pub(crate) fn read<R: Read>(format: ObjectFormat, reader: &mut Reader<R>) -> Result<Self> {
         let mut arguments = Self::default();
         loop {
             let line = reader.read()?;
@@ -42,7 +42,7 @@ impl ObjectInfo {
                 Some(_) if arguments.oids.len() >= OIDS_MAX => {
                     return Err(Error::too_large(format!("object-info: more than {OIDS_MAX} objects are asked for")));
                 }
-                Some(hex) => arguments.oids.push(Oid::from_hex(hex).map_err(|_| {
+                Some(hex) => arguments.oids.push(format.oid_from_hex(hex).map_err(|_| {
                     Error::invalid(format!("object-info: protocol error, expected to get oid, not '{}'", shown()))
                 })?),
                 None => return Err(Error::invalid(format!("object-info: unexpected line: '{}'", shown()))),
@@ -83,18 +83,19 @@ mod tests {
             pkt::data(&mut request, line.as_bytes()).unwrap();
         }
         pkt::flush(&mut request).unwrap();
-        ObjectInfo::read(&mut Reader::new(&request[..]))
+        ObjectInfo::read(ObjectFormat::Sha1, &mut Reader::new(&request[..]))
     }
 
     #[test]
     fn arguments_are_read() {
-        let oid = Oid::empty_tree();
+        let oid = Oid::empty_tree(ObjectFormat::Sha1);
         let expected = ObjectInfo { size: true, oids: vec![oid, oid] };
         assert_eq!(parse(&["size\n", &format!("oid {oid}\n"), &format!("oid {oid}")]).unwrap(), expected);
         assert_eq!(parse(&[]).unwrap(), ObjectInfo::default());
-        for line in ["type", "oid", "oid 12", "oid ", "sizes"] {
+        let other = format!("oid {}", Oid::empty_tree(ObjectFormat::Sha256));
+        for line in ["type", "oid", "oid 12", "oid ", "sizes", &other] {
             assert!(parse(&[line]).is_err(), "{line}");
         }
-        assert!(ObjectInfo::read(&mut Reader::new(&b"0008size"[..])).is_err(), "no flush");
+        assert!(ObjectInfo::read(ObjectFormat::Sha1, &mut Reader::new(&b"0008size"[..])).is_err(), "no flush");
     }
 }

@@ -8,9 +8,9 @@
 use std::io::Read;
 
 use bytes::Bytes;
-use govc_engine::{Error, Oid, Promotion, Result};
+use govc_engine::{Error, ObjectFormat, Oid, Promotion, Result};
 
-use super::pkt::{Line, Reader};
+use super::pkt::{self, Line, Reader};
 use super::push_cert::{CERTIFICATE_BYTES_MAX, Certificate};
 use super::sideband::Bands;
 
@@ -40,6 +40,8 @@ pub(crate) struct Command {
 /// A parsed push, without its pack.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct PushRequest {
+    /// What the ids of the repository are.
+    pub(crate) format: ObjectFormat,
     /// The changes, in order.
     pub(crate) commands: Vec<Command>,
     /// Whether the client wants to know what became of them.
@@ -64,6 +66,11 @@ pub(crate) struct PushRequest {
 }
 
 impl PushRequest {
+    /// A request that is still to be read, to a repository of the `format`.
+    pub(crate) fn new(format: ObjectFormat) -> Self {
+        Self { format, ..Self::default() }
+    }
+
     /// Reads the commands up to the flush, and the push options; the pack comes next. A body without commands is the probe that clients
     /// send before a large push. After an error, `bands` says how the client can be told.
     ///
@@ -85,7 +92,8 @@ impl PushRequest {
                 _ => return Err(Error::invalid("protocol error: the request ended within its commands")),
             };
             if let Some(hex) = text.strip_prefix(b"shallow ") {
-                Oid::from_hex(hex).map_err(|_| Error::invalid("protocol error: expected shallow object ID"))?;
+                let border = self.format.oid_from_hex(hex);
+                border.map_err(|_| Error::invalid("protocol error: expected shallow object ID"))?;
                 continue;
             }
             let mut halves = text.splitn(2, |b| *b == 0);
@@ -103,7 +111,7 @@ impl PushRequest {
             if self.commands.len() >= references_max {
                 return Err(too_many(references_max));
             }
-            let command = command_line(command)?;
+            let command = command_line(self.format, command)?;
             names_bytes += command.name.len();
             if names_bytes > NAMES_BYTES_MAX {
                 let most = NAMES_BYTES_MAX;
@@ -138,7 +146,7 @@ impl PushRequest {
             if self.commands.len() >= references_max {
                 return Err(too_many(references_max));
             }
-            self.commands.push(command_line(line)?);
+            self.commands.push(command_line(self.format, line)?);
         }
         self.certificate = Some(certificate);
         Ok(())
@@ -198,13 +206,13 @@ impl PushRequest {
             }
         }
         let format = features.split(|b| *b == b' ').find_map(|feature| feature.strip_prefix(b"object-format="));
-        match format {
-            None | Some(b"sha1") => Ok(()),
-            Some(other) => {
-                let other = String::from_utf8_lossy(other);
-                Err(Error::invalid(format!("unsupported object format '{other}'")))
-            }
+        // What a client takes that does not say it.
+        let format = format.unwrap_or(b"sha1");
+        if format != self.format.as_str().as_bytes() {
+            let other = pkt::one_line(&String::from_utf8_lossy(format));
+            return Err(Error::invalid(format!("unsupported object format '{other}'")));
         }
+        Ok(())
     }
 }
 
@@ -212,7 +220,7 @@ fn too_many(references_max: usize) -> Error {
     Error::too_large(format!("a push changes at most {references_max} references"))
 }
 
-fn command_line(line: &[u8]) -> Result<Command> {
+fn command_line(format: ObjectFormat, line: &[u8]) -> Result<Command> {
     let malformed = || {
         let shown = String::from_utf8_lossy(line.get(..100).unwrap_or(line)).into_owned();
         Error::invalid(format!("protocol error: expected old/new/ref, got '{shown}'"))
@@ -224,7 +232,7 @@ fn command_line(line: &[u8]) -> Result<Command> {
     if name.is_empty() || name.len() > NAME_LEN_MAX || name.iter().any(|byte| matches!(byte, b'\n' | 0)) {
         return Err(malformed());
     }
-    let oid = |hex| Oid::from_hex(hex).map_err(|_| malformed());
+    let oid = |hex| format.oid_from_hex(hex).map_err(|_| malformed());
     Ok(Command { old: oid(old)?, new: oid(new)?, name: name.to_vec() })
 }
 
@@ -313,6 +321,27 @@ mod tests {
         assert_eq!(request.bands, Bands::Large);
         assert!(parse(&[format!("{ZERO} {A} refs/heads/a")], b"").1.is_err(), "no flush");
         assert!(parse(&[format!("{ZERO} {A} refs/heads/a")], b"0001").1.is_err(), "no flush");
+    }
+
+    #[test]
+    fn ids_have_the_width_of_the_format() {
+        let (zero, long) = ("0".repeat(64), "c".repeat(64));
+        let read = |line: &str| {
+            let mut out = Vec::new();
+            pkt::data(&mut out, line.as_bytes()).unwrap();
+            pkt::flush(&mut out).unwrap();
+            let mut request = PushRequest::new(ObjectFormat::Sha256);
+            request.read(&mut Reader::new(&out[..]), 10).map(|()| request)
+        };
+        let request = read(&format!("{zero} {long} refs/heads/a\0side-band-64k object-format=sha256")).unwrap();
+        assert!(request.commands[0].old.is_null() && request.commands[0].new.to_string() == long);
+        assert!(!request.only_deletes());
+        let unsaid = read(&format!("{zero} {long} refs/heads/a\0side-band-64k")).unwrap_err();
+        assert!(unsaid.message().contains("'sha1'"), "who says none takes that: {unsaid}");
+        assert!(read(&format!("{zero} {A} refs/heads/a\0object-format=sha256")).is_err());
+        assert!(read(&format!("{ZERO} {A} refs/heads/a\0object-format=sha256")).is_err());
+        assert!(read(&format!("shallow {A}")).is_err() && read(&format!("shallow {long}")).is_ok());
+        assert!(parse(&[format!("{ZERO} {long} refs/heads/a")], b"0000").1.is_err());
     }
 
     #[test]

@@ -421,7 +421,7 @@ impl Walk {
     /// Meets the entries of a tree.
     fn enter(&mut self, snapshot: &Snapshot, tree: Oid, sought: &mut Sought, ids_max: usize) -> Result<()> {
         let Some(object) = snapshot.try_object(&tree)? else { return Ok(()) };
-        for entry in tree_entries(&object.data) {
+        for entry in tree_entries(snapshot.object_format(), &object.data) {
             let entry = entry?;
             if entry.mode.is_tree() {
                 sought.others.remove(&entry.oid);

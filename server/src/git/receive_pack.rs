@@ -66,7 +66,7 @@ pub(crate) fn serve(
     flow: &Flow,
 ) -> Result<()> {
     let mut reader = Reader::new(input);
-    let mut request = PushRequest::default();
+    let mut request = PushRequest::new(target.repo.object_format());
     if let Err(error) = request.read(&mut reader, app.store.limits().references_max) {
         if *error.kind() == ErrorKind::Cancelled {
             return Err(error);
@@ -563,6 +563,7 @@ mod tests {
     use super::*;
     use crate::git::negotiate::tests::oid;
     use crate::git::pkt::Line;
+    use govc_engine::ObjectFormat;
 
     fn command(old: Oid, new: Oid, name: &str) -> Command {
         Command { old, new, name: name.as_bytes().to_vec() }
@@ -574,9 +575,9 @@ mod tests {
         let name = "refs/heads/topic";
         let topic = RefName::new(name).unwrap();
         let cases = [
-            (Oid::null(), oid(1), Expected::Absent, Some(oid(1))),
+            (ObjectFormat::Sha1.null(), oid(1), Expected::Absent, Some(oid(1))),
             (oid(1), oid(2), Expected::Is(oid(1)), Some(oid(2))),
-            (oid(1), Oid::null(), Expected::Is(oid(1)), None),
+            (oid(1), ObjectFormat::Sha1.null(), Expected::Is(oid(1)), None),
         ];
         for (old, new, expected, target) in cases {
             let edit = RefEdit { name: topic.clone(), expected, target };
@@ -591,11 +592,11 @@ mod tests {
             decide_one(&command(old, new, name), &head, &GitRules::default()).map(|edit| edit.name.to_string())
         };
         for funny in ["main", "HEAD", "refs/stash", "refs/heads/../x", "refs/heads/a.lock", "refs/heads/a b"] {
-            assert_eq!(decide(Oid::null(), oid(1), funny), Err("funny refname"), "{funny}");
+            assert_eq!(decide(ObjectFormat::Sha1.null(), oid(1), funny), Err("funny refname"), "{funny}");
         }
-        assert_eq!(decide(oid(1), Oid::null(), "refs/stash"), Ok("refs/stash".to_owned()));
+        assert_eq!(decide(oid(1), ObjectFormat::Sha1.null(), "refs/stash"), Ok("refs/stash".to_owned()));
         let current = Err("deletion of the current branch prohibited");
-        assert_eq!(decide(oid(1), Oid::null(), "refs/heads/main"), current);
+        assert_eq!(decide(oid(1), ObjectFormat::Sha1.null(), "refs/heads/main"), current);
     }
 
     fn lines(report: &Report, commands: &[Command]) -> Vec<String> {

@@ -20,7 +20,7 @@ use axum::response::{IntoResponse, Response};
 use axum::{Router, routing::any};
 use bytes::Bytes;
 use flate2::read::GzDecoder;
-use govc_engine::{Error, ErrorKind, Repo, RepoName, RepoSettings, Result};
+use govc_engine::{Error, ErrorKind, Repo, RepoName, Result};
 use percent_encoding::percent_decode_str;
 
 use super::advertise::{self, Service, Version};
@@ -88,7 +88,11 @@ async fn info_refs(State(app): State<Arc<App>>, request: Request) -> Response {
         // Looking creates nothing: only a push that brings something does.
         Err(Missing::Repo(name)) if service == Service::ReceivePack && app.config.git.create_on_push => {
             let (nonce, mut out) = (nonce_for(&name), Vec::new());
-            return answer_inline(advertise::unborn(version, nonce.as_deref(), &mut out), out, content_type);
+            return answer_inline(
+                advertise::unborn(app.config.git.default_object_format, version, nonce.as_deref(), &mut out),
+                out,
+                content_type,
+            );
         }
         Err(missing) => return missing.refuse(),
     };
@@ -96,7 +100,7 @@ async fn info_refs(State(app): State<Arc<App>>, request: Request) -> Response {
     if service == Service::UploadPack && version == Version::V2 {
         let mut out = Vec::new();
         let pointers = Pointers::over_http(&app, &request, &repo.name());
-        let written = advertise::capabilities_v2(&pointers, &mut out).map_err(pkt::input_error);
+        let written = advertise::capabilities_v2(repo.object_format(), &pointers, &mut out).map_err(pkt::input_error);
         return answer_inline(written, out, content_type);
     }
     let nonce = nonce_for(&repo.name());
@@ -140,7 +144,7 @@ async fn serve(app: Arc<App>, service: Service, request: Request) -> Response {
     }
     let found = match repo_of(&app, request.uri().path(), ending) {
         Err(Missing::Repo(name)) if service == Service::ReceivePack && app.config.git.create_on_push => {
-            let draft = app.store.draft(&name, RepoSettings::default(), ACTOR);
+            let draft = app.store.draft(&name, app.config.new_repo_settings(), ACTOR);
             draft.map(|repo| (repo, true)).map_err(Missing::Store)
         }
         found => found.map(|repo| (repo, false)),

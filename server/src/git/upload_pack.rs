@@ -280,7 +280,7 @@ mod tests {
         Drawn::new(&[(1, &[]), (2, &[1]), (3, &[2]), (4, &[3])])
     }
 
-    /// Lines as text, with the byte of a drawn id in place of its 40 digits.
+    /// Lines as text, with the byte of a drawn id in place of its digits.
     pub(super) fn read(stream: &[u8]) -> Vec<String> {
         let mut reader = Reader::new(stream);
         let mut lines = Vec::new();

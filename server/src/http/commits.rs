@@ -15,7 +15,7 @@ use axum::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use govc_engine::{
     Change, ChangeSet, ChangeStatus, Commit, CommitRequest, Committed, Content, EntryMode, Expected, FileChange,
-    LogCursor, LogOptions, Oid, OnConflict, RefConflict, RefName, Repo, Signature, Snapshot,
+    LogCursor, LogOptions, ObjectFormat, Oid, OnConflict, RefConflict, RefName, Repo, Signature, Snapshot,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -248,7 +248,7 @@ pub(super) async fn commit(
         app.work.run(work).await??
     } else {
         let JsonBody(new, _held) = body.parse::<NewCommit>()?;
-        if new.is_quick() {
+        if new.is_quick(repo.object_format()) {
             make(&repo, &headers, new, target, deadline)?
         } else {
             app.work.run(move || make(&repo, &headers, new, target, deadline)).await??
@@ -369,7 +369,8 @@ fn make(
         None if branch.is_reality() => Thing::Reality,
         None => Thing::Branch,
     };
-    let stated = expected_head(new.expected_head)?;
+    let format = snapshot.object_format();
+    let stated = expected_head(format, new.expected_head)?;
     let demanded = conditional::demanded(headers, &branch, current)?;
     let by_header = demanded.is_some();
     let request = CommitRequest {
@@ -379,7 +380,7 @@ fn make(
         expected_head: both(demanded, stated, &branch, current)?,
         on_conflict: new.on_conflict.map_or(OnConflict::Fail, OnConflict::from),
         create_branch_from: from.transpose().map_err(about(Thing::Rev))?,
-        changes: new.changes.into_iter().map(ChangeInput::into_change).collect::<Result<_, _>>()?,
+        changes: new.changes.into_iter().map(|change| change.into_change(format)).collect::<Result<_, _>>()?,
         allow_empty: new.allow_empty,
         actor: ACTOR.to_owned(),
         deadline: Some(deadline),
@@ -421,11 +422,11 @@ pub(super) fn people(
     Ok((author, committer))
 }
 
-fn expected_head(wanted: Option<Option<String>>) -> Result<Expected, Problem> {
+fn expected_head(format: ObjectFormat, wanted: Option<Option<String>>) -> Result<Expected, Problem> {
     match wanted {
         None => Ok(Expected::Any),
         Some(None) => Ok(Expected::Absent),
-        Some(Some(hex)) => Ok(Expected::Is(oid("expected_head", &hex)?)),
+        Some(Some(hex)) => Ok(Expected::Is(oid(format, "expected_head", &hex)?)),
     }
 }
 
@@ -446,8 +447,10 @@ fn both(
     Ok(demanded.unwrap_or(stated))
 }
 
-fn oid(member: &str, hex: &str) -> Result<Oid, Problem> {
-    hex.parse().map_err(|_| Problem::invalid(format!("{member} is not an object id of 40 hexadecimal digits")))
+fn oid(format: ObjectFormat, member: &str, hex: &str) -> Result<Oid, Problem> {
+    let digits = format.hex_len();
+    let wrong = |_| Problem::invalid(format!("{member} is not an object id of {digits} hexadecimal digits"));
+    format.oid_from_hex(hex.as_bytes()).map_err(wrong)
 }
 
 impl From<OnConflictInput> for OnConflict {
@@ -462,10 +465,10 @@ impl From<OnConflictInput> for OnConflict {
 
 impl NewCommit {
     /// Whether it can be made without holding up others: a moved directory is measured, and a revision may be a walk.
-    fn is_quick(&self) -> bool {
+    fn is_quick(&self, format: ObjectFormat) -> bool {
         self.changes.len() <= INLINE_CHANGES_MAX
             && self.changes.iter().all(|change| change.op != ChangeOp::Move)
-            && !self.create_branch_from.as_deref().is_some_and(revision::may_walk)
+            && !self.create_branch_from.as_deref().is_some_and(|rev| revision::may_walk(format, rev))
     }
 }
 
@@ -481,7 +484,7 @@ impl ChangeInput {
         Self { op: ChangeOp::Put, path, content, content_base64, blob, from: None, mode }
     }
 
-    pub(super) fn into_change(self) -> Result<Change, Problem> {
+    pub(super) fn into_change(self, format: ObjectFormat) -> Result<Change, Problem> {
         let Self { op, path, content, content_base64, blob, from, mode } = self;
         let shown = path.clone();
         let refuse = |what: &str| Problem::invalid(format!("the change of {shown:?} {what}"));
@@ -492,7 +495,7 @@ impl ChangeInput {
                 let bytes = STANDARD.decode(text).map_err(|error| refuse(&format!("is not Base64: {error}")))?;
                 Some(Content::Bytes(Bytes::from(bytes)))
             }
-            (None, None, Some(hex)) => Some(Content::Blob(oid("blob", &hex)?)),
+            (None, None, Some(hex)) => Some(Content::Blob(oid(format, "blob", &hex)?)),
             _ => return Err(refuse("has more than one of content, content_base64 and blob")),
         };
         let mode = match mode.as_deref().map(EntryMode::parse) {

@@ -11,7 +11,7 @@ use axum::{
     },
     response::Response,
 };
-use govc_engine::{EntryMode, Expected, Kind, Oid, RefConflict, RefName, hash_object};
+use govc_engine::{EntryMode, Expected, Kind, ObjectFormat, Oid, RefConflict, RefName, hash_object};
 
 use super::{
     answer,
@@ -40,7 +40,7 @@ impl ETag {
 
     /// The tag of an answer that is no object's, from its bytes.
     pub(crate) fn of_bytes(bytes: &[u8]) -> Result<Self, Problem> {
-        Ok(Self::of(&hash_object(Kind::Blob, bytes)?))
+        Ok(Self::of(&hash_object(ObjectFormat::Sha1, Kind::Blob, bytes)?))
     }
 
     pub(crate) fn as_str(&self) -> &str {

@@ -26,7 +26,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::future::{BoxFuture, Either};
-use govc_engine::{Kind, Oid, hash_object};
+use govc_engine::{Kind, ObjectFormat, Oid, hash_object};
 use parking_lot::Mutex;
 use tower::{Layer, Service};
 
@@ -233,7 +233,7 @@ where
     let key = key_of(&request)?;
     let (mut parts, body) = request.into_parts();
     let body = layer.bodies.read(body).await?;
-    let body_hash = hash_object(Kind::Blob, &body.bytes)?;
+    let body_hash = hash_object(ObjectFormat::Sha1, Kind::Blob, &body.bytes)?;
     // Handlers find it there instead of reading it again.
     parts.extensions.insert(body);
     let turn = match layer.remembered.decide(key, body_hash, Instant::now()) {
@@ -276,7 +276,7 @@ fn key_of(request: &Request) -> Result<Oid, Problem> {
         _ => return Err(Problem::invalid(format!("there is one Idempotency-Key of 1 to {KEY_BYTES_MAX} bytes"))),
     };
     let route = format!("{} {}\n", request.method(), request.uri());
-    Ok(hash_object(Kind::Blob, &[route.as_bytes(), key].concat())?)
+    Ok(hash_object(ObjectFormat::Sha1, Kind::Blob, &[route.as_bytes(), key].concat())?)
 }
 
 #[cfg(test)]

@@ -43,6 +43,9 @@ pub(super) struct RepoInfo {
     /// The branch that `HEAD` names; it need not exist yet.
     #[schema(example = "main")]
     default_branch: String,
+    /// What its ids are: `sha1` (40 digits) or `sha256` (64).
+    #[schema(example = "sha1")]
+    object_format: String,
     /// What a write waits for: `memory` (nothing), `relaxed` (nothing, but it is soon on disk), `durable` (the disk).
     #[schema(value_type = String, example = "durable")]
     durability: Durability,
@@ -86,6 +89,9 @@ pub(super) struct NewRepo {
     description: String,
     /// `main` if absent.
     default_branch: Option<String>,
+    /// What its ids are, once and for all: `sha1` or `sha256`; what `git.default_object_format` says if absent.
+    #[schema(example = "sha256")]
+    object_format: Option<String>,
     /// `durable` if absent.
     #[schema(value_type = Option<String>)]
     durability: Option<Durability>,
@@ -166,7 +172,10 @@ pub(super) async fn create(
     JsonBody(new, _held): JsonBody<NewRepo>,
 ) -> Result<Response, Problem> {
     let name = RepoName::new(&new.id)?;
-    let mut settings = RepoSettings { description: new.description, ..RepoSettings::default() };
+    let mut settings = RepoSettings { description: new.description, ..app.config.new_repo_settings() };
+    if let Some(format) = &new.object_format {
+        settings.object_format = format.parse()?;
+    }
     if let Some(branch) = &new.default_branch {
         settings.default_branch = RefName::branch(branch)?;
     }
@@ -267,6 +276,7 @@ impl RepoInfo {
         Self {
             id: repo.name().as_str().to_owned(),
             default_branch: snapshot.head().short().into_owned(),
+            object_format: settings.object_format.to_string(),
             durability: settings.durability,
             memory_only: settings.durability == Durability::Memory,
             created_at: created.to_text(),
@@ -292,6 +302,7 @@ impl RepoChange {
         let mut wanted = RepoSettings {
             description: self.description.unwrap_or_else(|| settings.description.clone()),
             default_branch: settings.default_branch.clone(),
+            object_format: settings.object_format,
             durability: settings.durability,
             git: settings.git.clone(),
         };

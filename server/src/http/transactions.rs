@@ -166,10 +166,10 @@ pub(super) async fn add(
     RestText(rest): RestText,
     JsonBody(body, _held): JsonBody<Additions>,
 ) -> Result<Response, Problem> {
-    let changes = body.into_changes()?;
+    let (changes, format) = (body.into_changes()?, repo.object_format());
     staged(&app, &repo, &rest, |staging| {
         for change in changes {
-            staging.push(change.into_change()?)?;
+            staging.push(change.into_change(format)?)?;
         }
         Ok(())
     })

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use govc_engine::{Error, Oid, Result, Snapshot};
+use govc_engine::{Error, ObjectFormat, Oid, Result, Snapshot};
 
 use super::source::{Head, References, Scope};
 use super::watch::read_error;
@@ -22,6 +22,8 @@ const HEADER_BYTES_MAX: usize = 512 << 20;
 pub(crate) struct Bundle {
     path: PathBuf,
     input: Box<dyn BufRead>,
+    /// What its ids are.
+    format: ObjectFormat,
     /// What the receiver must have.
     needs: Vec<Oid>,
     references: Vec<(Vec<u8>, Oid)>,
@@ -31,7 +33,7 @@ impl Bundle {
     /// Reads the header, of so many references at most, and about as many that are not meant.
     ///
     /// # Errors
-    /// [`govc_engine::ErrorKind::Invalid`] for what is no bundle, or one that leaves objects out or has SHA-256 ids;
+    /// [`govc_engine::ErrorKind::Invalid`] for what is no bundle, or one that leaves objects out;
     /// [`govc_engine::ErrorKind::TooLarge`] for a header over the limit.
     pub(super) fn open(path: &Path, references_max: usize) -> Result<Self> {
         let file = File::open(path).map_err(|error| read_error(error, &path.display().to_string()))?;
@@ -40,7 +42,8 @@ impl Bundle {
 
     /// The same from what the file at `path` holds.
     pub(super) fn read(path: &Path, input: Box<dyn BufRead>, references_max: usize) -> Result<Self> {
-        let mut bundle = Self { path: path.to_owned(), input, needs: Vec::new(), references: Vec::new() };
+        let format = ObjectFormat::default();
+        let mut bundle = Self { path: path.to_owned(), input, format, needs: Vec::new(), references: Vec::new() };
         let version = bundle.line()?;
         let is_v3 = match &version[..] {
             b"# v2 git bundle" => false,
@@ -90,28 +93,33 @@ impl Bundle {
         }
     }
 
-    fn capability(&self, capability: &[u8]) -> Result<()> {
-        match capability {
-            b"object-format=sha1" => Ok(()),
-            _ if capability.starts_with(b"object-format=") => Err(self.wrong("its ids are not SHA-1")),
-            _ if capability.starts_with(b"filter=") => Err(self.wrong("it is a partial bundle: objects are left out")),
-            _ => {
+    fn capability(&mut self, capability: &[u8]) -> Result<()> {
+        if capability.starts_with(b"filter=") {
+            return Err(self.wrong("it is a partial bundle: objects are left out"));
+        }
+        // All ids that follow are of the format.
+        let is_ahead = self.needs.is_empty() && self.references.is_empty();
+        let format = capability.strip_prefix(b"object-format=").filter(|_| is_ahead);
+        match format.and_then(|word| str::from_utf8(word).ok()?.parse().ok()) {
+            Some(format) => self.format = format,
+            None => {
                 let shown: String = String::from_utf8_lossy(capability).chars().take(100).collect();
-                Err(self.wrong(&format!("it asks for what is not known here: {}", shown.escape_debug())))
+                return Err(self.wrong(&format!("it asks for what is not known here: {}", shown.escape_debug())));
             }
         }
+        Ok(())
     }
 
     /// An id and what follows it.
     fn id(&self, line: &[u8]) -> Result<(Oid, Vec<u8>)> {
         let mut parts = line.splitn(2, |byte| *byte == b' ');
         let hex = parts.next().unwrap_or_default();
-        let oid = Oid::from_hex(hex).map_err(|_| self.wrong("a line of its header has no id"))?;
+        let oid = self.format.oid_from_hex(hex).map_err(|_| self.wrong("a line of its header has no id"))?;
         Ok((oid, parts.next().unwrap_or_default().to_vec()))
     }
 
     pub(super) fn references(&mut self, scope: Scope, limit: usize) -> Result<References> {
-        let mut references = References::default();
+        let mut references = References::new(self.format);
         for (name, oid) in &self.references {
             if name == b"HEAD" {
                 // Which branch it names, a bundle does not say.

@@ -37,8 +37,11 @@ mod tests {
         let state = format!(
             "govc import 1\nurl x\nhead @{ID}\ndepth 1\nstep 2\nslice 40 1\nshallow {ID}\nref {ID} refs/heads/a\n"
         );
+        let long = ID.repeat(2).get(..64).expect("digits").to_owned();
+        let state_256 = format!("govc import 1\nurl x\nformat sha256\ndepth 1\nstep 2\nref {long} refs/heads/a\n");
+        let bundle_256 = format!("@object-format=sha256\n{long} refs/heads/main\n\nPACK");
         let bundle = format!("@object-format=sha1\n-{ID} x\n{ID} refs/heads/main\n\nPACK");
-        [capabilities, offered, borders, pack, state, bundle].map(String::into_bytes).to_vec()
+        [capabilities, offered, borders, pack, state, bundle, state_256, bundle_256].map(String::into_bytes).to_vec()
     }
 
     #[test]
@@ -51,7 +54,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn nothing_panics(
-            which in 0..6usize, at in proptest::num::usize::ANY, byte in proptest::num::u8::ANY,
+            which in 0..8usize, at in proptest::num::usize::ANY, byte in proptest::num::u8::ANY,
             tail in proptest::collection::vec(proptest::num::u8::ANY, 0..200),
         ) {
             let mut bytes = sound().swap_remove(which);

@@ -31,7 +31,9 @@ use std::io::Read;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use govc_engine::{Cause, Durability, ErrorKind, Oid, RefName, Repo, RepoName, RepoSettings, Result, Snapshot, Store};
+use govc_engine::{
+    Cause, Durability, Error, ErrorKind, Oid, RefName, Repo, RepoName, RepoSettings, Result, Snapshot, Store,
+};
 
 pub use fuzz::fuzz_import;
 pub(crate) use remote::RemoteOptions;
@@ -153,12 +155,16 @@ impl Import<'_> {
 
     fn target(&self, references: &References) -> Result<Target> {
         match self.store.repo(&self.into) {
-            Ok(repo) => Ok(Target { repo, is_draft: false }),
+            Ok(repo) => {
+                check_format(&repo, references)?;
+                Ok(Target { repo, is_draft: false })
+            }
             Err(error) if error.is_not_found() => {
                 let default_branch = plan::first_head(references);
                 let settings = RepoSettings {
                     default_branch: default_branch.unwrap_or(RepoSettings::default().default_branch),
                     durability: Durability::Durable,
+                    object_format: references.format,
                     ..RepoSettings::default()
                 };
                 Ok(Target { repo: self.store.draft(&self.into, settings, ACTOR)?, is_draft: true })
@@ -179,7 +185,9 @@ impl Import<'_> {
         let mut went_on = false;
         // As it was given: where that leads may change.
         let url = remote.url().to_owned();
-        let mut slices = match Slices::open(&folder, &url, self.folder.reserve_bytes) {
+        let begun = Slices::open(&folder, &url, self.folder.reserve_bytes);
+        let begun = begun.filter(|slices| existing.as_ref().is_none_or(|repo| repo.object_format() == slices.format()));
+        let mut slices = match begun {
             Some(slices) => {
                 went_on = true;
                 let (count, bytes) = slices.held();
@@ -193,6 +201,7 @@ impl Import<'_> {
             }
             None => {
                 let references = remote.references(self.scope, self.limit(), self.patience())?;
+                existing.as_ref().map_or(Ok(()), |repo| check_format(repo, &references))?;
                 Slices::begin(&folder, &url, references, self.slice, self.folder.reserve_bytes)?
             }
         };
@@ -206,6 +215,7 @@ impl Import<'_> {
                 // The source has not what it had: from the beginning, once. Until that has begun, what is here stays.
                 Err(error) if went_on && remote::is_refusal(&error) => {
                     let references = remote.references(self.scope, self.limit(), self.patience())?;
+                    existing.as_ref().map_or(Ok(()), |repo| check_format(repo, &references))?;
                     self.watch.say(&format!("{error}; beginning again\n"));
                     slices = Slices::begin(&folder, &url, references, self.slice, self.folder.reserve_bytes)?;
                     went_on = false;
@@ -304,6 +314,19 @@ impl Import<'_> {
         }
         Ok(())
     }
+}
+
+/// Makes sure that a repository can take what a source has.
+fn check_format(repo: &Repo, references: &References) -> Result<()> {
+    let (ours, theirs) = (repo.object_format(), references.format);
+    if ours == theirs {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "the source has {theirs} ids and {} has {ours} ids: they cannot be mixed; import into a repository that does not \
+         exist yet",
+        repo.name()
+    )))
 }
 
 /// Those objects that a repository does not have, each once.

@@ -130,7 +130,8 @@ impl History<'_> {
         if let Some(links) = self.brought.borrow().get(oid) {
             return Ok(links.clone());
         }
-        let nothing = || CommitLinks { tree: Oid::null(), parents: Default::default(), seconds: 0 };
+        let nothing =
+            || CommitLinks { tree: self.snapshot.object_format().null(), parents: Default::default(), seconds: 0 };
         match self.received.map(|received| received.brought(oid)).transpose()?.flatten() {
             Some((kind, links)) => {
                 let parents = links.targets.iter().filter(|(_, kind)| *kind == Some(Kind::Commit));

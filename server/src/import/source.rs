@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
 
-use govc_engine::{Error, Limits, Oid, RefName, Result, Snapshot};
+use govc_engine::{Error, Limits, ObjectFormat, Oid, RefName, Result, Snapshot};
 
 use super::bundle::Bundle;
 use super::haves;
@@ -46,6 +46,8 @@ pub(super) enum Head {
 /// What a source offers.
 #[derive(Debug, Clone, Default)]
 pub(super) struct References {
+    /// What the ids are.
+    pub(super) format: ObjectFormat,
     pub(super) all: BTreeMap<RefName, Oid>,
     pub(super) head: Head,
     /// What cannot be taken, in words.
@@ -56,6 +58,11 @@ pub(super) struct References {
 const LEFT_OUT_MAX: usize = 20;
 
 impl References {
+    /// None yet, of a source of the `format`.
+    pub(super) fn new(format: ObjectFormat) -> Self {
+        Self { format, ..Self::default() }
+    }
+
     /// Takes a reference if it is meant and can be.
     ///
     /// # Errors

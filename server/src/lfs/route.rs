@@ -9,7 +9,7 @@ use axum::{
     response::Response,
     routing::any,
 };
-use govc_engine::{ErrorKind, Repo, RepoName, RepoSettings};
+use govc_engine::{ErrorKind, Repo, RepoName};
 
 use super::{answer, batch, lock, transfer};
 use crate::{
@@ -77,7 +77,7 @@ impl Target {
             Self::There(repo) => return Ok(repo),
             Self::ToBeMade(name) => name,
         };
-        match app.store.create(&name, RepoSettings::default(), ACTOR) {
+        match app.store.create(&name, app.config.new_repo_settings(), ACTOR) {
             Err(error) if *error.kind() == ErrorKind::Exists => app.store.repo(&name).map_err(about(Thing::Repo)),
             made => made.map_err(about(Thing::Repo)),
         }

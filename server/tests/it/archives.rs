@@ -12,6 +12,7 @@ use crate::{
     http::encode,
     rest_commits::{commit, put},
     server::{Place, Server},
+    tested,
 };
 
 const ROUTE: &str = "/api/v1/repos/repo/archive";
@@ -300,7 +301,7 @@ fn long_names_and_links_are_those_of_git() {
             let folder = format!("{}/", "f".repeat(length / 2)).repeat(depth);
             index.push_str(&format!("100644 {short}\t{folder}{}\n", "n".repeat(length)));
             index.push_str(&format!("120000 {target}\t{folder}{}\n", "l".repeat(length)));
-            index.push_str(&format!("160000 {}\t{folder}{}\n", "1".repeat(40), "s".repeat(length)));
+            index.push_str(&format!("160000 {}\t{folder}{}\n", tested::id_of("1"), "s".repeat(length)));
         }
     }
     index.push_str(&format!(
@@ -368,7 +369,7 @@ fn bad_requests_are_told_so() {
     assert_eq!(http.get(&format!("{ROUTE}/main.zip")).problem(404)["code"], "REF_NOT_FOUND", "it is empty");
     commit(&server, put("dir/file", "1\n"), json!({})).expect(201);
     assert_eq!(http.get("/api/v1/repos/nothing/archive/main.zip").problem(404)["code"], "REPO_NOT_FOUND");
-    for rev in ["nothing", "topic/x", &"a".repeat(40), "main~9"] {
+    for rev in ["nothing", "topic/x", &tested::id_of("a"), "main~9"] {
         assert_eq!(http.get(&format!("{ROUTE}/{rev}.zip")).problem(404)["code"], "REF_NOT_FOUND", "{rev}");
     }
     for name in ["main", "main.rar", ".zip", "main.gz", "%FF.zip"] {

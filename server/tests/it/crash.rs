@@ -25,6 +25,7 @@ use crate::{
     http::Http,
     pack::{Pack, RECEIVE_HEADERS, RefChange, Report, commit_of, push_body, tree_entry},
     server::{Place, Server},
+    tested,
 };
 
 const COMMITTERS: usize = 3;
@@ -283,7 +284,7 @@ fn litter(http: Http, log: &Acknowledged, stop: &AtomicBool) {
 fn tip(http: Http, repo: &str, branch: &str) -> Oid {
     let reply = http.get(&format!("/api/v1/repos/{repo}/commits/refs%2Fheads%2F{}", branch.replace('/', "%2F")));
     match reply.status {
-        404 => Oid::null(),
+        404 => tested::null(),
         _ => reply.expect(200)["hash"].as_str().expect("a hash").parse().expect("an id"),
     }
 }

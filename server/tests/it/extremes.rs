@@ -10,7 +10,7 @@ use flate2::{
     Compression,
     write::{GzEncoder, ZlibEncoder},
 };
-use govc_engine::{Kind, Oid, hash_object};
+use govc_engine::{Kind, Oid};
 use serde_json::json;
 
 use crate::{
@@ -18,11 +18,12 @@ use crate::{
     git::Git,
     http::items,
     pack::{
-        Pack, RECEIVE_HEADERS, RefChange, Report, commit_of, delta, insert, line, push_body, push_new, push_raw,
-        tree_entry,
+        Pack, RECEIVE_HEADERS, RefChange, Report, command_head, commit_of, delta, insert, line, push_body, push_new,
+        push_raw, tree_entry,
     },
     server::{Left, Place, Server, incoming},
     ssh_client::until,
+    tested,
     wire::at_work,
 };
 
@@ -79,7 +80,7 @@ fn chain(length: usize) -> (Vec<u8>, Oid) {
             0 => pack.object(Kind::Blob, &content(0)),
             _ => {
                 pack.ofs_delta(here - before, &delta(9, 9, &insert(&content(at))));
-                hash_object(Kind::Blob, &content(at)).expect("an ordinary object")
+                tested::hash(Kind::Blob, &content(at))
             }
         };
         entries.extend(tree_entry("100644", format!("f{at:05}").as_bytes(), oid));
@@ -249,7 +250,7 @@ fn a_million_references_come_in_one_push() {
     let pack = pack.finish();
     let changes = |count: usize| -> Vec<RefChange> {
         let name = |at: usize| format!("refs/heads/b{at:06}").into_bytes();
-        (0..count).map(|at| RefChange { old: Oid::null(), new: tip, name: name(at) }).collect()
+        (0..count).map(|at| RefChange { old: tested::null(), new: tip, name: name(at) }).collect()
     };
     // One more than there may be is refused whole.
     let reply = push_raw(&server.http(), "repo", &changes(REFERENCES + 1), &pack);
@@ -278,7 +279,7 @@ fn a_million_long_names_take_bounded_memory() {
     let long = "n".repeat(3980);
     for at in 0..REFERENCES {
         let features = if at == 0 { "\0report-status" } else { "" };
-        let command = format!("{} {tip} refs/heads/{at:06}{long}{features}", Oid::null());
+        let command = format!("{} {tip} refs/heads/{at:06}{long}{features}", tested::null());
         body.write_all(&line(command.as_bytes())).expect("memory takes it");
     }
     body.write_all(&[b"0000", &pack.finish()[..]].concat()).expect("memory takes it");
@@ -339,7 +340,7 @@ fn begin(server: &Server, service: &str, length: usize) -> TcpStream {
 fn fetch_body(tip: &str, is_kept: bool) -> Vec<u8> {
     let want = line(format!("want {tip}\n").as_bytes());
     let offsets = if is_kept { line(b"ofs-delta\n") } else { Vec::new() };
-    [&line(b"command=fetch")[..], b"0001", &want, &offsets, &line(b"done\n"), b"0000"].concat()
+    [&command_head("fetch")[..], b"0001", &want, &offsets, &line(b"done\n"), b"0000"].concat()
 }
 
 impl Cloning {
@@ -417,7 +418,7 @@ fn large_push(place: &Place, git: &Git, name: &str) -> Vec<u8> {
     let output = git.feed(&work, &["pack-objects", "-q", "--revs", "--stdout"], b"main\n");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     push_body(
-        &[RefChange { old: Oid::null(), new: tip, name: name.as_bytes().to_vec() }],
+        &[RefChange { old: tested::null(), new: tip, name: name.as_bytes().to_vec() }],
         "report-status",
         &output.stdout,
     )
@@ -470,7 +471,7 @@ fn a_client_that_closes_its_sending_side_has_left() {
     let (server, left) = with_repo(&place);
     let mut pack = Pack::new();
     let new = pack.commit("whole");
-    let change = RefChange { old: Oid::null(), new, name: b"refs/heads/whole".to_vec() };
+    let change = RefChange { old: tested::null(), new, name: b"refs/heads/whole".to_vec() };
     let push = push_body(&[change], "report-status agent=test/1", &pack.finish());
     let fetch = fetch_body(&new.to_string(), true);
     let listed = |server: &Server| git.ok(&place.path("home"), &["ls-remote", "--heads", &server.url("repo")]);

@@ -10,9 +10,10 @@ use crate::{
     git::Git,
     history,
     http::Reply,
-    pack::{deflate, line, lines},
+    pack::{command_head, deflate, line, lines},
     partial::ask_v2,
     server::{Place, Server},
+    tested,
 };
 
 /// A server with the generated history as `repo`, and that history.
@@ -286,7 +287,7 @@ fn a_fetch_with_many_haves_is_compressed_and_understood() {
 
 /// The answer to a fetch of `want` by a client that has `have`, and the pack in it.
 fn fetched(server: &Server, repo: &str, arguments: &[&str], want: &str, have: &str) -> (Reply, Vec<u8>) {
-    let mut body = line(b"command=fetch");
+    let mut body = command_head("fetch");
     body.extend_from_slice(b"0001");
     for argument in arguments.iter().chain(&["no-progress"]) {
         body.extend(line(argument.as_bytes()));
@@ -424,23 +425,23 @@ fn a_malformed_request_is_refused_and_the_server_goes_on() {
     let mut server = place.serve();
     server.create("repo");
     let http = server.http();
-    let nobody = "1".repeat(40);
+    let nobody = tested::id_of("1");
     let bodies: [Vec<u8>; 8] = [
         b"zzzz".to_vec(),
         b"0003".to_vec(),
         b"fff1".to_vec(),
         b"00".to_vec(),
-        line(b"command=nonsense"),
-        [line(b"command=fetch"), b"0001".to_vec(), line(b"want nonsense"), b"0000".to_vec()].concat(),
+        command_head("nonsense"),
+        [command_head("fetch"), b"0001".to_vec(), line(b"want nonsense"), b"0000".to_vec()].concat(),
         [
-            line(b"command=fetch"),
+            command_head("fetch"),
             b"0001".to_vec(),
             line(format!("want {nobody}").as_bytes()),
             line(b"done"),
             b"0000".to_vec(),
         ]
         .concat(),
-        [line(b"command=fetch"), b"0001".to_vec(), line(b"deepen -1"), b"0000".to_vec()].concat(),
+        [command_head("fetch"), b"0001".to_vec(), line(b"deepen -1"), b"0000".to_vec()].concat(),
     ];
     for body in bodies {
         let headers = [("content-type", "application/x-git-upload-pack-request"), ("git-protocol", "version=2")];

@@ -7,6 +7,8 @@ use std::{
     thread,
 };
 
+use crate::tested;
+
 /// Runs git with a home of its own.
 #[derive(Clone)]
 pub(crate) struct Git {
@@ -54,6 +56,7 @@ impl Git {
         }
         command.env("HOME", &self.home).env("LC_ALL", "C").env("TZ", "UTC");
         command.env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_TERMINAL_PROMPT", "0");
+        command.env("GIT_DEFAULT_HASH", tested::format().as_str());
         for role in ["AUTHOR", "COMMITTER"] {
             command.env(format!("GIT_{role}_NAME"), "Ada Test").env(format!("GIT_{role}_EMAIL"), "ada@example.com");
             command.env(format!("GIT_{role}_DATE"), "1700000000 +0100");

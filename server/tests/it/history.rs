@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::{git::Git, oddities, server::Place};
+use crate::{git::Git, oddities, server::Place, tested};
 
 const COMMITS: usize = 420;
 const BRANCHES: usize = 300;
@@ -98,10 +98,11 @@ fn change(out: &mut Stream, at: usize) {
         out.file("100644", b"hot.txt", &versioned(at));
     }
     out.file("100644", format!("src/mod{}/file{}.rs", at % 9, at % 41).as_bytes(), &prose(at, 25 + at % 90));
+    let digits = tested::format().hex_len();
     match at % 14 {
         0 => out.file("100755", format!("bin/tool{at}").as_bytes(), b"#!/bin/sh\necho tool\n"),
         1 => out.file("120000", format!("links/to{at}").as_bytes(), format!("../src/mod{}", at % 9).as_bytes()),
-        2 => out.text(&format!("M 160000 {:040x} modules/m{at}\n", 0xabc_0000 + at)),
+        2 => out.text(&format!("M 160000 {:0digits$x} modules/m{at}\n", 0xabc_0000 + at)),
         // Not UTF-8: Latin-1 in quotes, as fast-import escapes it.
         3 => out.file("100644", format!("\"caf\\351-{at}.txt\"").as_bytes(), b"caf\xe9\n"),
         4 => {

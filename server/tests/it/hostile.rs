@@ -2,7 +2,7 @@
 //!
 //! Every pack also carries a sound commit as the tip, so that a server which took what it understood would be seen.
 
-use govc_engine::{Kind, Oid, hash_object};
+use govc_engine::{Kind, Oid};
 use serde_json::json;
 
 use crate::{
@@ -10,6 +10,7 @@ use crate::{
     pack::{Pack, REF_DELTA, commit_of, copy, deflate, deflate_zeros, delta, insert, push_new, tree_entry},
     refused::assert_gone,
     server::{Left, Place, Server},
+    tested,
 };
 
 /// What no hostile pack may make the server hold; the largest of them claims a thousand times as much.
@@ -233,7 +234,7 @@ fn broken_deltas_are_refused() {
     with_small_and_large_packs(|target| {
         let base_data = b"the base of a delta, fifty-one bytes long, no more\n";
         let size = base_data.len() as u64;
-        let missing: Oid = "56".repeat(20).parse().expect("an id");
+        let missing: Oid = tested::id_of("56").parse().expect("an id");
 
         let (mut built, tip) = target.spoiled();
         built.ref_delta(missing, &delta(size, 1, &insert(b"x")));
@@ -248,7 +249,7 @@ fn broken_deltas_are_refused() {
         let (mut built, tip) = target.spoiled();
         let content = |at: usize| format!("{at:08}\n").into_bytes();
         for at in 0..1000 {
-            let base = hash_object(Kind::Blob, &content((at + 1) % 1000)).expect("an id");
+            let base = tested::hash(Kind::Blob, &content((at + 1) % 1000));
             built.ref_delta(base, &delta(9, 9, &insert(&content(at))));
         }
         target.refuses("a cycle of a thousand deltas", "1000 deltas have missing bases", tip, &built.finish());
@@ -256,8 +257,7 @@ fn broken_deltas_are_refused() {
         // Two deltas, each the other's base: both results are right, neither can be computed.
         let (mut built, tip) = target.spoiled();
         let (a, b) = (b"cycle: one".as_slice(), b"cycle: two".as_slice());
-        let (oid_a, oid_b) = (hash_object(Kind::Blob, a), hash_object(Kind::Blob, b));
-        let (oid_a, oid_b) = (oid_a.expect("an id"), oid_b.expect("an id"));
+        let (oid_a, oid_b) = (tested::hash(Kind::Blob, a), tested::hash(Kind::Blob, b));
         built.ref_delta(oid_b, &delta(10, 10, &insert(a)));
         built.ref_delta(oid_a, &delta(10, 10, &insert(b)));
         target.refuses("a cycle of two deltas", "2 deltas have missing bases", tip, &built.finish());
@@ -335,7 +335,7 @@ fn a_base_is_an_object_of_the_same_repository() {
         let content = format!("content of {name} in {repo}\n");
         let tip = built.commit(&format!("{name} in {repo}"));
         assert!(push_new(&http, repo, name, tip, &built.finish()).accepted());
-        (hash_object(Kind::Blob, content.as_bytes()).expect("an id"), content, tip)
+        (tested::hash(Kind::Blob, content.as_bytes()), content, tip)
     };
     let [other, later, hidden, gone] = [
         pushed("other", "refs/heads/main"),
@@ -354,7 +354,7 @@ fn a_base_is_an_object_of_the_same_repository() {
         let (before, after) = (content.len() as u64, new.len() as u64);
         let instructions = [copy(0, before as u32), insert(b"and more\n")].concat();
         built.ref_delta(*base, &delta(before, after, &instructions));
-        let blob = hash_object(Kind::Blob, &new).expect("an id");
+        let blob = tested::hash(Kind::Blob, &new);
         let tip = commit_with(&mut built, &tree_entry("100644", b"file", blob), at);
         let report = push_new(&http, "repo", &format!("refs/heads/thin{at}"), tip, &built.finish());
         assert_eq!(report.accepted(), is_taken, "{content}: {report:?}");
@@ -403,16 +403,16 @@ fn harmful_trees_are_refused_by_name() {
 #[test]
 fn misshapen_objects_are_refused_by_name() {
     with_small_and_large_packs(|target| {
-        let blob = hash_object(Kind::Blob, b"x").expect("an id");
+        let blob = tested::hash(Kind::Blob, b"x");
         let entry = |name: &[u8]| tree_entry("100644", name, blob);
-        let tree = |name: &[u8]| tree_entry("40000", name, Oid::empty_tree());
+        let tree = |name: &[u8]| tree_entry("40000", name, Oid::empty_tree(tested::format()));
         let cases: [(&str, &str, Vec<u8>); 9] = [
             ("two equal names", "duplicateEntries", [entry(b"a"), entry(b"a")].concat()),
             ("a file and a directory of one name", "duplicateEntries", [entry(b"a"), tree(b"a")].concat()),
             ("the same with another between", "duplicateEntries", [entry(b"a"), entry(b"a.b"), tree(b"a")].concat()),
             ("unsorted names", "treeNotSorted", [entry(b"b"), entry(b"a")].concat()),
             ("a directory sorted as a file", "treeNotSorted", [tree(b"a"), entry(b"a.b")].concat()),
-            ("no object", "nullSha1", tree_entry("100644", b"a", Oid::null())),
+            ("no object", "nullSha1", tree_entry("100644", b"a", tested::null())),
             ("a cut entry", "badTree", entry(b"a")[..20].to_vec()),
             ("no name's end", "badTree", b"100644 abc".to_vec()),
             ("no octal mode", "badTree", tree_entry("10x644", b"a", blob)),
@@ -424,7 +424,7 @@ fn misshapen_objects_are_refused_by_name() {
             let tip = commit_with(&mut built, &bytes, target.tried);
             target.refuses(what, id, tip, &built.finish());
         }
-        let empty = Oid::empty_tree();
+        let empty = Oid::empty_tree(tested::format());
         let person = "Ada <ada@example.com> 1 +0000";
         let commits = [
             ("no tree", "missingTree", format!("author {person}\ncommitter {person}\n\nx\n")),
@@ -450,7 +450,7 @@ fn commit_with(built: &mut Pack, tree: &[u8], number: usize) -> Oid {
 
 /// The id of a blob of zeros, hashed without holding it.
 fn hash_zeros(length: u64) -> Oid {
-    let mut hasher = govc_engine::ObjectHasher::new(Kind::Blob, length);
+    let mut hasher = govc_engine::ObjectHasher::new(tested::format(), Kind::Blob, length);
     let chunk = vec![0u8; 1 << 20];
     for _ in 0..length / (1 << 20) {
         hasher.update(&chunk);

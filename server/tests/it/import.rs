@@ -3,11 +3,14 @@
 use std::path::PathBuf;
 use std::process::Output;
 
+use govc_engine::ObjectFormat;
+
 use crate::{
     admin::{ok, text},
     git::{Git, assert_same},
     history,
     server::{Place, govc},
+    tested,
 };
 
 /// Arguments of a command on the ordinary store of a place.
@@ -108,7 +111,7 @@ fn a_folder_comes_in_and_goes_out_the_same() {
     let arguments = on_store(&place, &["export", "team/odd", text(&bundle)]);
     ok(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
     let theirs = place.path("theirs.bundle");
-    for version in ["2", "3"] {
+    for version in tested::bundle_versions() {
         git.ok(&source, &["bundle", "create", "-q", &format!("--version={version}"), text(&theirs), "--all"]);
         for (at, bundle) in [&bundle, &theirs].into_iter().enumerate() {
             let name = format!("bundle-{version}-{at}");
@@ -261,12 +264,19 @@ fn bundles_stand_on_what_is_there() {
         std::fs::write(&path, bytes).expect("a file");
         path
     };
-    let v3 = |line: &str| [b"# v3 git bundle\n".to_vec(), line.into(), bytes[16..].to_vec()].concat();
+    // Git writes version 3 where it has to say what the ids are.
+    let (own, ids) = match tested::format() {
+        ObjectFormat::Sha1 => ("", &bytes[16..]),
+        ObjectFormat::Sha256 => ("@object-format=sha256\n", &bytes[38..]),
+    };
+    let v3 = |line: &str| [b"# v3 git bundle\n", own.as_bytes(), line.as_bytes(), ids].concat();
+    let other = if own.is_empty() { "@object-format=sha256\n" } else { "@object-format=sha1\n" };
     let mut flipped = bytes.clone();
     let middle = bytes.len() - 2000;
     flipped[middle] ^= 0x55;
     for (bundle, word) in [
-        (v3("@object-format=sha256\n"), "SHA-1"),
+        (v3(other), "has no id"),
+        (v3("@object-format=sha3\n"), "not known here: object-format=sha3"),
         (v3("@filter=blob:none\n"), "partial bundle"),
         (v3("@new\x1bthing\n"), "not known here"),
         (b"# v9 git bundle\n\n".to_vec(), "version 2 or 3"),
@@ -291,10 +301,8 @@ fn sources_that_cannot_be_taken_are_refused() {
     git.commit(&work, "file", b"two\n", "two");
     let shallow = place.path("shallow");
     git.clone_repo(&format!("file://{}", text(&work)), &shallow, &["--depth", "1"]);
-    let sha256 = place.path("sha256");
-    std::fs::create_dir_all(&sha256).expect("a folder");
-    git.ok(&sha256, &["init", "-q", "--object-format=sha256"]);
-    git.commit(&sha256, "file", b"one\n", "one");
+    let unknown = git_dir(&git, &place, "unknown.git");
+    std::fs::write(unknown.join("config"), "[extensions]\n\tobjectFormat = sha3\n").expect("a file");
     let reftable = git_dir(&git, &place, "reftable.git");
     std::fs::create_dir(reftable.join("reftable")).expect("a folder");
     let circle = git_dir(&git, &place, "circle.git");
@@ -318,7 +326,7 @@ fn sources_that_cannot_be_taken_are_refused() {
     std::fs::write(bad.join("refs/heads/main"), "not an id\n").expect("a file");
     for (source, words) in [
         (&shallow, &["shallow clone"][..]),
-        (&sha256, &["SHA-256"]),
+        (&unknown, &["unknown.git", "sha3"]),
         (&reftable, &["reftable"]),
         (&circle, &["refs/heads/", "circle"]),
         (&hole, &[&blob[..], "which", "needs"]),

@@ -8,6 +8,7 @@ use crate::{
     history,
     import::{empty_store, exists, exported, import, on_store, refused},
     server::{Place, govc},
+    tested,
 };
 
 #[test]
@@ -113,7 +114,7 @@ fn bundles_name_as_many_references_as_are_taken() {
     let bundle = place.path("many.bundle");
     let header = |count: usize| -> String { (0..count).map(|at| format!("{commit} refs/other/{at}\n")).collect() };
     for (count, word) in [(1000, "neither branches nor tags"), (1100, "limits.references")] {
-        std::fs::write(&bundle, format!("# v2 git bundle\n{}\n", header(count))).expect("a file");
+        std::fs::write(&bundle, format!("{}{}\n", tested::bundle_signature(), header(count))).expect("a file");
         let output = govc()
             .args(on_store(&place, &["import", text(&bundle), "--into", "x"]))
             .env("GOVC_LIMITS_REFERENCES", "10")

@@ -9,8 +9,9 @@ use govc_engine::{Kind, Oid};
 use crate::{
     git::Git,
     history,
-    pack::{Pack, RefChange, Report, line, push_new, push_raw},
+    pack::{Pack, RefChange, Report, command_head, line, push_new, push_raw},
     server::{Launch, Place, Server},
+    tested,
 };
 
 #[test]
@@ -45,7 +46,7 @@ fn a_clone_of_one_branch_gets_the_tags_of_what_it_holds() {
 }
 
 fn delete(old: Oid, name: &str) -> RefChange {
-    RefChange { old, new: Oid::null(), name: name.as_bytes().to_vec() }
+    RefChange { old, new: tested::null(), name: name.as_bytes().to_vec() }
 }
 
 /// A bare clone with everything, and its number of objects.
@@ -242,7 +243,7 @@ fn clones_at_the_same_time_are_one_computation() {
     for (what, option, deepen) in [("full", "--single-branch", &b""[..]), ("shallow", "--depth=1", b"000ddeepen 1\n")] {
         let before = sent();
         let want = line(format!("want {main}\n").as_bytes());
-        let head = [&line(b"command=fetch")[..], b"0001", &line(b"no-progress"), &line(b"ofs-delta")].concat();
+        let head = [&command_head("fetch")[..], b"0001", &line(b"no-progress"), &line(b"ofs-delta")].concat();
         let body = [&head[..], deepen, &want, &line(b"done\n"), b"0000"].concat();
         let request = format!(
             "POST /repo.git/git-upload-pack HTTP/1.1\r\nhost: x\r\ngit-protocol: version=2\r\ncontent-length: {}\r\n\

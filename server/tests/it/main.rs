@@ -27,12 +27,13 @@
 //! | `archives` | the files of a commit as tar and zip |
 //! | `export`, `import*` | repositories as files that git reads, and from folders, bundles and servers |
 //! | `rest_*`, `grep`, `search*` | the API, and `govc search` |
+//! | `formats` | repositories of either object format, and all of the above in SHA-256 |
 //!
 //! `GOVC_TEST_HISTORY=/path/to/bare.git[:/another.git]` runs `identity` and `histories_stay_identical` on real histories instead of
 //! the generated one:
 //! `GOVC_TEST_HISTORY=redis.git cargo test -p govc-server --test it identity`. `GOVC_TEST_KILLS=N` sets the number of
-//! kills (8). `GOVC_TEST_CLIENTS` names the folder in which `scripts/clients` has installed the clients of `clients`, where that
-//! is not the usual one. Every server gets a free port and a temporary folder of its own, so tests run side by side.
+//! kills (8). `GOVC_TEST_OBJECT_FORMAT=sha256` has all repositories made with SHA-256 ids. `GOVC_TEST_CLIENTS` names the
+//! folder in which `scripts/clients` has installed the clients of `clients`, where that is not the usual one. Every server gets a free port and a temporary folder of its own, so tests run side by side.
 
 mod client;
 mod git;
@@ -43,6 +44,7 @@ mod oddities;
 mod pack;
 mod server;
 mod ssh_client;
+mod tested;
 mod trial;
 
 mod admin;
@@ -54,6 +56,7 @@ mod disk;
 mod export;
 mod extremes;
 mod fetch;
+mod formats;
 mod grep;
 mod hostile;
 mod http2;

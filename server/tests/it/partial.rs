@@ -9,8 +9,9 @@ use serde_json::json;
 use crate::{
     git::{Git, assert_same},
     history,
-    pack::{line, lines},
+    pack::{command_head, line, lines},
     server::{Place, Server},
+    tested,
 };
 
 /// The patterns of [`served`]'s `sparse-rules`: directories, names, exceptions.
@@ -173,7 +174,7 @@ fn a_partial_clone_follows_what_others_push() {
 
 /// The answer to a fetch in version 2: what comes before the pack, and the pack.
 pub(crate) fn ask_v2(server: &Server, repo: &str, arguments: &[String]) -> (Vec<String>, Vec<u8>) {
-    let mut body = [line(b"command=fetch"), b"0001".to_vec()].concat();
+    let mut body = [command_head("fetch"), b"0001".to_vec()].concat();
     body.extend(arguments.iter().flat_map(|argument| line(argument.as_bytes())));
     body.extend_from_slice(b"0000");
     answer(server, repo, "version=2", &body)
@@ -259,7 +260,7 @@ fn what_a_reference_named_a_moment_ago_is_served_to_who_was_told_of_it() {
 
 /// What `object-info` says.
 fn sizes(server: &Server, repo: &str, oids: &[&str]) -> Vec<String> {
-    let mut body = [line(b"command=object-info"), b"0001".to_vec(), line(b"size\n")].concat();
+    let mut body = [command_head("object-info"), b"0001".to_vec(), line(b"size\n")].concat();
     body.extend(oids.iter().flat_map(|oid| line(format!("oid {oid}\n").as_bytes())));
     body.extend_from_slice(b"0000");
     answer(server, repo, "version=2", &body).0
@@ -314,7 +315,7 @@ fn an_object_is_had_by_its_id_where_something_leads_to_it() {
     git.ok(&work, &["push", "-q", "origin", "side:later"]);
     assert_served(&server, "repo", &rev("HEAD:later"), 1);
     assert_refused(&server, "fork", &rev("HEAD:later"));
-    assert_refused(&server, "repo", &"1".repeat(40));
+    assert_refused(&server, "repo", &tested::id_of("1"));
 
     // Realities are seen by who asks for them; so is what they lead to, as long as they are there.
     let made = server.http().post("/api/v1/repos/repo/parallel-realities", &json!({ "branches": ["try"] }));
@@ -365,7 +366,7 @@ fn sparse_patterns_are_had_as_other_objects_are() {
         assert!(pack.starts_with(b"PACK"), "{said:?}");
         assert_eq!(pack[11], 5, "two commits, two trees, one of the blobs");
     }
-    for name in ["main:nothing", "main:", "main", &head, "nothing", "", &"1".repeat(40)] {
+    for name in ["main:nothing", "main:", "main", &head, "nothing", "", &tested::id_of("1")] {
         refused(name);
     }
     git.ok(&work, &["push", "-q", &server.url("repo"), "--delete", "side"]);

@@ -16,6 +16,7 @@ use crate::{
     history,
     pack::{self, Pack, RECEIVE_HEADERS, RefChange, Report},
     server::{Place, Server},
+    tested,
 };
 
 /// A server with an empty repository `repo`, and a checkout with one commit and that remote.
@@ -85,7 +86,7 @@ fn who_wants_quiet_is_told_reasons_and_warnings_alone() {
             .map(|band| told.iter().filter_map(|line| line.strip_prefix(band)).collect::<Vec<_>>().concat());
         (report, progress)
     };
-    let none = Oid::null();
+    let none = tested::null();
     let (report, progress) = push("", none, None, "refs/heads/loud");
     assert!(report.contains("ok refs/heads/loud") && progress.contains("Checked 3 objects"), "{report}{progress}");
     let (report, progress) = push(" quiet", none, None, "refs/heads/quiet");
@@ -113,7 +114,7 @@ fn a_push_that_is_too_large_is_refused() {
     let mut stored = ZlibEncoder::new(Vec::new(), Compression::none());
     stored.write_all(&vec![0; 66 << 20]).expect("memory takes it");
     built.entry(Kind::Blob as u8, 66 << 20, &[], &stored.finish().expect("memory takes it"));
-    let change = RefChange { old: Oid::null(), new: tip, name: b"refs/heads/main".to_vec() };
+    let change = RefChange { old: tested::null(), new: tip, name: b"refs/heads/main".to_vec() };
     let mut body = GzEncoder::new(Vec::new(), Compression::fast());
     body.write_all(&pack::push_body(&[change], "report-status", &built.finish())).expect("memory takes it");
     let body = body.finish().expect("memory takes it");
@@ -200,7 +201,7 @@ fn an_atomic_push_does_all_or_nothing() {
     let mut built = Pack::new();
     let new = built.commit("atomic");
     let old = git.ok(&work, &["rev-parse", "HEAD"]).parse().expect("an id");
-    let stale = "1".repeat(40).parse().expect("an id");
+    let stale = tested::id_of("1").parse().expect("an id");
     let changes = [
         RefChange { old, new, name: b"refs/heads/a".to_vec() },
         RefChange { old: stale, new, name: b"refs/heads/b".to_vec() },
@@ -276,7 +277,7 @@ fn a_compressed_push_is_understood() {
         let mut built = Pack::new();
         built.object(Kind::Blob, &history::noise(5, length));
         let new = built.commit(name);
-        let change = RefChange { old: govc_engine::Oid::null(), new, name: name.as_bytes().to_vec() };
+        let change = RefChange { old: tested::null(), new, name: name.as_bytes().to_vec() };
         let body = pack::push_body(&[change], "report-status", &built.finish());
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         std::io::Write::write_all(&mut encoder, &body).expect("memory takes it");
@@ -296,7 +297,7 @@ fn a_client_that_waits_for_continue_is_told_to() {
     server.create("repo");
     let mut built = Pack::new();
     let new = built.commit("patient");
-    let change = RefChange { old: govc_engine::Oid::null(), new, name: b"refs/heads/patient".to_vec() };
+    let change = RefChange { old: tested::null(), new, name: b"refs/heads/patient".to_vec() };
     let body = pack::push_body(&[change], "report-status", &built.finish());
     let mut connection = server.http().connect();
     let head = format!(
@@ -376,7 +377,7 @@ fn a_refused_first_push_leaves_no_repository() {
     let mut sound = Pack::new();
     let tip = sound.commit("sound");
     let mut holed = Pack::new();
-    let hole: govc_engine::Oid = "56".repeat(20).parse().expect("an id");
+    let hole: govc_engine::Oid = tested::id_of("56").parse().expect("an id");
     let holed_tip = holed.object(Kind::Commit, &pack::commit_of(hole, &[], "holed"));
     let mut blob = Pack::new();
     let blob_tip = blob.object(Kind::Blob, b"no commit");
@@ -392,7 +393,7 @@ fn a_refused_first_push_leaves_no_repository() {
         assert_eq!(server.http().get("/api/v1/repos/unborn").status, 404, "{what}");
     }
     // Nobody has looked before; and what could be refused is left out alone.
-    let change = |name: &str| RefChange { old: govc_engine::Oid::null(), new: tip, name: name.as_bytes().to_vec() };
+    let change = |name: &str| RefChange { old: tested::null(), new: tip, name: name.as_bytes().to_vec() };
     let changes = [change("refs/heads/a..b"), change("refs/heads/main")];
     let report = Report::parse(&pack::push_raw(&server.http(), "unborn", &changes, &sound.finish()).body);
     assert!(report.references[0].1.is_err() && report.references[1].1.is_ok(), "{report:?}");
@@ -422,7 +423,7 @@ fn of_two_first_pushes_one_may_have_to_push_again() {
     let server = creating(&place);
     let (mut early, mut late) = (Pack::new(), Pack::new());
     let (early_tip, late_tip) = (early.commit("early"), late.commit("late"));
-    let change = RefChange { old: govc_engine::Oid::null(), new: early_tip, name: b"refs/heads/early".to_vec() };
+    let change = RefChange { old: tested::null(), new: early_tip, name: b"refs/heads/early".to_vec() };
     let body = pack::push_body(&[change], "report-status", &early.finish());
     let head = format!(
         "POST /unborn.git/git-receive-pack HTTP/1.1\r\nhost: {}\r\n\

@@ -8,6 +8,7 @@ use crate::{
     git::Git,
     pack::{self, Pack, RefChange, Report, commit_of, push_new, push_raw, tree_entry},
     server::{Left, Place, Server},
+    tested,
 };
 
 /// A server with `repo`, where `main` has one commit, and a checkout of it.
@@ -128,7 +129,7 @@ fn bad_reference_names_are_refused_one_by_one() {
     for name in names.into_iter().chain([&b"HEAD"[..], b"heads/main", b"refs", b"../refs/heads/up", b"refs/../up"]) {
         let mut built = Pack::new();
         let new = built.commit(&format!("for {}", String::from_utf8_lossy(name)));
-        let change = RefChange { old: Oid::null(), new, name: name.to_vec() };
+        let change = RefChange { old: tested::null(), new, name: name.to_vec() };
         let reply = push_raw(&server.http(), "repo", &[change], &built.finish());
         let shown = String::from_utf8_lossy(name);
         // A name that breaks the syntax of the request may be refused as a whole.
@@ -151,7 +152,7 @@ fn a_commit_without_its_objects_is_refused() {
     let git = Git::new(&place.path("home"));
     let (server, work, left) = restarted(&place, &git);
     let before = git.ok(&work, &["ls-remote", "origin"]);
-    let nowhere: Oid = "12".repeat(20).parse().expect("an id");
+    let nowhere: Oid = tested::id_of("12").parse().expect("an id");
     type Build = fn(&mut Pack, Oid) -> Oid;
     let cases: [(&str, Build); 5] = [
         ("tree", |built, nowhere| built.object(Kind::Commit, &commit_of(nowhere, &[], "no tree"))),
@@ -217,10 +218,10 @@ fn a_stale_expectation_is_refused_with_its_reason() {
     let git = Git::new(&place.path("home"));
     let (server, work, left) = restarted(&place, &git);
     let before = git.ok(&work, &["ls-remote", "origin"]);
-    let stale: Oid = "34".repeat(20).parse().expect("an id");
+    let stale: Oid = tested::id_of("34").parse().expect("an id");
     let mut built = Pack::new();
     let new = built.commit("stale");
-    for old in [stale, Oid::null()] {
+    for old in [stale, tested::null()] {
         let change = RefChange { old, new, name: b"refs/heads/main".to_vec() };
         let report = Report::parse(&push_raw(&server.http(), "repo", &[change], &built.finish()).body);
         assert_eq!(report.references.len(), 1, "{report:?}");

@@ -5,8 +5,9 @@ use std::time::Duration;
 use crate::{
     git::Git,
     http::Reply,
-    pack::{Pack, RECEIVE_HEADERS, line, lines, push_new},
+    pack::{Pack, RECEIVE_HEADERS, command_head, line, lines, push_new},
     server::{Place, Server},
+    tested,
 };
 
 fn send(server: &Server, version: &str, body: &[u8]) -> Reply {
@@ -16,7 +17,7 @@ fn send(server: &Server, version: &str, body: &[u8]) -> Reply {
 
 /// A request of version 2.
 fn command(name: &str, arguments: &[&str]) -> Vec<u8> {
-    let mut body = [line(format!("command={name}\n").as_bytes()), b"0001".to_vec()].concat();
+    let mut body = [command_head(name), b"0001".to_vec()].concat();
     body.extend(arguments.iter().flat_map(|argument| line(format!("{argument}\n").as_bytes())));
     body.extend_from_slice(b"0000");
     body
@@ -134,7 +135,7 @@ fn sizes_are_told_without_objects() {
     let (server, work, head) = served(&place, &git);
     let blob = git.ok(&work, &["rev-parse", "HEAD:file"]);
     let size = git.ok(&work, &["cat-file", "-s", &head]);
-    let nothing = "1".repeat(40);
+    let nothing = tested::id_of("1");
     let oids = [&blob, &head, &nothing, &blob].map(|oid| format!("oid {oid}"));
     let ask = |arguments: &[&str]| {
         let reply = send(&server, "version=2", &command("object-info", arguments));
@@ -209,7 +210,7 @@ fn hostile_lines_are_refused() {
     let (server, _, head) = served(&place, &git);
     let mut server = server.stop().env("GOVC_BUNDLE_URIS", "true").start();
     let server = &mut server;
-    let within = |odd: &[u8]| [&line(b"command=fetch")[..], b"0001", odd].concat();
+    let within = |odd: &[u8]| [&command_head("fetch")[..], b"0001", odd].concat();
     let want = line(format!("want {head}").as_bytes());
     for (bytes, reason) in hostile_lines() {
         refused(server, "version=2", &bytes, reason);
@@ -226,17 +227,17 @@ fn hostile_lines_are_refused() {
         refused(server, "", &[&want[..], bytes].concat(), "expected flush after wants");
         refused(server, "", &[&want[..], b"0000", bytes].concat(), "expected flush after haves");
         for name in ["ls-refs", "object-info", "bundle-uri"] {
-            let body = [&line(format!("command={name}").as_bytes())[..], b"0001", bytes].concat();
+            let body = [&command_head(name)[..], b"0001", bytes].concat();
             refused(server, "version=2", &body, "expected flush");
         }
     }
     refused(server, "version=2", b"0001", "no command requested");
     refused(server, "version=2", b"0002", "");
-    refused(server, "version=2", &line(b"command=fetch"), "ended within its capabilities");
+    refused(server, "version=2", &command_head("fetch"), "ended within its capabilities");
     refused(
         server,
         "version=2",
-        &[line(b"command=fetch").repeat(2), b"0000".to_vec()].concat(),
+        &[command_head("fetch").repeat(2), b"0000".to_vec()].concat(),
         "after another command",
     );
     refused(server, "version=2", &line(b"agent=x").repeat(100_000), "too many capabilities");

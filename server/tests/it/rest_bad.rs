@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::{
     rest_commits::{commit, put},
     server::{Place, Server},
+    tested,
 };
 
 fn served(place: &Place) -> Server {
@@ -58,7 +59,7 @@ fn changes_that_break_a_rule_are_refused() {
         let moved = json!([{ "op": "move", "from": "file", "path": path }]);
         commit(&server, moved, json!({})).problem(400);
     }
-    let nowhere = "78".repeat(20);
+    let nowhere = tested::id_of("78");
     let refused = [
         (400, json!([{ "op": "put", "path": "a", "content": "1" }, { "op": "put", "path": "a/b", "content": "2" }])),
         (400, json!([{ "op": "put", "path": "a", "content": "1", "mode": "100600" }])),

@@ -16,10 +16,11 @@ use std::{
     time::Duration,
 };
 
+use govc_engine::ObjectFormat;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::http::Http;
+use crate::{http::Http, tested};
 
 /// Only a guard against waiting for ever; no test depends on its length.
 const READY_WITHIN: Duration = Duration::from_secs(120);
@@ -382,6 +383,9 @@ fn command_of(program: &Path) -> Command {
         if name.to_string_lossy().starts_with("GOVC_") {
             command.env_remove(name);
         }
+    }
+    if tested::format() != ObjectFormat::default() {
+        command.env("GOVC_DEFAULT_OBJECT_FORMAT", tested::format().as_str());
     }
     command
 }

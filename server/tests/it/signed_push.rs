@@ -6,7 +6,6 @@ use std::{
     process::{Command, Stdio},
 };
 
-use govc_engine::Oid;
 use serde_json::{Value, json};
 
 use crate::{
@@ -15,6 +14,7 @@ use crate::{
     pack::{Pack, RECEIVE_HEADERS, Report, line},
     server::{Launch, Place, Server},
     ssh_client::{Keys, text, until, url},
+    tested,
 };
 
 /// A key that may sign, and the file that says so.
@@ -125,7 +125,7 @@ fn a_certificate_is_recorded_and_stays_with_its_version() {
             "{whole}"
         );
         let main = git.ok(&work, &["rev-parse", "main"]);
-        assert!(content.contains(&format!("\n{} {main} refs/heads/side\n", Oid::null())), "{content}");
+        assert!(content.contains(&format!("\n{} {main} refs/heads/side\n", tested::null())), "{content}");
         let hashed = git.feed(&work, &["hash-object", "--stdin"], content.as_bytes()).stdout;
         assert_eq!(whole["hash"], String::from_utf8_lossy(&hashed).trim());
         assert!(openssh_verifies(&place, &signer.file, content));
@@ -281,7 +281,7 @@ fn nonce(server: &Server, repo: &str) -> String {
 /// A certificate of one command, signed in a way that nobody looks at.
 fn written(headers: &str, name: &str) -> String {
     // Nobody has the reference: its removal needs no pack, and does nothing.
-    let command = format!("{} {} refs/heads/{name}\n", Oid::null(), Oid::null());
+    let command = format!("{} {} refs/heads/{name}\n", tested::null(), tested::null());
     let signature = "-----BEGIN PGP SIGNATURE-----\n\niQ==\n-----END PGP SIGNATURE-----\n";
     format!("certificate version 0.1\npusher ada 1700000000 +0000\n{headers}\n{command}{signature}")
 }
@@ -289,7 +289,7 @@ fn written(headers: &str, name: &str) -> String {
 /// Pushes a certificate by hand, with options and what comes behind.
 fn push_written(server: &Server, repo: &str, certificate: &str, options: Option<&[&str]>, rest: &[u8]) -> Vec<u8> {
     let capabilities = if options.is_some() { "report-status push-options" } else { "report-status" };
-    let mut body = line(format!("push-cert\0{capabilities}").as_bytes());
+    let mut body = line(format!("push-cert\0{capabilities}{}", tested::capability()).as_bytes());
     body.extend(certificate.split_inclusive('\n').flat_map(|text| line(text.as_bytes())));
     body.extend(line(b"push-cert-end\n"));
     body.extend_from_slice(b"0000");
@@ -331,8 +331,8 @@ fn a_certificate_is_good_for_one_push_to_one_repository() {
     let mut statuses = Vec::new();
     for (number, headers) in [fresh("two"), fresh("one"), String::new()].iter().enumerate() {
         let text = written(headers, "x");
-        let command = format!("{} {commit} refs/heads/{number}\n", Oid::null());
-        let text = text.replace(&format!("{} {} refs/heads/x\n", Oid::null(), Oid::null()), &command);
+        let command = format!("{} {commit} refs/heads/{number}\n", tested::null());
+        let text = text.replace(&format!("{} {} refs/heads/x\n", tested::null(), tested::null()), &command);
         let report = Report::parse(&push_written(&server, "two", &text, None, &pack.finish()));
         assert!(report.accepted(), "{report:?}");
         statuses.push(versions(&server, "two")[0]["push_cert"]["nonce_status"].clone());

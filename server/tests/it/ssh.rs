@@ -15,10 +15,11 @@ use crate::{
     git::{Git, assert_same},
     history,
     hostile::broken_frames,
-    pack::{Pack, RefChange, line, push_body, push_new},
+    pack::{Pack, RefChange, command_head, line, push_body, push_new},
     requests::hostile_lines,
     server::{Place, Server},
     ssh_client::{Keys, Started, figure, said, ssh_address, text, until, url},
+    tested,
 };
 
 /// A repository with a file that is larger than all windows and queues.
@@ -210,8 +211,8 @@ fn clients_that_go_away_leave_nothing() {
     // In the middle of a pack that it gets, after a part of one that it sends, and before it has asked anything.
     let ask = |line: String| format!("{:04x}{line}", line.len() + 4);
     let fetch = ask(format!("want {tip} side-band-64k\n")) + "0000" + &ask("done\n".to_owned());
-    let push =
-        ask(format!("{} {tip} refs/heads/half\0report-status\n", "0".repeat(40))) + "0000PACK\0\0\0\x02\0\0\0\x05";
+    let push = ask(format!("{} {tip} refs/heads/half\0report-status{}\n", tested::null(), tested::capability()))
+        + "0000PACK\0\0\0\x02\0\0\0\x05";
     for (service, request) in
         [("git-upload-pack", fetch.as_str()), ("git-receive-pack", push.as_str()), ("git-upload-pack", "")]
     {
@@ -316,13 +317,13 @@ fn hostile_input_is_refused_as_over_http() {
     };
     let command = |name: &str, arguments: &[String]| {
         let arguments: Vec<u8> = arguments.iter().flat_map(|argument| line(argument.as_bytes())).collect();
-        [&line(format!("command={name}").as_bytes())[..], b"0001", &arguments, b"0000"].concat()
+        [&command_head(name)[..], b"0001", &arguments, b"0000"].concat()
     };
     let want = line(format!("want {head} side-band-64k shallow filter").as_bytes());
-    let change = line(format!("{} {head} refs/heads/new\0report-status side-band-64k", Oid::null()).as_bytes());
+    let change = line(format!("{} {head} refs/heads/new\0report-status side-band-64k", tested::null()).as_bytes());
     for (bytes, reason) in hostile_lines() {
         refused("git-upload-pack", "version=2", &bytes, reason);
-        refused("git-upload-pack", "version=2", &[&line(b"command=fetch")[..], b"0001", &bytes].concat(), reason);
+        refused("git-upload-pack", "version=2", &[&command_head("fetch")[..], b"0001", &bytes].concat(), reason);
         refused("git-upload-pack", "version=0", &bytes, reason);
         refused("git-upload-pack", "version=0", &[&want[..], &bytes].concat(), reason);
         refused("git-receive-pack", "version=0", &bytes, reason);
@@ -352,7 +353,7 @@ fn hostile_input_is_refused_as_over_http() {
     let mut built = Pack::new();
     let new = built.commit("spoiled");
     for (_, reason, pack) in broken_frames(&built) {
-        let change = RefChange { old: Oid::null(), new, name: b"refs/heads/new".to_vec() };
+        let change = RefChange { old: tested::null(), new, name: b"refs/heads/new".to_vec() };
         let body = push_body(&[change], "report-status", &pack);
         refused("git-receive-pack", "version=0", &body, reason);
     }
@@ -468,7 +469,7 @@ fn stopping_ends_idle_connections_and_waits_for_calls() {
     command.args(keys.options(&key)).args(["-N", "-p", &ssh_address(&server).port().to_string(), "git@127.0.0.1"]);
     let mut idle = Started(command.stdin(Stdio::piped()).spawn().expect("ssh runs"));
     let mut busy = Started(keys.ssh(&key, &server, &["git-receive-pack", "'repo'"]).spawn().expect("ssh runs"));
-    assert!(busy.read_line().starts_with(b"0000000000000000000000000000000000000000 capabilities^{}"));
+    assert!(busy.read_line().starts_with(format!("{} capabilities^{{}}", tested::null()).as_bytes()));
     until("the idle one", || figure(&http, "govc_ssh_logins_total{result=\"accepted\"} ") == 2);
     server.terminate();
     assert!(!idle.0.wait().expect("an end").success(), "the server ended the connection");

@@ -10,8 +10,9 @@ use crate::{
     git::{Git, assert_same},
     history::noise,
     http::Reply,
-    pack::{line, lines},
+    pack::{command_head, line, lines},
     server::{Launch, Place, Server},
+    tested,
 };
 
 /// More than what comes beside a pack that is had elsewhere.
@@ -91,7 +92,7 @@ impl<'a> Site<'a> {
 
     /// What the command `bundle-uri` answers.
     fn bundle_lines(&self) -> Vec<String> {
-        let body = [line(b"command=bundle-uri\n"), b"0000".to_vec()].concat();
+        let body = [command_head("bundle-uri"), b"0000".to_vec()].concat();
         said(&post(&self.server, &[], &body))
     }
 
@@ -113,7 +114,7 @@ impl<'a> Site<'a> {
             .collect();
         wants.extend(["ofs-delta", "no-progress", "done"].into_iter().chain(more.iter().copied()).map(str::to_owned));
         let arguments: Vec<u8> = wants.iter().flat_map(|argument| line(format!("{argument}\n").as_bytes())).collect();
-        let body = [line(b"command=fetch\n"), b"0001".to_vec(), arguments, b"0000".to_vec()].concat();
+        let body = [command_head("fetch"), b"0001".to_vec(), arguments, b"0000".to_vec()].concat();
         said(&post(&self.server, headers, &body))
     }
 
@@ -264,7 +265,7 @@ fn what_is_offered_depends_on_the_settings() {
         server.create("repo");
         let headers = [&[("git-protocol", "version=2")], headers].concat();
         let said = server.http().get_with("/repo.git/info/refs?service=git-upload-pack", &headers).text();
-        let refused = post(&server, &[], &[line(b"command=bundle-uri\n"), b"0000".to_vec()].concat());
+        let refused = post(&server, &[], &[command_head("bundle-uri"), b"0000".to_vec()].concat());
         assert_eq!(said.contains("bundle-uri\n"), !refused.text().contains("invalid command 'bundle-uri'"), "{said}");
         // Only a help for others: who asks for a pack elsewhere is not refused.
         (said.contains(" packfile-uris\n"), said.contains("bundle-uri\n"))
@@ -277,9 +278,9 @@ fn what_is_offered_depends_on_the_settings() {
     assert_eq!(advertised(in_memory(&place), &[]), (true, true));
     assert_eq!(advertised(in_memory(&place), &[("authorization", "Bearer x")]), (false, true));
     let site = Site::new(&place, in_memory(&place), LARGE);
-    let body = [line(b"command=bundle-uri\n"), b"0001".to_vec(), line(b"all\n"), b"0000".to_vec()].concat();
+    let body = [command_head("bundle-uri"), b"0001".to_vec(), line(b"all\n"), b"0000".to_vec()].concat();
     assert_eq!(said(&post(&site.server, &[], &body)), ["ERR bundle-uri: unexpected argument: 'all'"]);
-    let body = [line(b"command=bundle-uri\n"), b"00010000".to_vec()].concat();
+    let body = [command_head("bundle-uri"), b"00010000".to_vec()].concat();
     assert_eq!(said(&post(&site.server, &[], &body)), site.bundle_lines());
 }
 
@@ -403,8 +404,8 @@ fn other_links_lead_nowhere() {
     assert_eq!(http.get(&format!("/none.git/info/packs/{name}")).status, 404);
     let hex = name.trim_start_matches("pack-").trim_end_matches(".pack");
     for wrong in [
-        format!("/repo.git/info/packs/pack-{}.pack", "0".repeat(40)),
-        format!("/repo.git/info/packs/pack-{}.bundle", "0".repeat(40)),
+        format!("/repo.git/info/packs/pack-{}.pack", tested::id_of("0")),
+        format!("/repo.git/info/packs/pack-{}.bundle", tested::id_of("0")),
         format!("/repo.git/info/packs/pack-{}.pack", hex.to_uppercase()),
         format!("/repo.git/info/packs/pack-{hex}.idx"),
         format!("/repo.git/info/packs/{hex}"),

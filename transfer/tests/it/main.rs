@@ -15,8 +15,8 @@ use std::{
 
 use govc_backends::MemoryBackend;
 use govc_engine::{
-    Backend, Change, CommitRequest, Durability, Family, Oid, RefName, RepoName, RepoSettings, Scan, Signature, Store,
-    StoreOptions,
+    Backend, Change, CommitRequest, Durability, Family, ObjectFormat, Oid, RefName, RepoName, RepoSettings, Scan,
+    Signature, Store, StoreOptions,
 };
 use govc_transfer::Progress;
 
@@ -42,7 +42,9 @@ fn commit(backend: &Arc<MemoryBackend>, names: &[&str], commits: u32, settles: b
     for name in names {
         let name = RepoName::new(name).expect("name");
         let repo = store.repo(&name).or_else(|_| {
-            let settings = RepoSettings { durability: Durability::Durable, ..RepoSettings::default() };
+            // Of both formats, so that a store of either moves.
+            let object_format = if name.as_str() == "two" { ObjectFormat::Sha256 } else { ObjectFormat::Sha1 };
+            let settings = RepoSettings { durability: Durability::Durable, object_format, ..RepoSettings::default() };
             store.create(&name, settings, "tester")
         });
         let repo = repo.expect("repository");
@@ -92,7 +94,7 @@ fn seen(backend: &Arc<MemoryBackend>) -> BTreeMap<String, (Oid, usize)> {
         let mut bytes = 0;
         let entry = snapshot.entry(head, b"dir").expect("readable").expect("there");
         let tree = snapshot.object(&entry.oid).expect("tree");
-        for entry in govc_engine::tree_entries(&tree.data) {
+        for entry in govc_engine::tree_entries(entry.oid.format(), &tree.data) {
             bytes += snapshot.object(&entry.expect("entry").oid).expect("file").data.len();
         }
         assert!(!commit.message.is_empty());

@@ -90,7 +90,7 @@ fn our_commits(repo: &Repo, branch: &RefName, shape: &Shape, seed: u64) -> Resul
     let requests = (0..shape.commits).map(|_| request(branch, shape.changes(&mut random), None));
     let requests = requests.collect::<Result<Vec<_>>>()?;
     let start = Instant::now();
-    let mut head = Oid::null();
+    let mut head = repo.object_format().null();
     for request in requests {
         head = commit(request)?.oid;
     }

@@ -160,7 +160,7 @@ fn reads(repo: &Repo, ids: &[Oid]) -> Result<Figure> {
     }
     let value = READS as f64 / start.elapsed().as_secs_f64();
     let is_itself = |oid: &Oid| {
-        let hashed = snapshot.object(oid).and_then(|object| hash_object(object.kind, &object.data));
+        let hashed = snapshot.object(oid).and_then(|object| hash_object(oid.format(), object.kind, &object.data));
         hashed.is_ok_and(|hashed| hashed == *oid)
     };
     let verified = bytes > 0 && order.iter().take(1000).all(is_itself);

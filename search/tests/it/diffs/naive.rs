@@ -10,7 +10,7 @@ use govc_search::{
     query::{Atom, Expr, PathPattern, Pattern, Query, glob_regex},
 };
 
-use crate::{
+use super::super::{
     past::{Files, Past},
     world::query_of,
 };
@@ -220,7 +220,8 @@ fn naive(past: &Past, snapshot: &Snapshot, query: &Query, tips: &[Oid]) -> (Vec<
                 (_, None) => ChangeStatus::Deleted,
                 _ => ChangeStatus::Modified,
             };
-            let blobs = [old, new].map(|side| side.map(|data| hash_object(Kind::Blob, &data).expect("an id")));
+            let blobs = [old, new]
+                .map(|side| side.map(|data| hash_object(super::super::FORMAT, Kind::Blob, &data).expect("an id")));
             rows.push((path.clone().into_bytes(), status, blobs, counts, lines));
         }
         if !rows.is_empty() {

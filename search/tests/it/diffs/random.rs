@@ -6,8 +6,8 @@ use govc_engine::{EntryMode, RepoName};
 use govc_search::DiffOptions;
 use proptest::prelude::*;
 
+use super::super::past::{Files, Past};
 use super::naive::check;
-use crate::past::{Files, Past};
 
 #[derive(Debug, Clone)]
 enum Step {

@@ -255,7 +255,7 @@ fn errors_of_ours_come_out_whole() {
     let answer = files.answer(&query("SELECT count(*) FROM symbols")).expect("an answer");
     assert_eq!((answer.rows, answer.contents_left_out), (vec![vec![Integer(3)]], 1));
     // A submodule has no blob here.
-    let gone = Oid::from_hex(b"1234567890123456789012345678901234567890").expect("a hash");
+    let gone = Oid::from_bytes(&vec![0x12; super::super::FORMAT.len()]).expect("an id");
     let tree = [b"160000 module\0".as_slice(), gone.as_bytes()].concat();
     files.put("refs/tags/tree", Kind::Tree, tree);
     files.check(

@@ -1,6 +1,6 @@
 //! What shallow and partial clones leave out of what their tips reach, as a key.
 
-use govc_engine::{Filter, Kind, Oid};
+use govc_engine::{Filter, Kind, ObjectFormat, Oid};
 
 /// What is left out; by default nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
@@ -54,13 +54,13 @@ impl Form {
         }
     }
 
-    /// Reads what [`Form::write`] wrote, and gives the rest.
-    pub(super) fn read(bytes: &[u8]) -> Option<(Self, &[u8])> {
+    /// Reads what [`Form::write`] wrote of commits of the `format`, and gives the rest.
+    pub(super) fn read(format: ObjectFormat, bytes: &[u8]) -> Option<(Self, &[u8])> {
         let (commits, bytes) = list(bytes)?;
         let (mut numbers, bytes) = list(bytes)?;
         let (kinds, bytes) = list(bytes)?;
-        let shallow =
-            commits.chunks(Oid::LEN).map(|commit| Oid::from_bytes(commit).ok()).collect::<Option<Vec<_>>>()?;
+        let commits = commits.chunks(format.len()).map(|commit| format.oid_from_bytes(commit).ok());
+        let shallow = commits.collect::<Option<Vec<_>>>()?;
         let mut form = Self { shallow, ..Self::default() };
         while let Some((name, rest)) = numbers.split_first() {
             let (number, rest) = rest.split_first_chunk()?;
@@ -91,7 +91,14 @@ mod tests {
 
     #[test]
     fn forms_are_read_as_they_were_written() {
-        let oids = [b'1', b'2'].map(|digit| Oid::from_hex(&[digit; 40]).unwrap());
+        for format in ObjectFormat::ALL {
+            check_round_trip(format);
+        }
+        assert!(Form::read(ObjectFormat::Sha1, &[0, 0, 0, 0, 0, 0, 0, 1, 7]).is_none());
+    }
+
+    fn check_round_trip(format: ObjectFormat) {
+        let oids = [b'1', b'2'].map(|digit| format.oid_from_hex(&[digit].repeat(format.hex_len())).unwrap());
         let filters = [
             None,
             Some(Filter::default()),
@@ -105,13 +112,12 @@ mod tests {
                 let mut bytes = Vec::new();
                 form.write(&mut bytes);
                 bytes.extend_from_slice(b"rest");
-                assert_eq!(Form::read(&bytes), Some((form, &b"rest"[..])));
+                assert_eq!(Form::read(format, &bytes), Some((form, &b"rest"[..])));
                 for cut in 0..bytes.len() - 4 {
-                    assert_eq!(Form::read(&bytes[..cut]), None);
+                    assert_eq!(Form::read(format, &bytes[..cut]), None);
                 }
             }
         }
-        assert!(Form::read(&[0, 0, 0, 0, 0, 0, 0, 1, 7]).is_none());
     }
 
     #[test]

@@ -7,14 +7,21 @@ use std::{
     sync::Arc,
 };
 
-use govc_engine::{Oid, RepoId};
+use govc_engine::{Kind, ObjectFormat, RepoId, hash_object};
 
 use super::{Content, Form, KeptBase, KeptEntry, KeptPack, NewPack, Tips};
 
-const INDEX_MAGIC: &[u8] = b"govc pack index 3\n";
+/// What an index begins with.
+fn magic(format: ObjectFormat) -> &'static [u8] {
+    match format {
+        ObjectFormat::Sha1 => b"govc pack index 3\n",
+        ObjectFormat::Sha256 => b"govc pack index 3 sha256\n",
+    }
+}
 
 pub(super) fn write_index(path: &Path, pack: &KeptPack) -> io::Result<()> {
-    let mut out = INDEX_MAGIC.to_vec();
+    let format = pack.checksum.format();
+    let mut out = magic(format).to_vec();
     out.extend_from_slice(&pack.repo.as_u64().to_be_bytes());
     out.extend_from_slice(&pack.len.to_be_bytes());
     out.extend_from_slice(pack.checksum.as_bytes());
@@ -28,7 +35,7 @@ pub(super) fn write_index(path: &Path, pack: &KeptPack) -> io::Result<()> {
         out.extend_from_slice(&entry.offset.to_be_bytes());
         out.extend_from_slice(&entry.base.number().to_be_bytes());
     }
-    let checksum = govc_engine::hash_object(govc_engine::Kind::Blob, &out).map_err(io::Error::other)?;
+    let checksum = hash_object(format, Kind::Blob, &out).map_err(io::Error::other)?;
     out.extend_from_slice(checksum.as_bytes());
     let mut file = File::create(path)?;
     file.write_all(&out)
@@ -37,31 +44,33 @@ pub(super) fn write_index(path: &Path, pack: &KeptPack) -> io::Result<()> {
 /// A pack of an earlier process, if its index is whole and fits it.
 pub(super) fn read_index(path: &Path) -> Option<KeptPack> {
     let bytes = std::fs::read(path.with_extension("index")).ok()?;
-    let (body, checksum) = bytes.split_last_chunk::<{ Oid::LEN }>()?;
-    let computed = govc_engine::hash_object(govc_engine::Kind::Blob, body).ok()?;
+    let format = ObjectFormat::ALL.into_iter().find(|format| bytes.starts_with(magic(*format)))?;
+    let (body, checksum) = bytes.split_at_checked(bytes.len().checked_sub(format.len())?)?;
+    let computed = hash_object(format, Kind::Blob, body).ok()?;
     if computed.as_bytes() != checksum {
         return None;
     }
-    let rest = body.strip_prefix(INDEX_MAGIC)?;
+    let rest = body.strip_prefix(magic(format))?;
     let (repo, rest) = rest.split_first_chunk::<8>()?;
     let (len, rest) = rest.split_first_chunk::<8>()?;
-    let (checksum, rest) = rest.split_first_chunk::<{ Oid::LEN }>()?;
+    let (checksum, rest) = rest.split_at_checked(format.len())?;
     let (tips, rest) = rest.split_first_chunk::<8>()?;
     let (repo, len, tips) = (u64::from_be_bytes(*repo), u64::from_be_bytes(*len), u64::from_be_bytes(*tips));
-    let checksum = Oid::from_bytes(checksum).ok()?;
-    let tips_len = usize::try_from(tips).ok()?.checked_mul(Oid::LEN)?;
+    let checksum = format.oid_from_bytes(checksum).ok()?;
+    let tips_len = usize::try_from(tips).ok()?.checked_mul(format.len())?;
     let (tips, rest) = rest.split_at_checked(tips_len)?;
-    let tips = tips.chunks_exact(Oid::LEN).map(|tip| Oid::from_bytes(tip).ok()).collect::<Option<Vec<_>>>()?;
-    let (form, rest) = Form::read(rest)?;
+    let tips =
+        tips.chunks_exact(format.len()).map(|tip| format.oid_from_bytes(tip).ok()).collect::<Option<Vec<_>>>()?;
+    let (form, rest) = Form::read(format, rest)?;
     let (sums, rest) = rest.split_first_chunk::<8>()?;
     let sums_len = usize::try_from(u64::from_be_bytes(*sums)).ok()?.checked_mul(4)?;
     let (sums, entries) = rest.split_at_checked(sums_len)?;
     let sums = sums.chunks_exact(4).filter_map(|sum| Some(u32::from_be_bytes(*sum.first_chunk()?))).collect();
-    let entries = entries.chunks_exact(Oid::LEN + 12).map(|entry| {
-        let (oid, rest) = entry.split_at(Oid::LEN);
+    let entries = entries.chunks_exact(format.len() + 12).map(|entry| {
+        let (oid, rest) = entry.split_at(format.len());
         let offset = u64::from_be_bytes(*rest.first_chunk()?);
         let base = u32::from_be_bytes(*rest.last_chunk()?);
-        Some(KeptEntry { oid: Oid::from_bytes(oid).ok()?, offset, base: KeptBase::from_number(base) })
+        Some(KeptEntry { oid: format.oid_from_bytes(oid).ok()?, offset, base: KeptBase::from_number(base) })
     });
     let entries = entries.collect::<Option<Vec<_>>>()?;
     let file = File::open(path).ok()?;

@@ -78,7 +78,7 @@ async fn app(set: impl FnOnce(&mut Config) + Send + 'static) -> Arc<App> {
         set(&mut config);
         let app = App::open(config).expect("memory");
         app.store
-            .create(&RepoName::new("repo").expect("a name"), RepoSettings::default(), "test")
+            .create(&RepoName::new("repo").expect("a name"), govc_engine::RepoSettings::default(), "test")
             .expect("a repository");
         app
     });

@@ -1,6 +1,6 @@
 //! The header of a pack's entry.
 
-use govc_engine::{Error, Kind, Oid, Result};
+use govc_engine::{Error, Kind, ObjectFormat, Oid, Result};
 
 /// What an entry holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,15 +14,15 @@ pub(crate) enum EntryKind {
 }
 
 /// The longest header: a size of 64 bits and an id.
-pub(super) const HEADER_BYTES_MAX: usize = 10 + Oid::LEN;
+pub(super) const HEADER_BYTES_MAX: usize = 10 + Oid::LEN_MAX;
 
-/// Reads a header; gives what the entry holds, the inflated size, and the header's length.
+/// Reads a header in a pack of the `format`; gives what the entry holds, the inflated size, and the header's length.
 ///
 /// `None` if `bytes` end before the header does.
 ///
 /// # Errors
 /// [`govc_engine::ErrorKind::Invalid`] for an unknown type or a number that is too long.
-pub(super) fn read_header(bytes: &[u8]) -> Result<Option<(EntryKind, u64, usize)>> {
+pub(super) fn read_header(format: ObjectFormat, bytes: &[u8]) -> Result<Option<(EntryKind, u64, usize)>> {
     let Some(&first) = bytes.first() else { return Ok(None) };
     let mut size = u64::from(first & 0xf);
     let mut at = 1;
@@ -59,8 +59,8 @@ pub(super) fn read_header(bytes: &[u8]) -> Result<Option<(EntryKind, u64, usize)
             }
         }
         7 => {
-            let Some(base) = bytes.get(at..at + Oid::LEN) else { return Ok(None) };
-            at += Oid::LEN;
+            let Some(base) = bytes.get(at..at + format.len()) else { return Ok(None) };
+            at += format.len();
             EntryKind::RefDelta(Oid::from_bytes(base)?)
         }
         number => match Kind::from_number(number) {
@@ -109,10 +109,8 @@ mod tests {
 
     #[test]
     fn headers_survive_the_round_trip_and_every_cut_asks_for_more() {
-        let oid = Oid::from_hex(b"0123456789012345678901234567890123456789").expect("an id");
         let kinds = [
             EntryKind::Whole(Kind::Blob),
-            EntryKind::RefDelta(oid),
             EntryKind::OfsDelta(1),
             EntryKind::OfsDelta(127),
             EntryKind::OfsDelta(128),
@@ -120,14 +118,15 @@ mod tests {
             EntryKind::OfsDelta(16_512),
             EntryKind::OfsDelta(1 << 40),
         ];
-        for kind in kinds {
+        let based = ObjectFormat::ALL.map(|format| (format, EntryKind::RefDelta(format.empty_tree())));
+        for (format, kind) in based.into_iter().chain(kinds.map(|kind| (ObjectFormat::Sha1, kind))) {
             for size in [0, 15, 16, 2047, 2048, 1 << 40] {
                 let mut bytes = Vec::new();
                 write_header(&mut bytes, kind, size);
-                let read = read_header(&bytes).expect("a valid header");
+                let read = read_header(format, &bytes).expect("a valid header");
                 assert_eq!(read, Some((kind, size, bytes.len())), "{kind:?} {size}");
                 for cut in 0..bytes.len() {
-                    let read = read_header(&bytes[..cut]).expect("only short");
+                    let read = read_header(format, &bytes[..cut]).expect("only short");
                     assert_eq!(read, None, "{kind:?} {size} cut at {cut}");
                 }
             }
@@ -136,9 +135,9 @@ mod tests {
 
     #[test]
     fn unknown_types_and_endless_numbers_are_refused() {
-        assert!(read_header(&[0x00]).is_err());
-        assert!(read_header(&[0x50]).is_err());
-        assert!(read_header(&[0xff; 40]).is_err());
-        assert!(read_header(&[&[0x60][..], &[0xff; 40]].concat()).is_err());
+        assert!(read_header(ObjectFormat::Sha1, &[0x00]).is_err());
+        assert!(read_header(ObjectFormat::Sha1, &[0x50]).is_err());
+        assert!(read_header(ObjectFormat::Sha1, &[0xff; 40]).is_err());
+        assert!(read_header(ObjectFormat::Sha1, &[&[0x60][..], &[0xff; 40]].concat()).is_err());
     }
 }

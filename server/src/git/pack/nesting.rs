@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     fn oid(number: u64) -> Oid {
-        let mut bytes = [0; Oid::LEN];
+        let mut bytes = [0; 20];
         // Neither in the order of the ids nor against it.
         bytes[..8].copy_from_slice(&number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes());
         Oid::from_bytes(&bytes).unwrap()

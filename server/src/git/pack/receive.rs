@@ -10,7 +10,8 @@ use std::{
 
 use bytes::Bytes;
 use govc_engine::{
-    Connectivity, Error, ErrorKind, Kind, Known, Lane, Oid, RefEdit, Repo, Result, Snapshot, Staged, Transaction,
+    Connectivity, Error, ErrorKind, Kind, Known, Lane, ObjectFormat, Oid, RefEdit, Repo, Result, Snapshot, Staged,
+    Transaction,
     block::{Base, Location},
     hash_object,
     object::{CheckLevel, Links, check_object, links},
@@ -89,10 +90,10 @@ pub(crate) fn receive_pack(
     let ingest = repo.ingest();
     let mut sink =
         Sink { lane: ingest.lane(), riding: Vec::new(), riding_bytes: 0, spilled: false, moved: HashMap::new() };
-    let mut targets = Targets::default();
+    let mut targets = Targets::new(snapshot.object_format());
     let (mut found, spool, checksum) = first_pass(body, live, Spool::new(folder), limits, &mut sink, &mut targets)?;
     let deltas = found.entries.len() - found.wholes.len();
-    let mut kept = kept_entries(&found.entries);
+    let mut kept = kept_entries(targets.format, &found.entries);
     for whole in &mut found.wholes {
         whole.location = whole.location.or_else(|| sink.moved.get(&whole.entry).copied());
         kept[whole.entry as usize].oid = whole.oid;
@@ -139,14 +140,14 @@ fn first_pass(
     sink: &mut Sink<'_>,
     targets: &mut Targets,
 ) -> Result<(Found, Spool, Oid)> {
-    let mut stream = PackStream::open(body, spool, limits)?;
+    let mut stream = PackStream::open(targets.format, body, spool, limits)?;
     let mut entries: Vec<PackEntry> = Vec::with_capacity(stream.remaining().min(1 << 16) as usize);
     let mut wholes = Vec::new();
     let mut data = Vec::new();
     while let Some(entry) = stream.next(&mut data)? {
         let index = u32::try_from(entries.len()).map_err(|_| Error::too_large("pack: too many objects"))?;
         if let EntryKind::Whole(kind) = entry.kind {
-            let oid = hash_object(kind, &data)?;
+            let oid = hash_object(targets.format, kind, &data)?;
             check(oid, kind, &data, targets)?;
             let location = sink.whole(index, oid, kind, &data)?;
             wholes.push(Whole { entry: index, oid, kind, location });
@@ -159,12 +160,14 @@ fn first_pass(
 
 /// Checks an object's syntax and notes what it points at.
 fn check(oid: Oid, kind: Kind, data: &[u8], targets: &mut Targets) -> Result<()> {
-    if let Some(finding) = check_object(kind, data)
+    if let Some(finding) = check_object(targets.format, kind, data)
         && finding.level == CheckLevel::Refuse
     {
         return Err(Error::invalid(format!("object {oid}: {finding}")));
     }
-    for (target, wanted) in links(kind, data).map_err(|error| error.context(format!("object {oid}")))?.targets {
+    for (target, wanted) in
+        links(targets.format, kind, data).map_err(|error| error.context(format!("object {oid}")))?.targets
+    {
         let Some(wanted) = wanted else { continue };
         if kind == Kind::Tree && wanted == Kind::Tree {
             targets.nesting.note(&oid, &target);
@@ -203,14 +206,20 @@ impl std::hash::Hasher for OidHasher {
     fn write_usize(&mut self, _: usize) {}
 }
 
-#[derive(Default)]
 struct Targets {
+    format: ObjectFormat,
     kinds: HashMap<Oid, Kind, std::hash::BuildHasherDefault<OidHasher>>,
     nesting: Nesting,
 }
 
+impl Targets {
+    fn new(format: ObjectFormat) -> Self {
+        Self { format, kinds: HashMap::default(), nesting: Nesting::default() }
+    }
+}
+
 /// The entries for the cache, with their bases; their ids are filled in as they become known.
-fn kept_entries(entries: &[PackEntry]) -> Vec<KeptEntry> {
+fn kept_entries(format: ObjectFormat, entries: &[PackEntry]) -> Vec<KeptEntry> {
     let base = |entry: &PackEntry| match entry.kind {
         EntryKind::Whole(_) => KeptBase::Whole,
         EntryKind::RefDelta(_) => KeptBase::Elsewhere,
@@ -220,7 +229,7 @@ fn kept_entries(entries: &[PackEntry]) -> Vec<KeptEntry> {
             index.map_or(KeptBase::Elsewhere, |index| KeptBase::Entry(index as u32))
         }
     };
-    entries.iter().map(|entry| KeptEntry { oid: Oid::null(), offset: entry.offset, base: base(entry) }).collect()
+    entries.iter().map(|entry| KeptEntry { oid: format.null(), offset: entry.offset, base: base(entry) }).collect()
 }
 
 /// Objects held in memory until their transaction.
@@ -389,6 +398,6 @@ impl Known for Received {
                 None => None,
             },
         };
-        object.map(|(kind, data)| Ok((kind, links(kind, &data)?))).transpose()
+        object.map(|(kind, data)| Ok((kind, links(self.snapshot.object_format(), kind, &data)?))).transpose()
     }
 }

@@ -8,7 +8,7 @@ use std::{collections::HashMap, rc::Rc};
 
 use flate2::Decompress;
 use govc_engine::{
-    Error, Kind, Limits, Oid, Result, Snapshot,
+    Error, Kind, Limits, ObjectFormat, Oid, Result, Snapshot,
     block::{Base, Location, apply_delta_limited},
     hash_object,
 };
@@ -80,6 +80,7 @@ pub(super) fn resolve(
         return Ok(());
     }
     let mut resolver = Resolver {
+        format: snapshot.object_format(),
         entries: &found.entries,
         spool,
         limits,
@@ -196,6 +197,7 @@ struct Node {
 }
 
 struct Resolver<'a> {
+    format: ObjectFormat,
     entries: &'a [PackEntry],
     spool: &'a Spool,
     limits: &'a Limits,
@@ -249,7 +251,7 @@ impl Resolver<'_> {
             drop(base_data);
             self.expanded = self.expanded.saturating_add(data.len() as u64);
             check_expanded(self.expanded, self.limits)?;
-            let oid = hash_object(kind, &data)?;
+            let oid = hash_object(self.format, kind, &data)?;
             let data = Rc::new(data);
             let (deltas, bytes) = self.path[top].chain;
             let chain = (deltas + 1, bytes.saturating_add(base_len));

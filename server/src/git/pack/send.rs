@@ -249,7 +249,7 @@ impl Job<'_> {
     fn make_alone(&self, plan: Plan, out: &mut dyn Write, progress: &mut dyn FnMut(&str)) -> Result<PackSent> {
         let total = plan.len();
         progress(&enumerated(total));
-        let mut writer = PackWriter::new(&mut *out, total, false, self.rules())?;
+        let mut writer = PackWriter::new(self.snapshot.object_format(), &mut *out, total, false, self.rules())?;
         let mut told = 0;
         let step = &mut |done: usize| {
             if done - told >= PROGRESS_EVERY {
@@ -262,7 +262,7 @@ impl Job<'_> {
         out.write_all(written.checksum.as_bytes()).map_err(gone)?;
         progress(&format!("Total {total} objects, done.\n"));
         self.app.metrics.packs().sent(PackSource::Made);
-        Ok(PackSent { objects: total as u64, bytes: written.bytes + Oid::LEN as u64 })
+        Ok(PackSent { objects: total as u64, bytes: written.bytes + trailer_len(&written.checksum) })
     }
 
     /// Makes the pack for all who want it, and keeps it for those who come later.
@@ -277,7 +277,7 @@ impl Job<'_> {
         // Blobs that somebody asked for are nobody's clone.
         let form = self.form.as_ref().filter(|_| plan.has_commits() && total >= KEEP_OBJECTS_MIN);
         let mut out = maker;
-        let mut writer = PackWriter::new(&mut out, total, form.is_some(), self.rules())?;
+        let mut writer = PackWriter::new(self.snapshot.object_format(), &mut out, total, form.is_some(), self.rules())?;
         let mut told = 0;
         let step = &mut |done: usize| {
             if done - told >= PROGRESS_EVERY {
@@ -350,11 +350,16 @@ fn send_shared(
                 out.write_all(checksum.as_bytes()).map_err(gone)?;
                 progress(&format!("Total {objects} objects, done.\n"));
                 app.metrics.packs().sent(source);
-                return Ok(PackSent { objects: objects as u64, bytes: bytes + Oid::LEN as u64 });
+                return Ok(PackSent { objects: objects as u64, bytes: bytes + trailer_len(&checksum) });
             }
             Piece::End(Outcome::Kept(pack)) => return send_kept(app, &pack, out, progress),
         }
     }
+}
+
+/// Bytes that end a pack.
+fn trailer_len(checksum: &Oid) -> u64 {
+    checksum.as_bytes().len() as u64
 }
 
 fn enumerated(objects: usize) -> String {
@@ -423,7 +428,7 @@ fn send_kept(app: &App, pack: &Arc<KeptPack>, out: &mut dyn Write, progress: &mu
     out.write_all(checksum.as_bytes()).map_err(gone)?;
     progress(&format!("Total {objects} objects, reused {objects}, done.\n"));
     app.metrics.packs().sent(PackSource::Kept);
-    Ok(PackSent { objects: objects as u64, bytes: pack.len() + Oid::LEN as u64 })
+    Ok(PackSent { objects: objects as u64, bytes: pack.len() + trailer_len(&checksum) })
 }
 
 fn damaged(app: &App, pack: &Arc<KeptPack>, why: &str) -> Error {
@@ -433,7 +438,7 @@ fn damaged(app: &App, pack: &Arc<KeptPack>, why: &str) -> Error {
 
 /// A checksum of what the tags are called and point at.
 fn tags_of(snapshot: &Snapshot) -> Result<Oid> {
-    let mut hasher = PackHasher::default();
+    let mut hasher = PackHasher::new(snapshot.object_format());
     for (name, oid) in Visible::of(snapshot).with_prefix(b"refs/tags/") {
         hasher.update(oid.as_bytes());
         hasher.update(name.as_bytes());

@@ -333,6 +333,8 @@ mod tests {
     use std::path::Path;
     use std::thread;
 
+    use govc_engine::ObjectFormat;
+
     use super::*;
     use crate::git::pack::spool::FreeBytes;
 
@@ -400,7 +402,7 @@ mod tests {
                     (&maker).write_all(piece).expect("readers are there");
                 }
                 let has_all = maker.with_spool(|spool| spool.len());
-                maker.end(Ok(Outcome::Made(Oid::null())));
+                maker.end(Ok(Outcome::Made(ObjectFormat::Sha1.null())));
                 for reader in [first, second] {
                     assert!(reader.join().expect("no panic").expect("a whole pack") == bytes);
                 }
@@ -429,7 +431,7 @@ mod tests {
             let Seat::Maker(other, late) = packs.join(key(1)) else { panic!("what it would read has passed") };
             drop((other, late));
         }
-        maker.end(Ok(Outcome::Made(Oid::null())));
+        maker.end(Ok(Outcome::Made(ObjectFormat::Sha1.null())));
         assert!(matches!(reader.read(&mut buffer), Ok(Piece::End(_))));
     }
 
@@ -455,7 +457,7 @@ mod tests {
         let packs = SharedPacks::new(None, u64::MAX);
         let (maker, reader) = maker(&packs);
         (&maker).write_all(b"all").expect("a reader is there");
-        maker.written(Oid::null());
+        maker.written(ObjectFormat::Sha1.null());
         assert_eq!(read_all(reader, 10).expect("a whole pack"), b"all");
         assert_eq!(read_all(follower(&packs), 10).expect("a whole pack"), b"all");
         maker.end(Err(Error::corrupt("too late")));
@@ -468,7 +470,7 @@ mod tests {
         let (maker, reader) = maker(&packs);
         let idle = follower(&packs);
         (&maker).write_all(&bytes(5 << 20)).expect("readers are there");
-        maker.end(Ok(Outcome::Made(Oid::null())));
+        maker.end(Ok(Outcome::Made(ObjectFormat::Sha1.null())));
         assert_eq!(read_all(reader, 1 << 20).expect("a whole pack").len(), 5 << 20);
         drop(idle);
     }
@@ -496,7 +498,7 @@ mod tests {
             let first = scope.spawn(|| read_all(first, 100));
             let writer = scope.spawn(move || {
                 bytes(1000).chunks(100).try_for_each(|piece| (&maker).write_all(piece)).expect("a reader is there");
-                maker.end(Ok(Outcome::Made(Oid::null())));
+                maker.end(Ok(Outcome::Made(ObjectFormat::Sha1.null())));
             });
             drop(idle);
             writer.join().expect("no panic");

@@ -6,7 +6,7 @@
 use std::io::{self, Read, Write};
 
 use flate2::{Decompress, FlushDecompress, Status};
-use govc_engine::{Error, ErrorKind, Limits, Oid, Result, object::PackHasher};
+use govc_engine::{Error, ErrorKind, Limits, ObjectFormat, Oid, Result, object::PackHasher};
 
 use crate::git::bridge::Flow;
 
@@ -36,6 +36,7 @@ pub(super) struct PackEntry {
 
 /// A pack that is being read.
 pub(super) struct PackStream<'a> {
+    format: ObjectFormat,
     body: &'a mut dyn Read,
     limits: Limits,
     spool: Spool,
@@ -67,17 +68,18 @@ pub(super) fn spool_error(error: io::Error) -> Error {
 }
 
 impl<'a> PackStream<'a> {
-    /// Reads the header.
+    /// Reads the header of a pack of the `format`.
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`] if it is no pack of version 2 or 3, [`ErrorKind::TooLarge`] for more objects than are
     /// allowed.
-    pub(super) fn open(body: &'a mut dyn Read, spool: Spool, limits: Limits) -> Result<Self> {
+    pub(super) fn open(format: ObjectFormat, body: &'a mut dyn Read, spool: Spool, limits: Limits) -> Result<Self> {
         let mut stream = Self {
+            format,
             body,
             limits,
             spool,
-            hasher: PackHasher::default(),
+            hasher: PackHasher::new(format),
             buffer: vec![0; READ_BYTES].into(),
             start: 0,
             end: 0,
@@ -118,11 +120,11 @@ impl<'a> PackStream<'a> {
         if self.remaining == 0 {
             return Ok(None);
         }
-        let offset = self.spool.len();
+        let (format, offset) = (self.format, self.spool.len());
         let mut wanted = 1;
         let (kind, size, header_len) = loop {
             let Some(bytes) = self.need(wanted)? else { return Err(ends_early()) };
-            if let Some(header) = read_header(&bytes[..bytes.len().min(HEADER_BYTES_MAX + 10)])? {
+            if let Some(header) = read_header(format, &bytes[..bytes.len().min(HEADER_BYTES_MAX + 10)])? {
                 break header;
             }
             wanted = bytes.len() + 1;
@@ -148,13 +150,14 @@ impl<'a> PackStream<'a> {
     /// told that the pack is there. Gives the spool without the trailer, the checksum and
     /// what has been counted.
     pub(super) fn finish(mut self, live: Option<&Flow>) -> Result<(Spool, Oid, u64)> {
-        let computed = std::mem::take(&mut self.hasher).finish()?;
-        let Some(bytes) = self.need(Oid::LEN)? else { return Err(ends_early()) };
-        let stated = Oid::from_bytes(&bytes[..Oid::LEN])?;
+        let format = self.format;
+        let computed = std::mem::replace(&mut self.hasher, PackHasher::new(format)).finish()?;
+        let Some(bytes) = self.need(format.len())? else { return Err(ends_early()) };
+        let stated = format.oid_from_bytes(&bytes[..format.len()])?;
         if computed != stated {
             return Err(Error::invalid("pack: its checksum does not match its content"));
         }
-        self.start += Oid::LEN;
+        self.start += format.len();
         let is_followed = match live {
             Some(_) => self.start < self.end,
             None => self.need(1)?.is_some(),
@@ -322,7 +325,8 @@ mod tests {
             pack.extend(deflated(&data));
         }
         let mut body = &pack[..];
-        let mut stream = PackStream::open(&mut body, Spool::new(None), Limits::default()).expect("a pack");
+        let mut stream =
+            PackStream::open(ObjectFormat::Sha1, &mut body, Spool::new(None), Limits::default()).expect("a pack");
         let mut data = Vec::new();
         stream.next(&mut data).expect("sound").expect("an entry");
         assert_eq!(data.len(), 8 << 20);

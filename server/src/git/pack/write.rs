@@ -15,8 +15,8 @@ use std::{
 
 use flate2::{Compress, Compression, FlushCompress, Status};
 use govc_engine::{
-    Error, ErrorKind, Filter, Kind, Oid, Place, Reach, ReachOptions, Result, Similar, Snapshot, block::make_delta,
-    object::PackHasher,
+    Error, ErrorKind, Filter, Kind, ObjectFormat, Oid, Place, Reach, ReachOptions, Result, Similar, Snapshot,
+    block::make_delta, object::PackHasher,
 };
 
 use super::entry::{EntryKind, HEADER_BYTES_MAX, read_header, write_header};
@@ -70,7 +70,7 @@ pub(crate) fn write_offline(
     let plan = Plan::new(snapshot, reach, sent, (None, None), true)?;
     let total = plan.len();
     let rules = Rules { filter: None, thin: false, ofs_delta: true, deadline: Instant::now() };
-    let mut writer = PackWriter::new(&mut *out, total, false, rules)?;
+    let mut writer = PackWriter::new(snapshot.object_format(), &mut *out, total, false, rules)?;
     for (done, item) in plan.order.iter().enumerate() {
         step(done, total)?;
         writer.item(snapshot, &plan, item)?;
@@ -217,6 +217,7 @@ enum DeltaBase {
 /// A pack that is being written.
 pub(super) struct PackWriter<'a> {
     out: &'a mut dyn Write,
+    format: ObjectFormat,
     hasher: PackHasher,
     offset: u64,
     offsets: HashMap<Oid, Sent>,
@@ -238,15 +239,22 @@ pub(super) struct Written {
 }
 
 impl<'a> PackWriter<'a> {
-    /// For so many objects, which are noted if `notes_entries`.
-    pub(super) fn new(out: &'a mut dyn Write, objects: usize, notes_entries: bool, rules: Rules<'a>) -> Result<Self> {
+    /// For so many objects of the `format`, which are noted if `notes_entries`.
+    pub(super) fn new(
+        format: ObjectFormat,
+        out: &'a mut dyn Write,
+        objects: usize,
+        notes_entries: bool,
+        rules: Rules<'a>,
+    ) -> Result<Self> {
         let count = u32::try_from(objects).map_err(|_| Error::too_large("more objects than a pack can hold"))?;
         let mut buffer = Vec::with_capacity(COPY_BYTES);
         buffer.extend_from_slice(b"PACK\0\0\0\x02");
         buffer.extend_from_slice(&count.to_be_bytes());
         Ok(Self {
             out,
-            hasher: PackHasher::default(),
+            format,
+            hasher: PackHasher::new(format),
             offset: 0,
             offsets: HashMap::with_capacity(objects),
             compress: Compress::new(Compression::new(LEVEL), true),
@@ -441,8 +449,8 @@ impl<'a> PackWriter<'a> {
         let mut head = [0; HEADER_BYTES_MAX + 10];
         let head_len = usize::try_from(len).unwrap_or(usize::MAX).min(head.len());
         copied.read_exact_at(start, &mut head[..head_len]).map_err(unreadable)?;
-        let (kind, size, header_len) =
-            read_header(&head[..head_len])?.ok_or_else(|| Error::corrupt("a kept pack's entry is cut off"))?;
+        let (kind, size, header_len) = read_header(self.format, &head[..head_len])?
+            .ok_or_else(|| Error::corrupt("a kept pack's entry is cut off"))?;
         let base = match pack.entries.get(index as usize).map(|entry| entry.base) {
             Some(KeptBase::Entry(base)) => pack.entries.get(base as usize),
             _ => None,

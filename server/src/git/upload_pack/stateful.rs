@@ -38,7 +38,7 @@ fn talk(
     reader: &mut Reader<&mut dyn Read>,
     out: &mut dyn Write,
 ) -> Result<Option<Ready>> {
-    let mut request = FetchRequest::read_v0_wants(reader)?;
+    let mut request = FetchRequest::read_v0_wants(snapshot.object_format(), reader)?;
     if request.wants.is_empty() {
         return Ok(None);
     }

@@ -15,7 +15,7 @@ pub(super) fn talk(
     reader: &mut Reader<&mut dyn Read>,
     out: &mut dyn Write,
 ) -> Result<Option<Ready>> {
-    let request = FetchRequest::read_v0(reader)?;
+    let request = FetchRequest::read_v0(snapshot.object_format(), reader)?;
     let source = Source::new(app, snapshot);
     source.check_wants(&request.wants)?;
     let filter = source.filter(&request)?;

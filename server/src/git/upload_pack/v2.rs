@@ -24,7 +24,8 @@ pub(super) fn talk(
     out: &mut dyn Write,
     flow: &Flow,
 ) -> Result<Option<Ready>> {
-    let Some(head) = command::read_head(reader)? else { return Ok(None) };
+    let format = snapshot.object_format();
+    let Some(head) = command::read_head(format, reader)? else { return Ok(None) };
     flow.set_server_options(&head.server_options);
     match head.command {
         Command::LsRefs => {
@@ -33,7 +34,7 @@ pub(super) fn talk(
             Ok(None)
         }
         Command::ObjectInfo => {
-            let arguments = if head.arguments { ObjectInfo::read(reader)? } else { ObjectInfo::default() };
+            let arguments = if head.arguments { ObjectInfo::read(format, reader)? } else { ObjectInfo::default() };
             let missing = Source::new(app, snapshot).missing(&arguments.oids)?;
             arguments.answer(snapshot, &missing, out)?;
             Ok(None)
@@ -49,7 +50,7 @@ pub(super) fn talk(
         }
         Command::Fetch if !head.arguments => Ok(None),
         Command::Fetch => {
-            let request = FetchRequest::read_v2(reader)?;
+            let request = FetchRequest::read_v2(format, reader)?;
             let source = Source::new(app, snapshot);
             if !request.sideband_all {
                 return fetch(&source, request, flow.pointers(), out);

@@ -2,12 +2,14 @@
 //!
 //! | file | owns |
 //! |---|---|
+//! | `format` | what the ids are |
 //! | `references` | `HEAD`, loose and packed references |
 //! | `pack` | what is wanted, as a pack: entries copied as they lie in the source's packs, where that goes |
 //!
-//! The source is only read. It may be written meanwhile, as long as nothing is pruned. Its configuration is not looked at:
-//! what it would say about the format shows in the files.
+//! The source is only read. It may be written meanwhile, as long as nothing is pruned. Of its configuration nothing is looked
+//! at but what its ids are: what else it would say about the format shows in the files.
 
+mod format;
 mod pack;
 mod references;
 
@@ -18,7 +20,7 @@ use std::path::{Path, PathBuf};
 
 use gix_odb::Handle;
 use gix_odb::store::init::Options;
-use govc_engine::{Error, Oid, Result, Snapshot};
+use govc_engine::{Error, ObjectFormat, Oid, Result, Snapshot};
 
 use super::source::{References, Scope, shallow_source};
 use super::watch::Patience;
@@ -34,6 +36,8 @@ pub(crate) struct Local {
     git_dir: PathBuf,
     /// Where references are.
     common: PathBuf,
+    /// What its ids are.
+    format: ObjectFormat,
     objects: Handle,
     /// The largest object that is taken, in bytes.
     object_bytes_max: u64,
@@ -64,15 +68,17 @@ impl Local {
             return Err(refused("there is no folder of objects in it"));
         }
         let options = Options { alloc_limit_bytes: usize::try_from(object_bytes_max).ok(), ..Options::default() };
-        let objects = gix_odb::at_opts(common.join("objects"), gix_hash::Kind::Sha1, None, options);
+        let format = format::read(path, &common)?;
+        let objects = gix_odb::at_opts(common.join("objects"), hash_kind(format), None, options);
         let mut objects = objects.map_err(|error| refused(&format!("its objects cannot be opened: {error}")))?;
         objects.prevent_pack_unload();
         objects.ignore_replacements = true;
-        Ok(Self { path: path.to_owned(), git_dir, common, objects, object_bytes_max })
+        Ok(Self { path: path.to_owned(), git_dir, common, format, objects, object_bytes_max })
     }
 
     pub(super) fn references(&self, scope: Scope, limit: usize) -> Result<References> {
-        references::read(&self.path, &self.git_dir, &self.common, scope, limit)
+        let Self { path, git_dir, common, format, .. } = self;
+        references::read(&references::Place { path, git_dir, common, format: *format }, scope, limit)
     }
 
     pub(super) fn pack<'a>(
@@ -81,8 +87,16 @@ impl Local {
         snapshot: &'a Snapshot,
         patience: Patience<'_>,
     ) -> Result<impl Read + 'a> {
-        let source = pack::Objects { path: &self.path, handle: &self.objects, bytes_max: self.object_bytes_max };
+        let Self { path, format, objects: handle, object_bytes_max, .. } = self;
+        let source = pack::Objects { path, format: *format, handle, bytes_max: *object_bytes_max };
         pack::Packed::new(source, wants, snapshot, patience)
+    }
+}
+
+fn hash_kind(format: ObjectFormat) -> gix_hash::Kind {
+    match format {
+        ObjectFormat::Sha1 => gix_hash::Kind::Sha1,
+        ObjectFormat::Sha256 => gix_hash::Kind::Sha256,
     }
 }
 

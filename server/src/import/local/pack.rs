@@ -13,10 +13,11 @@ use gix_odb::Handle;
 use gix_odb::pack::Find as _;
 use gix_odb::pack::data::{Entry, entry::Header, entry::Location};
 use govc_engine::{
-    Error, Kind, Oid, Result, Snapshot,
+    Error, Kind, ObjectFormat, Oid, Result, Snapshot,
     object::{PackHasher, links},
 };
 
+use super::hash_kind;
 use crate::git::pack::entry::{EntryKind, write_header};
 use crate::import::watch::Patience;
 
@@ -27,6 +28,8 @@ const STEP: usize = 4096;
 #[derive(Clone, Copy)]
 pub(super) struct Objects<'a> {
     pub(super) path: &'a Path,
+    /// What its ids are.
+    pub(super) format: ObjectFormat,
     pub(super) handle: &'a Handle,
     /// The largest that is taken, in bytes.
     pub(super) bytes_max: u64,
@@ -81,7 +84,7 @@ impl<'a> Packed<'a> {
             offset: 0,
             pending: Vec::new(),
             at: 0,
-            hasher: Some(PackHasher::default()),
+            hasher: Some(PackHasher::new(objects.format)),
             buffer: Vec::new(),
         };
         packed.pending.extend_from_slice(b"PACK\0\0\0\x02");
@@ -128,7 +131,8 @@ impl<'a> Packed<'a> {
         let unreadable =
             || damaged(self.objects.path, &format!("an entry of a pack at {} cannot be read", place.pack_offset));
         let raw = self.objects.handle.entry_by_location(place).ok_or_else(unreadable)?.data;
-        let entry = Entry::from_bytes(&raw, place.pack_offset, gix_hash::Kind::Sha1).map_err(|_| unreadable())?;
+        let entry =
+            Entry::from_bytes(&raw, place.pack_offset, hash_kind(self.objects.format)).map_err(|_| unreadable())?;
         let base = |base: Place| self.written.get(&base).map(|at| EntryKind::OfsDelta(self.offset - at));
         let kind = match entry.header {
             Header::Commit => Some(EntryKind::Whole(Kind::Commit)),
@@ -194,7 +198,7 @@ impl Objects<'_> {
         let found = match found.map_err(|error| self.unreadable(oid, &error))? {
             Some(found) => found,
             // To git it is always there.
-            None if *oid == Oid::empty_tree() => return Ok((Kind::Tree, b"")),
+            None if *oid == self.format.empty_tree() => return Ok((Kind::Tree, b"")),
             None => return Err(self.missing(oid, by)),
         };
         let kind = match found.kind {
@@ -251,7 +255,8 @@ impl Walk<'_> {
             // What a blob is shows when it is sent.
             if kind != Some(Kind::Blob) {
                 let (kind, data) = self.objects.read(&oid, by, &mut self.buffer)?;
-                let links = links(kind, data).map_err(|error| error.context(format!("object {oid}")))?;
+                let links =
+                    links(self.objects.format, kind, data).map_err(|error| error.context(format!("object {oid}")))?;
                 queue.extend(links.targets.into_iter().map(|(target, kind)| (target, kind, Some(oid))));
             }
             let id = gix_hash::ObjectId::from_bytes_or_panic(oid.as_bytes());

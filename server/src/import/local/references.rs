@@ -9,7 +9,7 @@ use std::io::{BufRead, BufReader, Read as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use govc_engine::{Error, Oid, Result};
+use govc_engine::{Error, ObjectFormat, Oid, Result};
 
 use super::{open_file, read_small, unreadable};
 use crate::import::source::{Head, References, Scope};
@@ -30,12 +30,26 @@ enum Value {
     Damaged(Error),
 }
 
-pub(super) fn read(path: &Path, git_dir: &Path, common: &Path, scope: Scope, limit: usize) -> Result<References> {
+/// A repository in a folder.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
+    /// What it was called.
+    pub(super) path: &'a Path,
+    /// Where `HEAD` is.
+    pub(super) git_dir: &'a Path,
+    /// Where references are.
+    pub(super) common: &'a Path,
+    /// What its ids are.
+    pub(super) format: ObjectFormat,
+}
+
+pub(super) fn read(place: &Place<'_>, scope: Scope, limit: usize) -> Result<References> {
+    let Place { path, git_dir, common, format } = *place;
     let mut values = BTreeMap::new();
     // Loose ones first: what is packed meanwhile is found then.
-    loose(path, &common.join("refs"), b"refs", 0, &mut values)?;
-    packed(path, &common.join("packed-refs"), &mut values)?;
-    let mut references = References::default();
+    loose(place, &common.join("refs"), b"refs", 0, &mut values)?;
+    packed(place, &common.join("packed-refs"), &mut values)?;
+    let mut references = References::new(format);
     // Others may lead nowhere, as `refs/remotes/origin/HEAD` often does.
     for (name, value) in values.iter().filter(|(name, _)| scope.means(name)) {
         match resolve(path, name, value, &values)? {
@@ -43,7 +57,7 @@ pub(super) fn read(path: &Path, git_dir: &Path, common: &Path, scope: Scope, lim
             None => references.leave_out(name, "it leads to a reference that does not exist"),
         }
     }
-    match value(path, &git_dir.join("HEAD"), b"HEAD") {
+    match value(place, &git_dir.join("HEAD"), b"HEAD") {
         Some(Value::Object(oid)) => references.head = Head::Detached(oid),
         Some(Value::Reference(name)) => references.set_head(&name),
         Some(Value::Damaged(error)) => return Err(error),
@@ -58,7 +72,13 @@ fn damaged(path: &Path, name: &[u8], why: &str) -> Error {
 }
 
 /// Reads the references below a folder.
-fn loose(path: &Path, folder: &Path, prefix: &[u8], depth: usize, values: &mut BTreeMap<Vec<u8>, Value>) -> Result<()> {
+fn loose(
+    place: &Place<'_>,
+    folder: &Path,
+    prefix: &[u8],
+    depth: usize,
+    values: &mut BTreeMap<Vec<u8>, Value>,
+) -> Result<()> {
     let failed = |error| unreadable(folder, &error);
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
@@ -76,11 +96,11 @@ fn loose(path: &Path, folder: &Path, prefix: &[u8], depth: usize, values: &mut B
         let kind = entry.file_type().map_err(failed)?;
         if kind.is_dir() {
             if depth >= FOLDER_DEPTH_MAX {
-                return Err(damaged(path, &name, "is in too deep a folder"));
+                return Err(damaged(place.path, &name, "is in too deep a folder"));
             }
-            loose(path, &entry.path(), &name, depth + 1, values)?;
+            loose(place, &entry.path(), &name, depth + 1, values)?;
         } else if !name.ends_with(b".lock")
-            && let Some(value) = value(path, &entry.path(), &name)
+            && let Some(value) = value(place, &entry.path(), &name)
         {
             values.insert(name, value);
         }
@@ -89,7 +109,7 @@ fn loose(path: &Path, folder: &Path, prefix: &[u8], depth: usize, values: &mut B
 }
 
 /// What a reference's file says; `None` if it is gone.
-fn value(path: &Path, file: &Path, name: &[u8]) -> Option<Value> {
+fn value(place: &Place<'_>, file: &Path, name: &[u8]) -> Option<Value> {
     // How symbolic references were written once.
     if let Ok(target) = fs::read_link(file)
         && target.as_os_str().as_bytes().starts_with(b"refs/")
@@ -104,19 +124,22 @@ fn value(path: &Path, file: &Path, name: &[u8]) -> Option<Value> {
         return Some(Value::Reference(target.trim_ascii().to_vec()));
     }
     let hex = text.split(u8::is_ascii_whitespace).next().unwrap_or_default();
-    Some(id(path, name, hex).map_or_else(Value::Damaged, Value::Object))
+    Some(id(place, name, hex).map_or_else(Value::Damaged, Value::Object))
 }
 
-fn id(path: &Path, name: &[u8], hex: &[u8]) -> Result<Oid> {
-    Oid::from_hex(hex).map_err(|_| match hex.len() == 64 && hex.iter().all(u8::is_ascii_hexdigit) {
-        true => damaged(path, name, "has a SHA-256 id; repositories have SHA-1 ids here"),
-        false => damaged(path, name, "has no id"),
+fn id(place: &Place<'_>, name: &[u8], hex: &[u8]) -> Result<Oid> {
+    place.format.oid_from_hex(hex).map_err(|_| match Oid::from_hex(hex) {
+        Ok(oid) => {
+            let (has, format) = (oid.format(), place.format);
+            damaged(place.path, name, &format!("has a {has} id, and the repository's ids are {format}"))
+        }
+        Err(_) => damaged(place.path, name, "has no id"),
     })
 }
 
 /// Reads the packed references that are not among the loose ones.
-fn packed(path: &Path, file: &Path, values: &mut BTreeMap<Vec<u8>, Value>) -> Result<()> {
-    let failed = |error| unreadable(file, &error);
+fn packed(place: &Place<'_>, file: &Path, values: &mut BTreeMap<Vec<u8>, Value>) -> Result<()> {
+    let (path, failed) = (place.path, |error| unreadable(file, &error));
     let Some(input) = open_file(file)? else { return Ok(()) };
     let mut input = BufReader::new(input);
     let mut line = Vec::new();
@@ -136,7 +159,7 @@ fn packed(path: &Path, file: &Path, values: &mut BTreeMap<Vec<u8>, Value>) -> Re
         let (Some(hex), Some(name)) = (parts.next(), parts.next()) else {
             return Err(damaged(path, text, "stands in packed-refs without an id"));
         };
-        let oid = id(path, name, hex)?;
+        let oid = id(place, name, hex)?;
         values.entry(name.to_vec()).or_insert(Value::Object(oid));
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::io::Read;
 
-use govc_engine::{Error, Oid, Result};
+use govc_engine::{Error, ObjectFormat, Oid, Result};
 
 use super::{Ask, not_git};
 use crate::git::pkt::{self, Line, Reader};
@@ -19,6 +19,8 @@ const BORDERS_MAX: usize = 4 << 20;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(in crate::import) struct Abilities {
     pub(super) is_v2: bool,
+    /// What the ids are.
+    pub(super) format: ObjectFormat,
     /// Whether it sends histories to a depth.
     pub(super) can_deepen: bool,
     /// Whether it tells which branch `HEAD` names that does not exist.
@@ -140,16 +142,18 @@ fn read_capabilities(lines: &mut Lines<'_>) -> Result<Abilities> {
         match name {
             b"fetch" => (can_fetch, abilities.can_deepen) = (true, has(b"shallow")),
             b"ls-refs" => abilities.tells_unborn = has(b"unborn"),
-            b"object-format" if value != b"sha1" => return Err(other_format(&url, value)),
+            b"object-format" => abilities.format = format_of(&url, value)?,
             _ => {}
         }
     }
     Err(lines.unexpected())
 }
 
-fn other_format(url: &str, format: &[u8]) -> Error {
-    let format = pkt::one_line(&String::from_utf8_lossy(format));
-    Error::invalid(format!("{url} has {format} ids; repositories have SHA-1 ids here"))
+fn format_of(url: &str, word: &[u8]) -> Result<ObjectFormat> {
+    str::from_utf8(word).ok().and_then(|word| word.parse().ok()).ok_or_else(|| {
+        let word = pkt::one_line(&String::from_utf8_lossy(word));
+        Error::invalid(format!("{url} has {word} ids, which are not known here"))
+    })
 }
 
 /// The references of version 0, whose first line also says what the server can.
@@ -176,8 +180,8 @@ fn read_offered(
                 if let Some(branch) = capability.strip_prefix(b"symref=HEAD:") {
                     references.set_head(branch);
                 }
-                if let Some(format) = capability.strip_prefix(b"object-format=").filter(|format| *format != b"sha1") {
-                    return Err(other_format(&url, format));
+                if let Some(format) = capability.strip_prefix(b"object-format=") {
+                    abilities.format = format_of(&url, format)?;
                 }
             }
         }
@@ -185,9 +189,11 @@ fn read_offered(
     if !has_sideband {
         return Err(not_git(&url, "it knows no side-band-64k"));
     }
+    let format = abilities.format;
+    references.format = format;
     let mut line = line.to_vec();
     for _ in 0..lines_max(limit) {
-        match id_and_name(&line) {
+        match id_and_name(format, &line) {
             Some((oid, name)) if !name.ends_with(b"^{}") => take(&mut references, name, oid, None, scope, limit)?,
             Some(_) => {}
             None if line.starts_with(b"shallow ") => return Err(shallow_source(&url)),
@@ -211,9 +217,9 @@ fn too_many(url: &str) -> Error {
     Error::too_large(format!("{url} offers too many references"))
 }
 
-fn id_and_name(line: &[u8]) -> Option<(Oid, &[u8])> {
-    let (hex, rest) = line.split_at_checked(2 * Oid::LEN)?;
-    Some((Oid::from_hex(hex).ok()?, rest.strip_prefix(b" ")?))
+fn id_and_name(format: ObjectFormat, line: &[u8]) -> Option<(Oid, &[u8])> {
+    let (hex, rest) = line.split_at_checked(format.hex_len())?;
+    Some((format.oid_from_hex(hex).ok()?, rest.strip_prefix(b" ")?))
 }
 
 /// Takes one reference that a server offers, or `HEAD`.
@@ -237,7 +243,7 @@ fn take(
 
 /// The request for the references of a scope.
 pub(super) fn ls_refs(abilities: &Abilities, scope: Scope) -> Vec<u8> {
-    let mut request = Request::command("ls-refs");
+    let mut request = Request::command("ls-refs", abilities.format);
     request.line("symrefs");
     if abilities.tells_unborn {
         request.line("unborn");
@@ -272,7 +278,7 @@ pub(super) fn read_ls_refs(
             references.set_head(symref.unwrap_or_default());
             continue;
         }
-        let Some((oid, rest)) = id_and_name(text) else { return Err(lines.unexpected()) };
+        let Some((oid, rest)) = id_and_name(references.format, text) else { return Err(lines.unexpected()) };
         let name = rest.split(|byte| *byte == b' ').next().unwrap_or_default();
         take(references, name, oid, symref, scope, limit)?;
     }
@@ -287,8 +293,11 @@ pub(super) fn fetch(abilities: &Abilities, ask: &Ask<'_>, url: &str) -> Result<V
     if ask.depth.is_some() && !abilities.can_deepen {
         return Err(not_git(url, "it cannot send a part of a history any more").with_source(Refused));
     }
+    if ask.wants.iter().any(|want| want.format() != abilities.format) {
+        return Err(not_git(url, "its ids are not what they were").with_source(Refused));
+    }
     let is_thin = ask.is_thin && abilities.is_thin;
-    let mut request = if abilities.is_v2 { Request::command("fetch") } else { Request::default() };
+    let mut request = if abilities.is_v2 { Request::command("fetch", abilities.format) } else { Request::default() };
     if abilities.is_v2 {
         for word in ["ofs-delta", "no-progress"] {
             request.line(word);
@@ -328,15 +337,20 @@ pub(super) fn fetch(abilities: &Abilities, ask: &Ask<'_>, url: &str) -> Result<V
     Ok(request.0)
 }
 
-/// Reads borders to the end of their section.
-pub(super) fn read_borders(lines: &mut Lines<'_>, shallow: &mut Vec<Oid>, unshallow: &mut Vec<Oid>) -> Result<()> {
+/// Reads borders, of the `format`, to the end of their section.
+pub(super) fn read_borders(
+    format: ObjectFormat,
+    lines: &mut Lines<'_>,
+    shallow: &mut Vec<Oid>,
+    unshallow: &mut Vec<Oid>,
+) -> Result<()> {
     for _ in 0..BORDERS_MAX {
         let line = lines.next()?;
         let text = match line {
             Line::Flush | Line::Delimiter => return Ok(()),
             _ => line.text().unwrap_or_default(),
         };
-        let oid = |word: &[u8]| text.strip_prefix(word).and_then(|hex| Oid::from_hex(hex).ok());
+        let oid = |word: &[u8]| text.strip_prefix(word).and_then(|hex| format.oid_from_hex(hex).ok());
         match (oid(b"shallow "), oid(b"unshallow ")) {
             (Some(oid), _) => shallow.push(oid),
             (None, Some(oid)) => unshallow.push(oid),
@@ -354,11 +368,11 @@ struct Request(Vec<u8>);
 
 impl Request {
     /// One of version 2, up to its arguments.
-    fn command(name: &str) -> Self {
+    fn command(name: &str, format: ObjectFormat) -> Self {
         let mut request = Self::default();
         request.line(format_args!("command={name}"));
         request.line(format_args!("agent={AGENT}"));
-        request.line("object-format=sha1");
+        request.line(format_args!("object-format={format}"));
         // A vector takes everything.
         let _ = pkt::delimiter(&mut request.0);
         request

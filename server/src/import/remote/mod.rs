@@ -21,7 +21,7 @@ mod transport;
 use std::io::Read;
 use std::time::Duration;
 
-use govc_engine::{Error, Oid, Result};
+use govc_engine::{Error, ObjectFormat, Oid, Result};
 
 pub(super) use self::message::is_refusal;
 use self::message::{Abilities, Lines};
@@ -104,7 +104,7 @@ impl Remote {
         if let Some(references) = offered {
             return Ok(references);
         }
-        let mut references = References::default();
+        let mut references = References::new(abilities.format);
         let url = self.http.url().to_owned();
         let body = message::ls_refs(&abilities, scope);
         let mut lines = Lines::new(self.http.post(body, true, patience)?, &url);
@@ -145,7 +145,9 @@ impl Remote {
             loop {
                 let line = lines.next()?;
                 match line.text() {
-                    Some(b"shallow-info") => message::read_borders(&mut lines, &mut shallow, &mut unshallow)?,
+                    Some(b"shallow-info") => {
+                        message::read_borders(abilities.format, &mut lines, &mut shallow, &mut unshallow)?
+                    }
                     Some(b"packfile") => break,
                     // Nothing else was asked for.
                     _ => return Err(lines.unexpected()),
@@ -153,7 +155,7 @@ impl Remote {
             }
         } else {
             if ask.depth.is_some() {
-                message::read_borders(&mut lines, &mut shallow, &mut unshallow)?;
+                message::read_borders(abilities.format, &mut lines, &mut shallow, &mut unshallow)?;
             }
             // Lines that say what is in common, at least one; the pack follows without a border.
             let mut is_told = false;
@@ -185,7 +187,9 @@ pub(super) fn fuzz(data: &[u8]) {
     let lines = || Lines::new(Box::new(std::io::Cursor::new(data.to_vec())), "http://x/y");
     // What is refused is refused with an error; only a panic, or no end, is a finding.
     let _ = message::read_advertisement(&mut lines(), Scope::Mirror, 1000);
-    let _ = message::read_ls_refs(&mut lines(), &mut References::default(), Scope::Mirror, 1000);
-    let _ = message::read_borders(&mut lines(), &mut Vec::new(), &mut Vec::new());
+    for format in ObjectFormat::ALL {
+        let _ = message::read_ls_refs(&mut lines(), &mut References::new(format), Scope::Mirror, 1000);
+        let _ = message::read_borders(format, &mut lines(), &mut Vec::new(), &mut Vec::new());
+    }
     let _ = std::io::copy(&mut Pack::new(lines(), None, Duration::from_secs(1)), &mut std::io::sink());
 }

@@ -18,7 +18,7 @@ use std::io::{self, BufWriter, Read, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
-use govc_engine::{Error, ErrorKind, Kind, Oid, RepoName, Result, hash_object};
+use govc_engine::{Error, ErrorKind, Kind, ObjectFormat, Oid, RepoName, Result, hash_object};
 
 use self::pack::{Joined, copy_checked};
 use super::remote::Ask;
@@ -60,7 +60,8 @@ struct Slice {
 /// Where the slices of one import are, below `root`. The name tells nothing of the URL.
 pub(super) fn folder(root: &Path, url: &str, into: &RepoName, scope: Scope) -> PathBuf {
     let key = format!("{url}\n{into}\n{}", if scope == Scope::Mirror { "mirror" } else { "branches and tags" });
-    let name = hash_object(Kind::Blob, key.as_bytes()).unwrap_or(Oid::null());
+    let format = ObjectFormat::Sha1;
+    let name = hash_object(format, Kind::Blob, key.as_bytes()).unwrap_or(format.null());
     root.join(name.to_string())
 }
 
@@ -123,6 +124,11 @@ impl Slices {
         self.slices.iter().enumerate().all(has)
     }
 
+    /// What the ids are.
+    pub(super) fn format(&self) -> ObjectFormat {
+        self.references.format
+    }
+
     pub(super) fn references(&self) -> &References {
         &self.references
     }
@@ -166,7 +172,7 @@ impl Slices {
         let failed = |error| write_error(&path, error);
         let mut file = tempfile::Builder::new().prefix("coming-").tempfile_in(&self.folder).map_err(failed)?;
         let room = Folder::new(self.folder.clone(), self.reserve_bytes);
-        let slice = copy_checked(pack, file.as_file_mut(), &path, &room, &self.url)?;
+        let slice = copy_checked(self.format(), pack, file.as_file_mut(), &path, &room, &self.url)?;
         file.as_file().sync_all().map_err(failed)?;
         let borders_before = self.shallow.clone();
         let mut borders = self.shallow.clone();
@@ -206,7 +212,7 @@ impl Slices {
         let objects: u64 = self.slices.iter().map(|slice| u64::from(slice.objects)).sum();
         let objects = u32::try_from(objects).map_err(|_| Error::too_large("more objects than a pack can hold"))?;
         let parts: Vec<_> = self.slices.iter().enumerate().map(|(at, slice)| (self.path(at), slice.bytes)).collect();
-        Ok(Joined::new(objects, parts))
+        Ok(Joined::new(self.format(), objects, parts))
     }
 
     /// Forgets them, on disk too.

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
-use govc_engine::{Error, Oid, Result, object::PackHasher};
+use govc_engine::{Error, ObjectFormat, Result, object::PackHasher};
 
 use super::{Slice, write_error};
 use crate::git::pack::spool::Folder;
@@ -15,8 +15,9 @@ const COPY_BYTES: usize = 256 << 10;
 /// Bytes written between two looks at the disk's free space.
 const ROOM_BYTES: u64 = 4 << 20;
 
-/// Copies a pack to a file, and checks that it is one and has the checksum that it states.
+/// Copies a pack of the `format` to a file, and checks that it is one and has the checksum that it states.
 pub(super) fn copy_checked(
+    format: ObjectFormat,
     pack: &mut dyn Read,
     file: &mut File,
     path: &Path,
@@ -25,7 +26,7 @@ pub(super) fn copy_checked(
 ) -> Result<Slice> {
     let damaged = |why: &str| Error::invalid(format!("the pack of {url} {why}"));
     let mut out = BufWriter::with_capacity(COPY_BYTES, file);
-    let mut hasher = PackHasher::default();
+    let mut hasher = PackHasher::new(format);
     let mut buffer = vec![0; COPY_BYTES];
     // The last bytes so far: they may be the checksum.
     let mut tail = Vec::new();
@@ -47,12 +48,12 @@ pub(super) fn copy_checked(
         let wanted = (HEADER_LEN as usize).saturating_sub(header.len());
         header.extend_from_slice(piece.get(..wanted).unwrap_or(piece));
         tail.extend_from_slice(piece);
-        let sure = tail.len().saturating_sub(Oid::LEN);
+        let sure = tail.len().saturating_sub(format.len());
         hasher.update(tail.get(..sure).unwrap_or_default());
         tail.drain(..sure);
     }
     out.flush().map_err(|error| write_error(path, error))?;
-    let count = header.last_chunk::<4>().filter(|_| bytes >= HEADER_LEN + Oid::LEN as u64);
+    let count = header.last_chunk::<4>().filter(|_| bytes >= HEADER_LEN + format.len() as u64);
     let count = count.ok_or_else(|| damaged("ends early"))?;
     if !header.starts_with(b"PACK\0\0\0\x02") {
         return Err(damaged("is no pack of version 2"));
@@ -65,6 +66,7 @@ pub(super) fn copy_checked(
 
 /// The entries of several packs as one: distances between entries stay as they are.
 pub(super) struct Joined {
+    format: ObjectFormat,
     parts: std::vec::IntoIter<(PathBuf, u64)>,
     now: Box<dyn Read>,
     /// Until the checksum is made.
@@ -73,12 +75,13 @@ pub(super) struct Joined {
 }
 
 impl Joined {
-    /// So many entries, of packs of so many bytes.
-    pub(super) fn new(objects: u32, parts: Vec<(PathBuf, u64)>) -> Self {
+    /// So many entries, of packs of so many bytes and the `format`.
+    pub(super) fn new(format: ObjectFormat, objects: u32, parts: Vec<(PathBuf, u64)>) -> Self {
         let header = [&b"PACK\0\0\0\x02"[..], &objects.to_be_bytes()].concat();
-        let mut hasher = PackHasher::default();
+        let mut hasher = PackHasher::new(format);
         hasher.update(&header);
         Self {
+            format,
             parts: parts.into_iter(),
             now: Box::new(io::Cursor::new(header)),
             hasher: Some(hasher),
@@ -91,7 +94,7 @@ impl Joined {
         if let Some((path, bytes)) = self.parts.next() {
             let mut file = File::open(path)?;
             file.seek(SeekFrom::Start(HEADER_LEN))?;
-            let entries = bytes.saturating_sub(HEADER_LEN + Oid::LEN as u64);
+            let entries = bytes.saturating_sub(HEADER_LEN + self.format.len() as u64);
             self.now = Box::new(BufReader::with_capacity(COPY_BYTES, file).take(entries));
             self.from_file = true;
             return Ok(true);

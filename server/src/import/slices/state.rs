@@ -3,6 +3,7 @@
 //! ```text
 //! govc import 1
 //! url https://example.org/x.git
+//! format sha256          what the ids are; absent for sha1
 //! head refs/heads/main | @ID
 //! depth 1000             how deep the history is here
 //! step 1000              how much deeper the next slice goes
@@ -14,7 +15,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use govc_engine::{Oid, RefName};
+use govc_engine::{ObjectFormat, RefName};
 
 use super::{Slice, Slices};
 use crate::import::source::{Head, References};
@@ -28,6 +29,9 @@ impl Slices {
             text.extend_from_slice(&words.join(&b' '));
             text.push(b'\n');
         };
+        if self.references.format != ObjectFormat::default() {
+            line(&[b"format", self.references.format.as_str().as_bytes()]);
+        }
         match &self.references.head {
             Head::Unknown => {}
             Head::Branch(branch) => line(&[b"head", branch.as_bytes()]),
@@ -67,11 +71,13 @@ impl Slices {
         for line in lines {
             let mut words = line.splitn(2, |byte| *byte == b' ');
             let (word, rest) = (words.next()?, words.next()?);
+            let format = slices.references.format;
             match word {
                 b"url" => slices.url = String::from_utf8(rest.to_vec()).ok()?,
+                b"format" => slices.references.format = str::from_utf8(rest).ok()?.parse().ok()?,
                 b"head" => {
                     slices.references.head = match rest.strip_prefix(b"@") {
-                        Some(hex) => Head::Detached(Oid::from_hex(hex).ok()?),
+                        Some(hex) => Head::Detached(format.oid_from_hex(hex).ok()?),
                         None => Head::Branch(RefName::new(rest).ok()?),
                     };
                 }
@@ -83,12 +89,12 @@ impl Slices {
                     slices.slices.push(Slice { bytes, objects });
                 }
                 b"shallow" => {
-                    slices.shallow.insert(Oid::from_hex(rest).ok()?);
+                    slices.shallow.insert(format.oid_from_hex(rest).ok()?);
                 }
                 b"ref" => {
-                    let (hex, name) = rest.split_at_checked(2 * Oid::LEN)?;
+                    let (hex, name) = rest.split_at_checked(format.hex_len())?;
                     let name = RefName::new(name.strip_prefix(b" ")?).ok()?;
-                    slices.references.all.insert(name, Oid::from_hex(hex).ok()?);
+                    slices.references.all.insert(name, format.oid_from_hex(hex).ok()?);
                 }
                 _ => return None,
             }

@@ -20,7 +20,7 @@ fn references() -> References {
 /// A pack of so many objects, made of anything: nothing looks into it here.
 fn pack(objects: u32, entries: &[u8]) -> Vec<u8> {
     let mut bytes = [&b"PACK\0\0\0\x02"[..], &objects.to_be_bytes(), entries].concat();
-    let mut hasher = PackHasher::default();
+    let mut hasher = PackHasher::new(ObjectFormat::Sha1);
     hasher.update(&bytes);
     bytes.extend_from_slice(hasher.finish().expect("a hash").as_bytes());
     bytes

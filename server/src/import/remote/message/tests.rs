@@ -35,13 +35,13 @@ fn both_versions_of_a_server_are_met() {
     let mut v0 = lines(&[service, "", texts[0], texts[1], texts[2], texts[3], ""]);
     let (abilities, offered) = read(&mut v0).expect("an advertisement");
     assert!(!abilities.is_v2 && abilities.can_deepen && !abilities.is_thin);
-    let References { all, head, left_out } = offered.expect("references");
+    let References { format: _, all, head, left_out } = offered.expect("references");
     let names: Vec<_> = all.keys().map(govc_engine::RefName::as_bytes).collect();
     assert_eq!(names, [&b"refs/heads/main"[..], b"refs/tags/v1"]);
     assert_eq!(head, Head::Branch(govc_engine::RefName::branch("main").expect("a name")));
     assert!(left_out.is_empty(), "{left_out:?}");
 
-    let nothing = format!("{} capabilities^{{}}\0side-band-64k\n", Oid::null());
+    let nothing = format!("{} capabilities^{{}}\0side-band-64k\n", ObjectFormat::Sha1.null());
     for texts in [&[service, "", &nothing, ""][..], &[service, "", ""]] {
         let (_, offered) = read(&mut lines(texts)).expect("an advertisement");
         assert!(offered.expect("references").all.is_empty());
@@ -52,11 +52,13 @@ fn both_versions_of_a_server_are_met() {
 fn other_formats_shallow_sources_and_nonsense_are_refused() {
     let shallow = format!("shallow {A}\n");
     let first = format!("{A} HEAD\0side-band-64k\n");
-    let sha256 = format!("{A} HEAD\0side-band-64k object-format=sha256\n");
+    let sha3 = format!("{A} HEAD\0side-band-64k object-format=sha3\n");
+    let short = format!("{A} HEAD\0side-band-64k object-format=sha256\n");
     let narrow = format!("{A} HEAD\0ofs-delta\n");
     for (texts, word) in [
-        (&["version 2\n", "object-format=sha256\n", "fetch\n", ""][..], "sha256"),
-        (&[&sha256, ""], "sha256"),
+        (&["version 2\n", "object-format=sha3\n", "fetch\n", ""][..], "sha3 ids, which are not known"),
+        (&[&sha3, ""], "sha3 ids, which are not known"),
+        (&[&short, ""], "does not answer as a Git server"),
         (&[&first, &shallow, ""], "shallow clone"),
         (&[&narrow, ""], "side-band"),
         (&["version 2\n", "ls-refs\n", ""], "does not answer as a Git server"),
@@ -68,6 +70,33 @@ fn other_formats_shallow_sources_and_nonsense_are_refused() {
         let error = read_advertisement(&mut lines(texts), Scope::Mirror, 10).map(drop).expect_err(word);
         assert!(error.message().contains(word), "{error}");
     }
+}
+
+#[test]
+fn the_format_is_taken_from_what_the_server_says() {
+    let long = "c".repeat(64);
+    let read = |texts: &[&str]| read_advertisement(&mut lines(texts), Scope::Mirror, 10).expect("an advertisement");
+    let (v2, _) = read(&["version 2\n", "object-format=sha256\n", "fetch\n", ""]);
+    assert_eq!(v2.format, ObjectFormat::Sha256);
+    assert_eq!(read(&["version 2\n", "fetch\n", ""]).0.format, ObjectFormat::Sha1);
+    let first = format!("{long} refs/heads/main\0side-band-64k object-format=sha256\n");
+    let (v0, offered) = read(&[&first, ""]);
+    let offered = offered.expect("references");
+    assert_eq!((v0.format, offered.format), (ObjectFormat::Sha256, ObjectFormat::Sha256));
+    assert!(offered.all.values().all(|oid| oid.to_string() == long) && offered.all.len() == 1);
+
+    let mut references = References::new(ObjectFormat::Sha256);
+    let main = format!("{long} refs/heads/main\n");
+    read_ls_refs(&mut lines(&[&main, ""]), &mut references, Scope::Mirror, 10).expect("references");
+    assert!(
+        read_ls_refs(&mut lines(&[&format!("{A} refs/heads/a\n"), ""]), &mut references, Scope::Mirror, 10).is_err()
+    );
+    let (wants, haves) = ([A.parse().expect("an id")], []);
+    let ask = Ask { wants: &wants, haves: &haves, shallow: Vec::new(), depth: None, is_thin: false };
+    assert!(super::super::is_refusal(&fetch(&v2, &ask, "http://x/y").expect_err("other ids")));
+    let ask = Ask { wants: &[long.parse().expect("an id")], ..ask };
+    let body = String::from_utf8(fetch(&v2, &ask, "http://x/y").expect("a request")).expect("text");
+    assert!(body.contains("object-format=sha256") && body.contains(&format!("want {long}")), "{body}");
 }
 
 #[test]
