@@ -174,7 +174,7 @@ fn broken_entries_are_refused() {
         // A size in more than 64 bits.
         let (built, tip) = target.spoiled();
         let mut bytes = built.finish_as(2, built.count() + 1);
-        bytes.truncate(bytes.len() - 20);
+        bytes.truncate(bytes.len() - tested::format().len());
         bytes.extend_from_slice(&[0xbf; 1]);
         bytes.extend_from_slice(&[0xff; 12]);
         bytes.extend_from_slice(&[0x7f; 21]);
