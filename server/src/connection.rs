@@ -6,9 +6,11 @@
 //! - A head has at most [`HEAD_BYTES_MAX`], in HTTP/2 [`HEADER_LIST_BYTES_MAX`].
 //! - What an HTTP/2 peer sends ahead, and what is ready for one that does not read, is bounded by the constants here; bodies
 //!   have bounds of their own (`http::body`, `git::bridge`).
+//! - Between requests, HTTP/1.1 holds little more than the socket ([`idle`]).
 //! - A peer that takes nothing of what is sent for `server.body_timeout` is cut off; so is an HTTP/2 connection on which an
 //!   answer lies [`LEFT_LYING`] times as long because its window is closed.
 
+mod idle;
 mod stall;
 
 use std::convert::Infallible;
@@ -22,15 +24,17 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
+use axum::response::Response;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tower::Service as _;
 
+use self::idle::{Between, OverTcp, UntilIdle};
 use self::stall::{Exchanges, Impatient};
 use crate::config::ServerConfig;
 use crate::telemetry::{IsSecure, PeerAddress};
@@ -142,54 +146,80 @@ impl Connector {
         }
     }
 
-    async fn speak<S>(&self, stream: S, is_http2: bool, peer: PeerAddress, stop: watch::Receiver<()>)
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        let heard = Arc::new(Heard::new());
-        let exchanges = is_http2.then(Exchanges::new);
-        let service = {
-            let (heard, exchanges) = (Arc::clone(&heard), exchanges.clone());
-            let router = self.router.clone();
-            let is_secure = IsSecure(self.tls.is_some());
-            service_fn(move |request: hyper::Request<Incoming>| {
-                heard.note(request.version());
-                let exchange = exchanges.as_ref().map(|exchanges| exchanges.begin());
-                let mut request: Request = request.map(Body::new);
-                request.extensions_mut().insert(peer);
-                request.extensions_mut().insert(is_secure);
-                // The router is always ready; its clone is one reference.
-                let answered = router.clone().call(crate::http::versions::rewrite(request));
-                async move {
-                    let response = answered.await?;
-                    Ok::<_, Infallible>(match exchange {
-                        Some(exchange) => response.map(|body| exchange.answer(body)),
-                        None => response,
-                    })
-                }
-            })
-        };
-        let stream = TokioIo::new(Impatient::new(stream, self.stall_max));
+    async fn speak<S: OverTcp>(&self, stream: S, is_http2: bool, peer: PeerAddress, mut stop: watch::Receiver<()>) {
         // In a box each: a connection that does nothing is its state, which should be no larger than it must.
-        match exchanges {
-            None => Box::pin(self.drive(self.http1.serve_connection(stream, service), heard, None, peer, stop)).await,
-            some => Box::pin(self.drive(self.http2.serve_connection(stream, service), heard, some, peer, stop)).await,
+        match is_http2 {
+            true => Box::pin(self.speak_http2(stream, peer, &mut stop)).await,
+            false => self.speak_http1(stream, peer, stop).await,
         }
     }
 
-    /// Runs a connection to its end.
-    async fn drive<C>(
+    async fn speak_http1<S: OverTcp>(&self, stream: S, peer: PeerAddress, mut stop: watch::Receiver<()>) {
+        let (heard, between) = (Arc::new(Heard::new()), Arc::new(Between::default()));
+        let (heard_of, between_of) = (Arc::clone(&heard), Arc::clone(&between));
+        let router = self.router.clone();
+        let is_secure = IsSecure(self.tls.is_some());
+        let mut service = service_fn(move |request: hyper::Request<Incoming>| {
+            heard_of.note(request.version());
+            let between = Arc::clone(&between_of);
+            let answered = answer(&router, request.map(|body| between.request(body)), peer, is_secure);
+            async move { answered.await.map(|response| response.map(|body| between.answer(body))) }
+        });
+        let mut stream = TokioIo::new(Impatient::new(stream, self.stall_max, Arc::clone(&between)));
+        loop {
+            let connection = UntilIdle::new(self.http1.serve_connection(stream, service), &between);
+            let Some(Some(parts)) = Box::pin(self.drive(connection, &heard, None, peer, &mut stop)).await else {
+                return;
+            };
+            let read_ahead = parts.read_buf;
+            (stream, service) = (parts.io, parts.service);
+            if !read_ahead.is_empty() {
+                stream.inner_mut().put_back(read_ahead);
+                continue;
+            }
+            // Empty as it is, it holds its buffer.
+            drop(read_ahead);
+            tokio::select! {
+                // An error is found by whoever reads.
+                _ = stream.inner().stream().socket().readable() => continue,
+                _ = stop.changed() => {}
+                () = tokio::time::sleep(self.header_timeout) => {}
+            }
+            // The client may have gone before.
+            let _ = stream.inner_mut().shutdown().await;
+            return;
+        }
+    }
+
+    async fn speak_http2<S: OverTcp>(&self, stream: S, peer: PeerAddress, stop: &mut watch::Receiver<()>) {
+        let (heard, exchanges) = (Arc::new(Heard::new()), Exchanges::new());
+        let (heard_of, exchanges_of) = (Arc::clone(&heard), Arc::clone(&exchanges));
+        let router = self.router.clone();
+        let is_secure = IsSecure(self.tls.is_some());
+        let service = service_fn(move |request: hyper::Request<Incoming>| {
+            heard_of.note(request.version());
+            let exchange = exchanges_of.begin();
+            let answered = answer(&router, request.map(Body::new), peer, is_secure);
+            async move { answered.await.map(|response| response.map(|body| exchange.answer(body))) }
+        });
+        let stream = TokioIo::new(Impatient::new(stream, self.stall_max, Arc::default()));
+        self.drive(self.http2.serve_connection(stream, service), &heard, Some(exchanges), peer, stop).await;
+    }
+
+    /// Runs a connection to its end, or as far as it goes; `None` if it is over.
+    async fn drive<C, T>(
         &self,
         connection: C,
-        heard: Arc<Heard>,
+        heard: &Heard,
         exchanges: Option<Arc<Exchanges>>,
         peer: PeerAddress,
-        mut stop: watch::Receiver<()>,
-    ) where
-        C: Graceful + Future<Output = hyper::Result<()>>,
+        stop: &mut watch::Receiver<()>,
+    ) -> Option<T>
+    where
+        C: Graceful + Future<Output = hyper::Result<T>>,
     {
         let mut connection = pin!(connection);
-        let mut quiet = pin!(self.quiet(&heard));
+        let mut quiet = pin!(self.quiet(heard));
         let closing = AtomicBool::new(false);
         let mut stalled = pin!(async {
             match &exchanges {
@@ -202,23 +232,21 @@ impl Connector {
         loop {
             let is_closing = closing.load(Ordering::Relaxed);
             tokio::select! {
-                // A client that breaks off or speaks no HTTP is not the server's failure.
                 served = connection.as_mut() => {
-                    if let Err(error) = served {
-                        tracing::debug!(error = %error, remote_addr = %peer.0, "connection ended");
-                    }
-                    return;
+                    // A client that breaks off or speaks no HTTP is not the server's failure.
+                    let ended = |error| tracing::debug!(error = %error, remote_addr = %peer.0, "connection ended");
+                    return served.map_err(ended).ok().filter(|_| !is_closing);
                 }
                 _ = stop.changed(), if !is_closing => {}
                 had_requests = quiet.as_mut(), if !is_closing => {
                     if !had_requests {
                         tracing::debug!(remote_addr = %peer.0, "no request came in time");
-                        return;
+                        return None;
                     }
                 }
                 () = stalled.as_mut() => {
                     tracing::debug!(remote_addr = %peer.0, "the client takes nothing of an answer");
-                    return;
+                    return None;
                 }
             }
             closing.store(true, Ordering::Relaxed);
@@ -245,6 +273,19 @@ impl Connector {
     }
 }
 
+/// What the router answers.
+fn answer(
+    router: &Router,
+    mut request: Request,
+    peer: PeerAddress,
+    is_secure: IsSecure,
+) -> impl Future<Output = Result<Response, Infallible>> + use<> {
+    request.extensions_mut().insert(peer);
+    request.extensions_mut().insert(is_secure);
+    // The router is always ready; its clone is one reference.
+    router.clone().call(crate::http::versions::rewrite(request))
+}
+
 /// Whether the client begins as HTTP/2 does, told by bytes that stay where they are: a connection of HTTP/1.1 that had to
 /// put them back would take twice the memory for as long as it lives.
 async fn is_http2(stream: &TcpStream) -> io::Result<bool> {
@@ -269,7 +310,7 @@ trait Graceful {
     fn shut_down(self: Pin<&mut Self>);
 }
 
-impl<I, S> Graceful for http1::Connection<I, S>
+impl<I, S> Graceful for UntilIdle<I, S>
 where
     S: hyper::service::HttpService<Incoming>,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -278,7 +319,7 @@ where
     I: hyper::rt::Read + hyper::rt::Write + Unpin,
 {
     fn shut_down(self: Pin<&mut Self>) {
-        self.graceful_shutdown();
+        self.end();
     }
 }
 

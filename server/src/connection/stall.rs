@@ -18,17 +18,32 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 use tokio::time::{Sleep, sleep};
 
+use super::idle::Between;
+
 /// A stream whose writes fail when none has moved anything for a time.
 pub(super) struct Impatient<S> {
     stream: S,
+    /// What is read before the stream.
+    ahead: Bytes,
     stall_max: Duration,
+    between: Arc<Between>,
     /// Runs while a write waits.
     waiting: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Impatient<S> {
-    pub(super) fn new(stream: S, stall_max: Duration) -> Self {
-        Self { stream, stall_max, waiting: None }
+    /// `between` hears of what is read, and when all is sent.
+    pub(super) fn new(stream: S, stall_max: Duration, between: Arc<Between>) -> Self {
+        Self { stream, ahead: Bytes::new(), stall_max, between, waiting: None }
+    }
+
+    pub(super) fn stream(&self) -> &S {
+        &self.stream
+    }
+
+    /// Puts back what was read of the stream too early.
+    pub(super) fn put_back(&mut self, bytes: Bytes) {
+        self.ahead = bytes;
     }
 
     fn watched<T>(&mut self, context: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -49,7 +64,18 @@ impl<S> Impatient<S> {
 
 impl<S: AsyncRead + Unpin> AsyncRead for Impatient<S> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, into)
+        let before = into.filled().len();
+        let read = if self.ahead.is_empty() {
+            Pin::new(&mut self.stream).poll_read(context, into)
+        } else {
+            let ahead = self.ahead.len().min(into.remaining());
+            into.put_slice(&self.ahead.split_to(ahead));
+            Poll::Ready(Ok(()))
+        };
+        if read.is_pending() || into.filled().len() > before {
+            self.between.read(read.is_pending());
+        }
+        read
     }
 }
 
@@ -74,6 +100,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        if let Poll::Ready(Ok(())) = flushed {
+            self.between.flushed();
+        }
         self.watched(context, flushed)
     }
 
@@ -201,7 +230,7 @@ mod tests {
     #[tokio::test]
     async fn a_write_that_moves_nothing_fails() {
         let (near, mut far) = tokio::io::duplex(10);
-        let mut near = Impatient::new(near, PATIENCE);
+        let mut near = Impatient::new(near, PATIENCE, Arc::default());
         near.write_all(&[1; 10]).await.unwrap();
         let began = Instant::now();
         let error = near.write_all(&[1; 10]).await.unwrap_err();

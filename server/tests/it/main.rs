@@ -18,7 +18,7 @@
 //! | `signed_push` | push certificates |
 //! | `ssh` | Git over SSH, with OpenSSH's client |
 //! | `ssh_login` | who comes in over SSH |
-//! | `tls`, `http2` | HTTPS and its certificates; HTTP/2 connections |
+//! | `tls`, `http2`, `keep_alive` | HTTPS and its certificates; HTTP/2 connections; those of HTTP/1.1 that live on |
 //! | `disk` | a full disk |
 //! | `sync` | a disk that fails to sync, or claims to |
 //! | `start` | settings, addresses, locks, health |
@@ -65,6 +65,7 @@ mod import;
 mod import_endings;
 mod import_folder;
 mod import_server;
+mod keep_alive;
 mod kept;
 mod lfs;
 mod partial;
