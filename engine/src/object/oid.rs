@@ -81,7 +81,7 @@ impl Oid {
     }
 
     /// Appends the id in hexadecimal.
-    pub(crate) fn write_hex(&self, out: &mut Vec<u8>) {
+    pub fn write_hex(&self, out: &mut Vec<u8>) {
         let start = out.len();
         out.resize(start + self.format().hex_len(), 0);
         // The buffer is as long as that needs.

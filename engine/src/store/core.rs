@@ -68,6 +68,8 @@ pub(crate) struct Core {
     pub(crate) index_pages: Pages,
     /// What commits point at.
     pub(crate) links: LinkCache,
+    /// What references' objects point at as tags, `None` for those that are none.
+    pub(crate) tags: ClockCache<(PoolId, Oid), Option<Oid>>,
     /// Old versions that were made again from rows.
     pub(crate) rebuilt: ClockCache<(RepoId, u64), Arc<Version>>,
     pub(crate) catalog: Catalog,
@@ -110,15 +112,16 @@ impl Core {
         next_segment: u32,
     ) -> Self {
         let budget = options.memory_budget_bytes;
-        let (pages, bases, links, rebuilt) = (budget / 32, budget / 16, budget / 64, budget / 64);
+        let (pages, bases, links, tags, rebuilt) = (budget / 32, budget / 16, budget / 64, budget / 128, budget / 64);
         let blocks = budget / 4 - pages;
         Self {
             id,
             records: Records::new(backend.clone(), blocks, bases),
             backend,
             index_pages: Pages::new(pages),
-            table: ObjectTable::new(budget - pages - blocks - bases - links - rebuilt - Feed::share_of(budget)),
+            table: ObjectTable::new(budget - pages - blocks - bases - links - tags - rebuilt - Feed::share_of(budget)),
             links: LinkCache::new(links),
+            tags: ClockCache::new(tags),
             rebuilt: ClockCache::new(rebuilt),
             catalog: Catalog::default(),
             feed,
@@ -156,7 +159,10 @@ impl Core {
 
     /// Bytes of memory that the caches, the table, what it makes room for, and the feed hold.
     pub(crate) fn resident_bytes(&self) -> u64 {
-        let caches = self.records.resident_bytes() + self.index_pages.used_bytes() + self.rebuilt.used_bytes();
+        let caches = self.records.resident_bytes()
+            + self.index_pages.used_bytes()
+            + self.tags.used_bytes()
+            + self.rebuilt.used_bytes();
         self.table.used_bytes() + caches + self.links.used_bytes() + self.feed.resident_bytes()
     }
 

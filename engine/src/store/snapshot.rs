@@ -12,6 +12,9 @@ use crate::{
     refs::RefName,
 };
 
+/// Memory that what is known of a tag takes: its key, twice, and its target, each in a room for the longest id.
+const TAG_BYTES: u64 = 200;
+
 /// An object's kind and bytes, sharing memory with the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Object {
@@ -256,6 +259,22 @@ impl Snapshot {
     /// As [`Snapshot::object_of`].
     pub fn tag(&self, oid: &Oid) -> Result<Tag> {
         Tag::parse(&self.object_of(oid, Kind::Tag)?)
+    }
+
+    /// What an annotated tag points at; `None` for every other object. It is remembered, because lists of references ask the
+    /// same of all of theirs again and again: of an object that is not in the repository, the answer may be out of date.
+    ///
+    /// # Errors
+    /// As [`Snapshot::header`], and [`crate::ErrorKind::Corrupt`] for a tag that cannot be read.
+    pub fn tag_target(&self, oid: &Oid) -> Result<Option<Oid>> {
+        let (core, key) = (&self.repo.core, (self.repo.state.pool.id, *oid));
+        if let Some(known) = core.tags.get(&key) {
+            return Ok(known);
+        }
+        let Some((kind, _)) = self.header(oid)? else { return Ok(None) };
+        let target = if kind == Kind::Tag { Some(self.tag(oid)?.target) } else { None };
+        core.tags.insert(key, target, TAG_BYTES);
+        Ok(target)
     }
 }
 

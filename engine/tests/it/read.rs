@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use govc_engine::{
     Cause, Change, ChangeStatus, CommitRequest, Content, Durability, EntryMode, ErrorKind, Expected, Filter, Kind,
     ListOptions, LogCursor, LogOptions, Oid, PathRule, ReachOptions, RefName, Repo, Snapshot, TAG_DEPTH_MAX,
+    hash_object,
 };
 
 use crate::{
@@ -358,9 +359,23 @@ fn tags_are_made_on_as_many_as_are_followed() {
         let name = RefName::tag(&format!("t{at}")).unwrap();
         let (oid, published) = repo.create_tag(&name, target, signature(1), "message", "tester").unwrap();
         published.ticket.wait().unwrap();
+        // Looked up, and then remembered.
+        for _ in 0..2 {
+            assert_eq!(repo.snapshot().tag_target(&target).unwrap().is_some(), at > 0, "{at}");
+            assert_eq!(repo.snapshot().tag_target(&oid).unwrap(), Some(target), "{at}");
+        }
         target = oid;
         assert_eq!(repo.snapshot().peel(target).unwrap().1, Kind::Commit, "{at}");
     }
+    // What is not there yet is no tag that comes to be none for ever.
+    let mut transaction = repo.begin("tester", Cause::Push);
+    let tag = format!("object {target}\ntype tag\ntag later\ntagger T <t@example.com> 6 +0000\n\nlater\n");
+    let later = hash_object(FORMAT, Kind::Tag, tag.as_bytes()).unwrap();
+    assert_eq!(repo.snapshot().tag_target(&later).unwrap(), None);
+    transaction.put(Kind::Tag, tag.into()).unwrap();
+    transaction.edit(edit(&RefName::tag("later").unwrap(), Expected::Absent, Some(later))).unwrap();
+    publish(transaction).unwrap().ticket.wait().unwrap();
+    assert_eq!(repo.snapshot().tag_target(&later).unwrap(), Some(target));
     let name = RefName::tag("one-too-many").unwrap();
     assert_eq!(kind(repo.create_tag(&name, target, signature(1), "message", "tester")), ErrorKind::TooLarge);
 }

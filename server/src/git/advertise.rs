@@ -5,7 +5,7 @@
 use std::fmt;
 use std::io::Write;
 
-use govc_engine::{ErrorKind, Kind, ObjectFormat, Oid, Result, Snapshot};
+use govc_engine::{ErrorKind, ObjectFormat, Oid, Result, Snapshot, TAG_DEPTH_MAX};
 
 use super::pkt;
 use super::pointers::Pointers;
@@ -184,14 +184,17 @@ pub(crate) fn peeled(snapshot: &Snapshot, is_branch: bool, oid: &Oid) -> Result<
     if is_branch {
         return Ok(None);
     }
-    match snapshot.header(oid)? {
-        // What is behind more tags than are followed is not told; the others are.
-        Some((Kind::Tag, _)) => match snapshot.peel(*oid) {
-            Err(error) if *error.kind() == ErrorKind::Corrupt => Ok(None),
-            peeled => peeled.map(|(oid, _)| Some(oid)),
-        },
-        _ => Ok(None),
+    let mut at = *oid;
+    for _ in 0..TAG_DEPTH_MAX {
+        match snapshot.tag_target(&at) {
+            Ok(Some(target)) => at = target,
+            Ok(None) => return Ok((at != *oid).then_some(at)),
+            Err(error) if *error.kind() == ErrorKind::Corrupt => break,
+            Err(error) => return Err(error),
+        }
     }
+    // What is behind more tags than are followed is not told; the others are.
+    Ok(None)
 }
 
 fn write_service(service: Service, out: &mut dyn Write) -> std::io::Result<()> {
@@ -237,7 +240,7 @@ impl<'a> Lines<'a> {
 
     fn line(&mut self, oid: &Oid, name: &[u8]) -> Result<()> {
         self.line.clear();
-        self.line.extend_from_slice(oid.to_string().as_bytes());
+        oid.write_hex(&mut self.line);
         self.line.push(b' ');
         self.line.extend_from_slice(name);
         if let Some(capabilities) = self.capabilities.take() {

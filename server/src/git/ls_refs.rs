@@ -117,12 +117,12 @@ impl LsRefs {
 
 fn reference_line(oid: &Oid, name: &[u8], peeled: Option<Oid>, line: &mut Vec<u8>) {
     line.clear();
-    line.extend_from_slice(oid.to_string().as_bytes());
+    oid.write_hex(line);
     line.push(b' ');
     line.extend_from_slice(name);
     if let Some(peeled) = peeled {
         line.extend_from_slice(b" peeled:");
-        line.extend_from_slice(peeled.to_string().as_bytes());
+        peeled.write_hex(line);
     }
     line.push(b'\n');
 }

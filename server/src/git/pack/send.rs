@@ -3,7 +3,7 @@
 use std::{collections::HashSet, io::Write, sync::Arc, thread, time::Instant};
 
 use govc_engine::{
-    Error, ErrorKind, Filter, Kind, Oid, Reach, ReachOptions, Repo, Result, Snapshot, object::PackHasher,
+    Error, ErrorKind, Filter, Kind, Oid, Reach, ReachOptions, Repo, Result, Snapshot, TAG_DEPTH_MAX, object::PackHasher,
 };
 
 use super::{
@@ -405,9 +405,11 @@ fn add_tags(
 /// The tags from `oid` on, each naming the next, and what the last one names.
 fn tag_chain(snapshot: &Snapshot, oid: Oid) -> Result<(Vec<Oid>, Oid)> {
     let (mut chain, mut at) = (Vec::new(), oid);
-    while chain.len() < 64 && snapshot.header(&at)?.is_some_and(|(kind, _)| kind == Kind::Tag) {
+    while chain.len() < TAG_DEPTH_MAX
+        && let Some(target) = snapshot.tag_target(&at)?
+    {
         chain.push(at);
-        at = snapshot.tag(&at)?.target;
+        at = target;
     }
     Ok((chain, at))
 }
