@@ -7,6 +7,7 @@
 //! was acknowledged.
 
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -99,7 +100,8 @@ async fn serve(config: Config) -> Result<Option<Stop>, String> {
     let ssh = match ssh {
         Some((door, config)) => {
             let app = Arc::clone(&app);
-            let opening = tokio::task::spawn_blocking(move || door.open(app, &config));
+            let http = own_address(&listener)?;
+            let opening = tokio::task::spawn_blocking(move || door.open(app, &config, http));
             Some(opening.await.map_err(|error| format!("opening SSH failed: {error}"))??)
         }
         None => None,
@@ -145,9 +147,13 @@ async fn keep_room(app: Weak<App>) {
     }
 }
 
+fn own_address(listener: &TcpListener) -> Result<SocketAddr, String> {
+    listener.local_addr().map_err(|error| format!("cannot tell the own address: {error}"))
+}
+
 /// The one line on standard output: whoever started the server may now connect.
 fn announce(listener: &TcpListener, ssh: Option<&ssh::Door>, app: &App) -> Result<(), String> {
-    let address = listener.local_addr().map_err(|error| format!("cannot tell the own address: {error}"))?;
+    let address = own_address(listener)?;
     let backend = app.config.backend_name();
     let data = app.config.data_folder().map_or_else(|| "none".to_owned(), |data| data.display().to_string());
     let ssh = match ssh.map(ssh::Door::address) {
@@ -197,7 +203,7 @@ async fn accept(
 async fn accept_one(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
-) -> (TcpStream, std::net::SocketAddr, Option<OwnedSemaphorePermit>) {
+) -> (TcpStream, SocketAddr, Option<OwnedSemaphorePermit>) {
     // The semaphore is never closed; without a permit the connection is merely not counted.
     let place = Arc::clone(places).acquire_owned().await.ok();
     loop {

@@ -98,11 +98,19 @@ pub(crate) async fn converse<O: Outlet>(app: &Arc<App>, call: &Call, input: Inle
     }
 }
 
+/// The repository's name in a path, with or without `.git` and a `/` in front.
+///
+/// # Errors
+/// The reason, for the client, when it is none.
+pub(crate) fn repo_name(path: &str) -> Result<RepoName, String> {
+    let path = path.trim_start_matches('/').trim_end_matches('/');
+    RepoName::new(path.strip_suffix(".git").unwrap_or(path))
+        .map_err(|error| format!("there is no such repository: {}", error.message()))
+}
+
 /// The repository, and whether it is one that a push would create.
 fn find(app: &App, call: &Call) -> Result<(Repo, bool), Trouble> {
-    let path = call.path.trim_start_matches('/').trim_end_matches('/');
-    let name = RepoName::new(path.strip_suffix(".git").unwrap_or(path))
-        .map_err(|error| Trouble::Refused(format!("there is no such repository: {}", error.message())))?;
+    let name = repo_name(&call.path).map_err(Trouble::Refused)?;
     let creates = call.service == Service::ReceivePack && app.config.git.create_on_push;
     match app.store.repo(&name) {
         Ok(repo) => Ok((repo, false)),

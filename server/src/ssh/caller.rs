@@ -23,11 +23,12 @@ use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::timeout;
 
 use super::authorized_keys::Person;
-use super::command::{self, Command};
+use super::command::{self, Command, LFS, Program};
+use super::lfs::{self, Operation};
 use super::login::Tried;
 use super::{Shared, authorized_keys};
-use crate::git::Version;
 use crate::git::duplex::{self, Call, DRAIN_BYTES_MAX, Inlet, Outlet, STALL_MAX, Trouble};
+use crate::git::{Service, Version};
 use crate::telemetry::{CallResult, OTHER_SERVICE, SshExchange};
 
 /// Channels that a connection may have open.
@@ -148,13 +149,46 @@ impl Caller {
         session: &mut Session,
     ) -> Result<(), russh::Error> {
         self.note_refused(asked, text);
+        self.tell(channel, Err(text.to_owned()), session)
+    }
+
+    /// Answers on a channel at once, and closes it.
+    fn tell(
+        &mut self,
+        channel: ChannelId,
+        answer: Result<String, String>,
+        session: &mut Session,
+    ) -> Result<(), russh::Error> {
         session.channel_success(channel)?;
-        session.extended_data(channel, STDERR, Bytes::from(format!("govc: {text}\n")))?;
-        session.exit_status_request(channel, 1)?;
+        let status = u32::from(answer.is_err());
+        match answer {
+            Ok(text) => session.data(channel, Bytes::from(text))?,
+            Err(reason) => session.extended_data(channel, STDERR, Bytes::from(format!("govc: {reason}\n")))?,
+        }
+        session.exit_status_request(channel, status)?;
         session.eof(channel)?;
         session.close(channel)?;
         self.channels.remove(&channel);
         Ok(())
+    }
+
+    /// Answers where Git LFS is.
+    fn tell_lfs(
+        &mut self,
+        channel: ChannelId,
+        operation: Operation,
+        path: &str,
+        session: &mut Session,
+    ) -> Result<(), russh::Error> {
+        let Some(person) = &self.person else { return session.channel_failure(channel) };
+        let Shared { app, figures, http, .. } = &*self.shared;
+        let exchange = SshExchange::begin(figures, LFS, path, Arc::clone(&person.name), self.peer);
+        let located = lfs::locate(app, *http, path, operation, person.may_write);
+        match &located {
+            Ok(_) => exchange.end(CallResult::Ok, None),
+            Err(reason) => exchange.end(CallResult::Refused, Some(reason.clone())),
+        }
+        self.tell(channel, located, session)
     }
 
     /// Counts and logs what is not served.
@@ -168,25 +202,14 @@ impl Caller {
     }
 
     /// Starts the call of a channel.
-    fn start(&mut self, id: ChannelId, command: Command) -> bool {
+    fn start(&mut self, id: ChannelId, service: Service, path: String) -> bool {
         let Some(person) = self.person.clone() else { return false };
         let Some(line) = self.channels.get_mut(&id) else { return false };
         let Some(out) = line.out.take() else { return false };
         let (sender, input) = Inlet::new(self.shared.app.config.server.body_timeout);
-        let exchange = SshExchange::begin(
-            &self.shared.figures,
-            command.service.name(),
-            &command.path,
-            Arc::clone(&person.name),
-            self.peer,
-        );
-        let call = Call {
-            service: command.service,
-            path: command.path,
-            version: line.version,
-            actor: person.name,
-            may_write: person.may_write,
-        };
+        let exchange =
+            SshExchange::begin(&self.shared.figures, service.name(), &path, Arc::clone(&person.name), self.peer);
+        let call = Call { service, path, version: line.version, actor: person.name, may_write: person.may_write };
         let (shared, counted) = (Arc::clone(&self.shared), Counted::new(&self.activity));
         let task: JoinHandle<()> = tokio::spawn(async move {
             let _counted = counted;
@@ -322,7 +345,8 @@ impl Handler for Caller {
     ) -> Result<(), russh::Error> {
         match command::parse(line) {
             Err(reason) => self.refuse(channel, line, &reason, session),
-            Ok(command) => match self.start(channel, command) {
+            Ok(Command { program: Program::Lfs(operation), path }) => self.tell_lfs(channel, operation, &path, session),
+            Ok(Command { program: Program::Git(service), path }) => match self.start(channel, service, path) {
                 true => session.channel_success(channel),
                 false => session.channel_failure(channel),
             },

@@ -1,23 +1,35 @@
-//! What a client asks to be executed: one of Git's services and a repository, quoted as for a shell that is not there.
+//! What a client asks to be executed: one of Git's services, or where Git LFS is, and a repository, quoted as for a shell that is not there.
 //!
 //! Source: git's `connect.c`, `quote.c` (`sq_quote_buf`): the path is in single quotes, with `'\''` and `'\!'` inside.
 
+use super::lfs::Operation;
 use crate::git::Service;
+
+/// Where Git LFS is.
+pub(super) const LFS: &str = "git-lfs-authenticate";
 
 /// Longer than any name, however quoted.
 const LEN_MAX: usize = 4096;
 
-/// A service and the path that it is asked for.
+/// What is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Program {
+    Git(Service),
+    /// `git-lfs-authenticate`.
+    Lfs(Operation),
+}
+
+/// Something that is served, and the path that it is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Command {
-    pub(super) service: Service,
+    pub(super) program: Program,
     pub(super) path: String,
 }
 
 /// Reads a command.
 ///
 /// # Errors
-/// The reason, for the client, when it is not one of Git's two services with one path.
+/// The reason, for the client, when it is nothing that is served, or not with one path.
 pub(super) fn parse(line: &[u8]) -> Result<Command, String> {
     if line.len() > LEN_MAX {
         return Err("the command is too long".to_owned());
@@ -30,12 +42,22 @@ pub(super) fn parse(line: &[u8]) -> Result<Command, String> {
         [name, arguments @ ..] => ((*name).to_owned(), arguments),
         [] => (String::new(), &[][..]),
     };
+    if name == LFS {
+        return match arguments {
+            // Older clients name an object as well.
+            [path, operation] | [path, operation, _] if !path.is_empty() => match Operation::from_name(operation) {
+                Some(operation) => Ok(Command { program: Program::Lfs(operation), path: (*path).to_owned() }),
+                None => Err(format!("{LFS} is for download or upload")),
+            },
+            _ => Err(format!("{LFS} needs the path of a repository, and download or upload")),
+        };
+    }
     let Some(service) = Service::from_name(&name) else {
         let shown: String = name.chars().take(100).map(|c| if c.is_control() { ' ' } else { c }).collect();
         return Err(format!("'{shown}' is not served here; git-upload-pack and git-receive-pack are"));
     };
     match arguments {
-        [path] if !path.is_empty() => Ok(Command { service, path: (*path).to_owned() }),
+        [path] if !path.is_empty() => Ok(Command { program: Program::Git(service), path: (*path).to_owned() }),
         [] | [_] => Err(format!("{service} needs the path of a repository")),
         _ => Err(format!("{service} takes one path and no options")),
     }
@@ -85,7 +107,8 @@ mod tests {
 
     #[track_caller]
     fn check(line: &str, service: Service, path: &str) {
-        assert_eq!(parse(line.as_bytes()), Ok(Command { service, path: path.to_owned() }), "{line}");
+        let program = Program::Git(service);
+        assert_eq!(parse(line.as_bytes()), Ok(Command { program, path: path.to_owned() }), "{line}");
     }
 
     #[test]
@@ -99,6 +122,18 @@ mod tests {
         check(r#"git-upload-pack "a\"b\c" "#, Service::UploadPack, r#"a"b\c"#);
         check(r"git-upload-pack two\ words", Service::UploadPack, "two words");
         check("git-upload-pack '$(reboot); `reboot` *'", Service::UploadPack, "$(reboot); `reboot` *");
+    }
+
+    #[test]
+    fn git_lfs_asks_where_it_is() {
+        for (line, operation) in [
+            ("git-lfs-authenticate '/ada/hello.git' download", Operation::Download),
+            ("git-lfs-authenticate /ada/hello.git upload", Operation::Upload),
+            ("git-lfs-authenticate '/ada/hello.git' 'upload' 'oid'", Operation::Upload),
+        ] {
+            let command = Command { program: Program::Lfs(operation), path: "/ada/hello.git".to_owned() };
+            assert_eq!(parse(line.as_bytes()), Ok(command), "{line}");
+        }
     }
 
     #[test]
@@ -116,6 +151,12 @@ mod tests {
             ("git-upload-pack \"x", "quote without end"),
             ("git-upload-pack x\\", "quote without end"),
             ("/bin/git-upload-pack x", "not served"),
+            ("git-lfs-transfer x upload", "not served"),
+            ("git-lfs-authenticate", "needs the path"),
+            ("git-lfs-authenticate x", "needs the path"),
+            ("git-lfs-authenticate '' upload", "needs the path"),
+            ("git-lfs-authenticate x verify", "download or upload"),
+            ("git-lfs-authenticate x upload 1 2", "needs the path"),
         ];
         for (line, words) in cases {
             let reason = parse(line.as_bytes()).expect_err(line);

@@ -7,9 +7,10 @@
 //! | `login` | connections on their way in |
 //! | `caller` | one client and its channels |
 //! | `command` | what it asks to be executed |
+//! | `lfs` | where Git LFS is |
 //!
 //! What is said on a channel is `git::duplex`'s. People log in by public key only, under any user name. Of OpenSSH's abilities
-//! there are the two services of Git; no program is ever started.
+//! there are the two services of Git, and the answer where its LFS is; no program is ever started.
 //!
 //! What bounds a client: its first line within [`GREETING_TIMEOUT`] and a key that may come in within [`LOGIN_TIMEOUT`], or
 //! `server.header_timeout` if that is less; a login within `server.header_timeout`, no more than [`LOGINS_MAX`] under way, of which
@@ -21,6 +22,7 @@ mod authorized_keys;
 mod caller;
 mod command;
 mod host_key;
+mod lfs;
 mod login;
 
 use std::borrow::Cow;
@@ -88,6 +90,8 @@ struct Shared {
     app: Arc<App>,
     keys: AuthorizedKeys,
     figures: SshFigures,
+    /// Where HTTP listens.
+    http: SocketAddr,
 }
 
 /// A door that is there and not open yet.
@@ -120,11 +124,11 @@ impl Closed {
         Ok(Self { listener, keys })
     }
 
-    /// Opens the door, with the key that the settings name or the data folder holds. Blocks.
+    /// Opens the door, with the key that the settings name or the data folder holds, beside HTTP at an address. Blocks.
     ///
     /// # Errors
     /// When the host key cannot be made, read or used.
-    pub(crate) fn open(self, app: Arc<App>, config: &SshConfig) -> Result<Door, String> {
+    pub(crate) fn open(self, app: Arc<App>, config: &SshConfig, http: SocketAddr) -> Result<Door, String> {
         let key = match (&config.host_key, app.config.data_folder()) {
             (Some(path), _) => host_key::own(path)?,
             (None, Some(folder)) => host_key::kept(folder)?,
@@ -137,7 +141,7 @@ impl Closed {
         };
         tracing::info!(fingerprint = host_key::fingerprint(&key), "SSH host key");
         let figures = app.metrics.ssh().clone();
-        let shared = Arc::new(Shared { app, keys: self.keys, figures });
+        let shared = Arc::new(Shared { app, keys: self.keys, figures, http });
         Ok(Door { listener: self.listener, shared, protocol: Arc::new(protocol(key)) })
     }
 }

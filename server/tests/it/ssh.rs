@@ -9,7 +9,7 @@ use std::{
 };
 
 use govc_engine::Oid;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     git::{Git, assert_same},
@@ -175,6 +175,10 @@ fn there_is_git_and_nothing_else() {
         (&["git-upload-pack"], "needs the path"),
         (&["git-upload-pack", "'repo'; reboot"], "one path"),
         (&["git-upload-pack", "'../../etc'"], "there is no such repository"),
+        (&["git-lfs-authenticate", "'../../etc'", "download"], "there is no such repository"),
+        (&["git-lfs-authenticate", "'missing'", "upload"], "repository 'missing' does not exist"),
+        (&["git-lfs-authenticate", "'repo'", "verify"], "download or upload"),
+        (&["git-lfs-transfer", "'repo'", "upload"], "not served"),
         (&["git-receive-pack", "'missing'"], "repository 'missing' does not exist"),
         (&[], "there is no shell here"),
     ] {
@@ -575,4 +579,51 @@ fn many_references_are_pushed_at_once() {
     git.ok(&source, &["push", "-q", "--mirror", &url(&server, "repo")]);
     let listed = git.ok(&source, &["ls-remote", "--heads", &url(&server, "repo")]);
     assert_eq!(listed.lines().count(), 5001);
+}
+
+#[test]
+fn git_lfs_finds_its_way() {
+    let place = Place::new();
+    let keys = Keys::new(&place);
+    let key = keys.allowed("ada");
+    let reader = keys.make("reader", "ed25519");
+    keys.allow(&reader, "read-only");
+    let server = keys.launch(&place).with(&["--create-on-push"]).start();
+    let git = keys.git(&place, &key);
+    let work = place.path("work");
+    git.init(&work);
+    git.ok(&work, &["lfs", "install", "--local"]);
+    git.ok(&work, &["remote", "add", "origin", &url(&server, "ada/repo")]);
+    std::fs::write(work.join(".gitattributes"), "*.bin filter=lfs -text\n").expect("a file");
+    let content = history::noise(1, 3 << 20);
+    std::fs::write(work.join("a.bin"), &content).expect("a file");
+    git.commit(&work, "README", b"text\n", "a large file");
+    git.ok(&work, &["push", "-q", "origin", "main"]);
+
+    for (number, key) in [&key, &reader].into_iter().enumerate() {
+        let git = keys.git(&place, key);
+        let git = git.with("filter.lfs.process", "git-lfs filter-process").with("filter.lfs.required", "true");
+        let copy = place.path(&format!("copy{number}"));
+        git.clone_repo(&url(&server, "ada/repo"), &copy, &[]);
+        assert!(std::fs::read(copy.join("a.bin")).expect("a file") == content);
+    }
+
+    let ask = |server: &Server, key: &Path, operation| {
+        let mut command = keys.ssh(key, server, &["git-lfs-authenticate", "'/ada/repo.git'", operation]);
+        command.stdin(Stdio::null()).output().expect("ssh runs")
+    };
+    let output = ask(&server, &reader, "download");
+    let answer: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(answer["href"], format!("http://{}/ada/repo.git/info/lfs", server.address()));
+    assert!(output.status.success());
+    let output = ask(&server, &reader, "upload");
+    assert!(output.status.code() == Some(1) && said(&output).contains("may read"), "{}", said(&output));
+    assert_eq!(
+        figure(&server.http(), "govc_ssh_requests_total{service=\"git-lfs-authenticate\",result=\"refused\"} "),
+        1
+    );
+
+    let public = server.stop().env("GOVC_PUBLIC_URL", "https://git.example.org/code").start();
+    let output = ask(&public, &reader, "download");
+    assert!(said(&output).contains("\"https://git.example.org/code/ada/repo.git/info/lfs\""), "{}", said(&output));
 }
