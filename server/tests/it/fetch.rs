@@ -150,7 +150,7 @@ fn shallow_clones_have_the_depth_that_git_gives_them() {
     let git = Git::new(&place.path("home"));
     let (server, source) = served(&place, &git);
     let local = format!("file://{}", source.display());
-    for version in ["0", "2"] {
+    for version in ["0", "1", "2"] {
         let git = git.with("protocol.version", version);
         for (at, options) in [
             &["--depth=1"][..],
@@ -159,6 +159,8 @@ fn shallow_clones_have_the_depth_that_git_gives_them() {
             &["--depth=30", "--branch=v0.40"],
             &["--shallow-since=1100300000"],
             &["--shallow-exclude=refs/tags/v0.240"],
+            &["--shallow-exclude=refs/tags/v0.240", "--shallow-exclude=v0.40", "--shallow-exclude=side/203"],
+            &["--shallow-exclude=v0.40", "--shallow-since=1100300000"],
         ]
         .into_iter()
         .enumerate()
@@ -168,16 +170,19 @@ fn shallow_clones_have_the_depth_that_git_gives_them() {
             git.clone_repo(&local, &wanted, &options);
             git.clone_repo(&server.url("repo"), &got, &options);
             assert_eq!(commits(&git, &wanted), commits(&git, &got), "protocol {version}, {options:?}");
-            let shallow = |dir: &Path| {
-                let text = std::fs::read_to_string(dir.join("shallow")).expect("a shallow clone");
-                let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
-                lines.sort();
-                lines
-            };
-            assert_eq!(shallow(&wanted), shallow(&got), "protocol {version}, {options:?}");
+            assert!(!borders(&got).is_empty(), "protocol {version}, {options:?}");
+            assert_eq!(borders(&wanted), borders(&got), "protocol {version}, {options:?}");
             git.ok(&got, &["fsck", "--connectivity-only", "--no-dangling", "--no-progress"]);
         }
     }
+}
+
+/// Where a bare repository's history is cut off, if it is.
+fn borders(dir: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(dir.join("shallow")).unwrap_or_default();
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    lines.sort();
+    lines
 }
 
 #[test]
@@ -186,7 +191,7 @@ fn a_shallow_clone_is_deepened_and_completed() {
     let git = Git::new(&place.path("home"));
     let (server, source) = served(&place, &git);
     let (local, remote) = (format!("file://{}", source.display()), server.url("repo"));
-    for version in ["0", "2"] {
+    for version in ["0", "1", "2"] {
         let git = git.with("protocol.version", version);
         let (wanted, got) = (place.path(&format!("w{version}")), place.path(&format!("g{version}")));
         git.clone_repo(&local, &wanted, &["--bare", "--depth=2"]);
@@ -197,9 +202,18 @@ fn a_shallow_clone_is_deepened_and_completed() {
                 git.ok(dir, &all);
             }
             assert_eq!(commits(&git, &wanted), commits(&git, &got), "protocol {version}, {step:?}");
+            assert_eq!(borders(&wanted), borders(&got), "protocol {version}, {step:?}");
         }
         assert!(!got.join("shallow").exists(), "protocol {version}: complete at last");
         assert_eq!(git.ok(&got, &["rev-list", "--count", "main"]), git.ok(&source, &["rev-list", "--count", "main"]));
+
+        let (wanted, got) = (place.path(&format!("ws{version}")), place.path(&format!("gs{version}")));
+        for (dir, url) in [(&wanted, &local), (&got, &remote)] {
+            git.clone_repo(url, dir, &["--bare", "--depth=2"]);
+            git.ok(dir, &["fetch", "-q", "--shallow-since=1100300000", url, "refs/heads/main:refs/heads/main"]);
+        }
+        assert_eq!(commits(&git, &wanted), commits(&git, &got), "protocol {version}");
+        assert_eq!(borders(&wanted), borders(&got), "protocol {version}");
     }
 }
 

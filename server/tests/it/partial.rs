@@ -80,7 +80,7 @@ fn filters_send_what_git_sends() {
     ];
     for (at, filter) in filters.iter().enumerate() {
         // What was served to others is kept, and must make no difference.
-        let git = git.with("protocol.version", if at % 2 == 0 { "2" } else { "0" });
+        let git = git.with("protocol.version", ["2", "0", "1"][at % 3]);
         let (wanted, got) = (place.path(&format!("wanted-{at}")), place.path(&format!("got-{at}")));
         let filter = format!("--filter={filter}");
         let options = ["--bare", &filter];
