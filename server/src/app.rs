@@ -15,6 +15,7 @@ use govc_search::{Definer, Search, SearchOptions, account_sql_memory};
 use crate::compaction::{Budgets, CompactionOptions, Compactions};
 use crate::config::Config;
 use crate::definitions::Parsers;
+use crate::git::listings::Listings;
 use crate::git::push_cert::PushCerts;
 use crate::git::{PackCache, PackCacheOptions, Reachable};
 use crate::http::body::Bodies;
@@ -44,6 +45,8 @@ pub struct App {
     pub packs: PackCache,
     /// What has been found of objects that clients asked for by id.
     pub(crate) reachable: Reachable,
+    /// Lists of references that were answered.
+    pub(crate) listings: Listings,
     /// What signed pushes are signed with.
     pub(crate) push_certs: PushCerts,
     /// How bodies of API requests and answers come and go.
@@ -147,6 +150,7 @@ impl App {
             work,
             packs,
             reachable,
+            listings: Listings::default(),
             push_certs,
             bodies,
             transactions,

@@ -4,14 +4,20 @@
 
 use std::io::{Read, Write};
 
+use bytes::Bytes;
 use govc_engine::{Error, Oid, Result, Snapshot};
 
 use super::advertise::peeled;
+use super::listings::Listings;
 use super::pkt::{self, Line, Reader};
 use super::visible::Visible;
 
 /// With this many prefixes, all references are listed instead: a prefix is a hint, never a filter to rely on.
 const PREFIXES_MAX: usize = 65536;
+/// Lists of repositories with more references are made as they are sent.
+const KEPT_REFERENCES_MAX: usize = 10_000;
+/// What the allocator adds to a prefix.
+const ALLOCATION_BYTES: usize = 16;
 /// Where realities are, which are advertised to nobody who does not ask for them.
 const REALITIES: &[u8] = b"refs/realities/";
 
@@ -63,13 +69,36 @@ impl LsRefs {
         Ok(arguments)
     }
 
-    /// Writes the response.
+    /// Writes the response, or what was the response to somebody else before.
     ///
     /// # Errors
     /// What reading the tags or `out` fails with.
-    pub(crate) fn answer(&self, snapshot: &Snapshot, out: &mut dyn Write) -> Result<()> {
-        let mut line = Vec::new();
+    pub(crate) fn answer(&self, listings: &Listings, snapshot: &Snapshot, out: &mut dyn Write) -> Result<()> {
         let visible = Visible::of(snapshot);
+        if snapshot.reference_count() > KEPT_REFERENCES_MAX || self.shows_realities() {
+            return self.list(&visible, snapshot, out);
+        }
+        if let Some(answer) = listings.find(snapshot, visible.rules(), self) {
+            return out.write_all(&answer).map_err(pkt::input_error);
+        }
+        let mut answer = Vec::new();
+        self.list(&visible, snapshot, &mut answer)?;
+        let answer = Bytes::from(answer.into_boxed_slice());
+        listings.keep(snapshot, visible.rules(), self, &answer);
+        out.write_all(&answer).map_err(pkt::input_error)
+    }
+
+    /// What keeping the arguments takes.
+    pub(crate) fn kept_bytes(&self) -> usize {
+        self.prefixes.iter().map(|prefix| prefix.len() + size_of::<Vec<u8>>() + ALLOCATION_BYTES).sum()
+    }
+
+    fn shows_realities(&self) -> bool {
+        self.prefixes.iter().any(|prefix| prefix.starts_with(REALITIES))
+    }
+
+    fn list(&self, visible: &Visible<'_>, snapshot: &Snapshot, out: &mut dyn Write) -> Result<()> {
+        let mut line = Vec::new();
         if visible.shows_head() {
             self.head_line(visible.head(), snapshot.head().as_bytes(), &mut line);
         }

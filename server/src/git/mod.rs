@@ -6,7 +6,7 @@
 //! | `bridge` | connections on one side, working threads on the other |
 //! | `duplex`, `inlet` | conversations on a connection that goes both ways, such as SSH's |
 //! | `pkt`, `sideband` | framing |
-//! | `advertise`, `ls_refs` | which references there are |
+//! | `advertise`, `ls_refs`, `listings` | which references there are |
 //! | `command`, `fetch_request`, `push_request` | what clients ask for |
 //! | `push_cert` | what signed pushes are signed with |
 //! | `filter`, `sparse` | what partial clones leave out |
@@ -32,6 +32,7 @@ mod fetch_request;
 mod filter;
 mod fuzz;
 mod inlet;
+pub(crate) mod listings;
 mod ls_refs;
 mod negotiate;
 mod object_info;

@@ -18,6 +18,8 @@ pub(crate) const DATA_LEN_MAX: usize = 65516;
 
 const PREFIX_LEN: usize = 4;
 
+const HEX_DIGITS: &[u8; 16] = b"0123456789abcdef";
+
 /// One line as it was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Line<'a> {
@@ -130,7 +132,9 @@ pub(crate) fn data(out: &mut dyn Write, content: &[u8]) -> io::Result<()> {
     if content.len() > DATA_LEN_MAX {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "a line of the response is too long"));
     }
-    write!(out, "{:04x}", content.len() + PREFIX_LEN)?;
+    let len = content.len() + PREFIX_LEN;
+    let digit = |shift: usize| HEX_DIGITS[len >> shift & 0xf];
+    out.write_all(&[digit(12), digit(8), digit(4), digit(0)])?;
     out.write_all(content)
 }
 

@@ -30,7 +30,7 @@ pub(super) fn talk(
     match head.command {
         Command::LsRefs => {
             let arguments = if head.arguments { LsRefs::read(reader)? } else { LsRefs::default() };
-            arguments.answer(snapshot, out)?;
+            arguments.answer(&app.listings, snapshot, out)?;
             Ok(None)
         }
         Command::ObjectInfo => {
