@@ -1,6 +1,8 @@
 //! Between connections and working threads: a request body as a blocking `Read`, a response body as a blocking
 //! `Write`, each over a short bounded queue, so that neither side runs ahead of the other in memory.
 //!
+//! - What is large of a response, its pack, is handed over by the thread ([`Rest`]) and goes on without it: into the same
+//!   queue, from a task, for as long as the client takes to read.
 //! - A client that goes away ends both: reads fail, writes fail with `BrokenPipe`.
 //! - A client for which the server has waited `server.body_timeout` while fewer than [`PROGRESS_BYTES_MIN`] were moved
 //!   counts as gone: single bytes now and then do not hold a working thread.
@@ -11,6 +13,7 @@
 
 use std::fmt;
 use std::io::{self, Read, Write};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -19,11 +22,16 @@ use axum::body::Body;
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{StreamExt, stream};
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use super::pack::deliver::Delivery;
+use super::pack::send::Making;
+use super::pkt;
 use super::pointers::Pointers;
+use crate::App;
+use crate::http::body::Held;
 use crate::telemetry::ServerOptions;
 use crate::work::WorkError;
 
@@ -42,11 +50,14 @@ const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(5);
 /// An empty packet of band 1.
 const KEEP_ALIVE: &[u8] = b"0005\x01";
 
-/// How many pieces wait in either direction.
+/// How many pieces of a request wait to be read.
 const QUEUE_LEN: usize = 8;
 
+/// How many chunks of a response wait for the client.
+pub(crate) const CHUNKS_MAX: usize = 4;
+
 /// Small writes are joined up to this size.
-const CHUNK_BYTES: usize = 64 << 10;
+pub(crate) const CHUNK_BYTES: usize = 64 << 10;
 
 /// The state of an exchange that both of its directions need.
 #[derive(Debug, Default)]
@@ -261,8 +272,8 @@ impl<R: Read> Read for Limited<R> {
     }
 }
 
-/// A response body for a working thread. Bytes leave when 64 KiB have come together, and on flush; the bytes of one
-/// `write` always leave together.
+/// A response body for a working thread, or for a task after it. Bytes leave when 64 KiB have come together, and on flush;
+/// the bytes of one `write` always leave together.
 pub(crate) struct ResponseWriter {
     chunks: mpsc::Sender<Bytes>,
     runtime: Handle,
@@ -274,31 +285,40 @@ impl ResponseWriter {
     /// A writer for a client that may let the server wait for `stall_max`, and the queue that it fills. Must be called
     /// within a runtime.
     pub(crate) fn new(stall_max: Duration) -> (Self, mpsc::Receiver<Bytes>) {
-        let (chunks, queue) = mpsc::channel(QUEUE_LEN);
+        let (chunks, queue) = mpsc::channel(CHUNKS_MAX);
         let patience = Patience::of(stall_max);
         let writer = Self { chunks, runtime: Handle::current(), chunk: BytesMut::new(), patience };
         (writer, queue)
     }
 
+    /// Sends a chunk once the queue takes it. For tasks, when nothing is left of what a thread has written.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::BrokenPipe`] when the client is gone, [`io::ErrorKind::TimedOut`] when it reads too slowly.
+    pub(crate) async fn pass(&mut self, chunk: Bytes) -> io::Result<()> {
+        let (began, len) = (Instant::now(), chunk.len() as u64);
+        let sent = timeout(self.patience.left, self.chunks.send(chunk)).await;
+        self.patience.waited(began.elapsed(), len);
+        match sent {
+            Ok(sent) => sent.map_err(|_closed| gone()),
+            Err(_elapsed) => Err(io::Error::new(io::ErrorKind::TimedOut, "the client reads too slowly")),
+        }
+    }
+
     fn send(&mut self, chunk: Bytes) -> io::Result<()> {
-        let gone = || io::Error::new(io::ErrorKind::BrokenPipe, "the client went away");
-        let len = chunk.len() as u64;
         match self.chunks.try_send(chunk) {
             Ok(()) => Ok(()),
             Err(mpsc::error::TrySendError::Closed(_)) => Err(gone()),
             Err(mpsc::error::TrySendError::Full(chunk)) => {
-                let began = Instant::now();
-                let wait = async { timeout(self.patience.left, self.chunks.send(chunk)).await };
-                let sent = self.runtime.block_on(wait);
-                self.patience.waited(began.elapsed(), len);
-                match sent {
-                    Ok(Ok(())) => Ok(()),
-                    Ok(Err(_closed)) => Err(gone()),
-                    Err(_elapsed) => Err(io::Error::new(io::ErrorKind::TimedOut, "the client reads too slowly")),
-                }
+                let runtime = self.runtime.clone();
+                runtime.block_on(self.pass(chunk))
             }
         }
     }
+}
+
+fn gone() -> io::Error {
+    io::Error::new(io::ErrorKind::BrokenPipe, "the client went away")
 }
 
 impl Write for ResponseWriter {
@@ -355,8 +375,54 @@ pub(crate) fn client_failure(error: &govc_engine::Error) -> Option<io::ErrorKind
     source.downcast_ref::<io::Error>().map(io::Error::kind)
 }
 
-/// What the work behind a response comes to.
-pub(crate) type Outcome = Result<govc_engine::Result<()>, WorkError>;
+/// What is left of a response when its thread has written what it had to.
+pub(crate) struct Rest<'a> {
+    /// What the client still gets. No thread waits with it.
+    pub(crate) delivery: Delivery,
+    /// What the thread does meanwhile.
+    pub(crate) making: Option<Making<'a>>,
+}
+
+/// What the work behind a response comes to. Its part of the memory for answers is there until that has been sent.
+pub(crate) type Outcome = Result<govc_engine::Result<Held>, WorkError>;
+
+/// Runs `work` on a thread of the pool, once work that waits for clients has its turn. The response is what it writes, and
+/// then what it leaves to be delivered. The client may let the server wait for `stall_max`. Must be called within a runtime.
+pub(crate) fn start(
+    app: &Arc<App>,
+    stall_max: Duration,
+    flow: Arc<Flow>,
+    work: impl for<'a> FnOnce(&'a App, &mut ResponseWriter) -> govc_engine::Result<Option<Rest<'a>>> + Send + 'static,
+) -> Response {
+    let (mut writer, chunks) = ResponseWriter::new(stall_max);
+    let (hand_over, mut handed_over) = oneshot::channel();
+    let work_app = Arc::clone(app);
+    let work = move || {
+        let rest = work(&work_app, &mut writer)?;
+        writer.flush().map_err(pkt::input_error)?;
+        if let Some(Rest { delivery, making }) = rest {
+            // A client that has gone takes nothing; others may want what is made.
+            drop(hand_over.send((writer, delivery)));
+            making.into_iter().for_each(Making::run);
+        }
+        Ok(Held::default())
+    };
+    let (app, task_flow) = (Arc::clone(app), Arc::clone(&flow));
+    let task = tokio::spawn(async move {
+        // Once it has begun, it goes on without being waited for.
+        let mut working = pin!(app.work.run_with_client(work));
+        let (writer, delivery) = tokio::select! {
+            biased;
+            Ok(rest) = &mut handed_over => rest,
+            ended = &mut working => match handed_over.try_recv() {
+                Ok(rest) => rest,
+                Err(_) => return ended,
+            },
+        };
+        Ok(delivery.send(&app, &task_flow, writer).await)
+    });
+    Response::new(chunks, flow, task)
+}
 
 /// The response of a working thread, chunk by chunk. Dropping it tells the work that the client is gone.
 pub(crate) struct Response {
@@ -369,7 +435,7 @@ pub(crate) struct Response {
 
 impl Response {
     /// The response that `work` writes into `chunks`.
-    pub(crate) fn new(chunks: mpsc::Receiver<Bytes>, flow: Arc<Flow>, work: JoinHandle<Outcome>) -> Self {
+    fn new(chunks: mpsc::Receiver<Bytes>, flow: Arc<Flow>, work: JoinHandle<Outcome>) -> Self {
         Self { chunks, flow, work, keep_alive_every: KEEP_ALIVE_EVERY, ended: false }
     }
 
@@ -394,7 +460,7 @@ impl Response {
     async fn end(&mut self) -> Option<Result<Bytes, Failure>> {
         self.ended = true;
         match (&mut self.work).await {
-            Ok(Ok(Ok(()))) => None,
+            Ok(Ok(Ok(_held))) => None,
             Ok(Ok(Err(error))) => Some(Err(Failure::Engine(error))),
             Ok(Err(error)) => Some(Err(Failure::Work(error))),
             Err(_) => Some(Err(Failure::Stopping)),
@@ -415,7 +481,7 @@ impl Response {
 
 impl Drop for Response {
     fn drop(&mut self) {
-        // Work that still waits for a thread is never begun; what runs notices at its next write.
+        // Work that still waits for a thread is never begun; what runs notices at its next write; a delivery ends.
         self.work.abort();
     }
 }
@@ -478,7 +544,7 @@ mod tests {
 
     fn respond(work: impl FnOnce(&mut ResponseWriter) -> govc_engine::Result<()> + Send + 'static) -> Response {
         let (mut writer, chunks) = ResponseWriter::new(STALL_MAX);
-        let task = tokio::task::spawn_blocking(move || Ok(work(&mut writer)));
+        let task = tokio::task::spawn_blocking(move || Ok(work(&mut writer).map(|()| Held::default())));
         Response::new(chunks, Arc::default(), task)
     }
 
@@ -529,6 +595,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_task_waits_for_a_client_as_long_as_a_thread_does() {
+        let chunk = || Bytes::from_static(b"chunk");
+        let (mut writer, mut queue) = ResponseWriter::new(Duration::from_millis(10));
+        for _ in 0..CHUNKS_MAX {
+            writer.pass(chunk()).await.expect("the queue takes it");
+        }
+        assert_eq!(writer.pass(chunk()).await.map_err(|error| error.kind()), Err(io::ErrorKind::TimedOut));
+        assert_eq!(queue.recv().await, Some(chunk()));
+        drop(queue);
+        assert_eq!(writer.pass(chunk()).await.map_err(|error| error.kind()), Err(io::ErrorKind::BrokenPipe));
+    }
+
+    #[tokio::test]
     async fn a_keep_alive_goes_between_packets() {
         let flow = Arc::new(Flow::default());
         flow.set_received();
@@ -536,7 +615,7 @@ mod tests {
         let (end, ended) = tokio::sync::oneshot::channel::<()>();
         let work = tokio::spawn(async move {
             let _ = ended.await;
-            Ok(Ok(()))
+            Ok(Ok(Held::default()))
         });
         let mut response = Response::new(chunks, flow.clone(), work);
         response.keep_alive_every = Duration::ZERO;

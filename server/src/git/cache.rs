@@ -33,8 +33,8 @@ use promise::Promise;
 pub(crate) use promise::PromisedFor;
 
 use super::pack::receive::OidHasher;
-use super::pack::shared::SharedPacks;
-use super::pack::spool::{Folder, PIECE_BYTES, Spool};
+use super::pack::shared::{SharedPacks, SpoolLimits};
+use super::pack::spool::{Folder, PIECE_BYTES, Spool, read_file};
 
 /// Packs kept of one repository with nothing left out, and as many with something.
 const PER_REPO_MAX: usize = 3;
@@ -48,9 +48,10 @@ const ENTRY_BYTES: usize = 88;
 pub struct PackCacheOptions {
     /// The folder for large packs and for packs on their way in; without one, everything is in memory.
     pub dir: Option<PathBuf>,
-    /// Bytes of packs in memory, and of what is remembered of each pack in the folder.
+    /// Bytes of packs in memory, and of what is remembered of each pack in the folder; as much again of packs that are being
+    /// sent while they are made.
     pub memory_bytes: u64,
-    /// Bytes of packs in the folder.
+    /// Bytes of packs in the folder; as much again of those.
     pub disk_bytes: u64,
     /// Bytes of the folder's file system that packs leave free; as little more is left, kept packs go.
     pub reserve_bytes: u64,
@@ -186,15 +187,38 @@ impl KeptPack {
     /// # Errors
     /// When it cannot be read, or is not what was written.
     pub(crate) fn read_piece<'b>(&self, number: usize, out: &'b mut [u8]) -> io::Result<Option<&'b [u8]>> {
-        let Some(sum) = self.piece_sums.get(number) else { return Ok(None) };
-        let start = (number * PIECE_BYTES) as u64;
-        let len = self.len.saturating_sub(start).min(out.len() as u64) as usize;
-        let piece = &mut out[..len];
+        let Some((start, len, sum)) = self.piece(number) else { return Ok(None) };
+        let piece = out.get_mut(..len).ok_or(io::ErrorKind::InvalidInput)?;
         self.read_exact_at(start, piece)?;
-        if crc32c::crc32c(piece) != *sum {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "its bytes have changed"));
-        }
-        Ok(Some(piece))
+        check_piece(piece, sum).map(Some)
+    }
+
+    /// The same for a task, which does not wait for the disk. What is in a file is read into `buffer`, what is in memory is
+    /// not copied.
+    ///
+    /// # Errors
+    /// As [`KeptPack::read_piece`].
+    pub(crate) async fn next_piece<'b>(
+        &'b self,
+        number: usize,
+        buffer: &'b mut Vec<u8>,
+    ) -> io::Result<Option<&'b [u8]>> {
+        let Some((start, len, sum)) = self.piece(number) else { return Ok(None) };
+        let piece = match &self.content {
+            Content::Memory(bytes) => part_of(bytes, start, len)?,
+            Content::File(file, _) => {
+                read_file(file, start, len, buffer).await?;
+                &buffer[..]
+            }
+        };
+        check_piece(piece, sum).map(Some)
+    }
+
+    /// Where a piece begins, its bytes and its checksum.
+    fn piece(&self, number: usize) -> Option<(u64, usize, u32)> {
+        let sum = *self.piece_sums.get(number)?;
+        let start = number as u64 * PIECE_BYTES as u64;
+        Some((start, self.len.saturating_sub(start).min(PIECE_BYTES as u64) as usize, sum))
     }
 
     /// Reads it here and there, checked.
@@ -210,12 +234,23 @@ impl KeptPack {
         match &self.content {
             Content::File(file, _) => file.read_exact_at(out, offset),
             Content::Memory(bytes) => {
-                let start = usize::try_from(offset).unwrap_or(usize::MAX);
-                let found = start.checked_add(out.len()).and_then(|end| bytes.get(start..end));
-                out.copy_from_slice(found.ok_or(io::ErrorKind::UnexpectedEof)?);
+                out.copy_from_slice(part_of(bytes, offset, out.len())?);
                 Ok(())
             }
         }
+    }
+}
+
+fn part_of(bytes: &[u8], offset: u64, len: usize) -> io::Result<&[u8]> {
+    let start = usize::try_from(offset).unwrap_or(usize::MAX);
+    let part = start.checked_add(len).and_then(|end| bytes.get(start..end));
+    part.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+}
+
+fn check_piece(piece: &[u8], sum: u32) -> io::Result<&[u8]> {
+    match crc32c::crc32c(piece) == sum {
+        true => Ok(piece),
+        false => Err(io::Error::new(io::ErrorKind::InvalidData, "its bytes have changed")),
     }
 }
 
@@ -296,8 +331,9 @@ impl PackCache {
             let reserve_bytes = folder.reserve_bytes.saturating_add(MARGIN_BYTES);
             Folder { reserve_bytes, ..folder }
         });
-        let spooled_max = if folder.is_some() { options.disk_bytes } else { options.memory_bytes };
-        let cache = Self { options, folder, packs, shared: SharedPacks::new(spooled, spooled_max), clock, next_file };
+        let bytes = if folder.is_some() { options.disk_bytes } else { options.memory_bytes };
+        let shared = SharedPacks::new(spooled, SpoolLimits { bytes, memory_bytes: options.memory_bytes });
+        let cache = Self { options, folder, packs, shared, clock, next_file };
         if let Some(Folder { path: dir, .. }) = &cache.folder {
             std::fs::create_dir_all(dir)?;
             let mut wanted = std::collections::HashSet::new();

@@ -2,8 +2,8 @@
 //!
 //! The same services as over HTTP answer, on threads of the pool. What waits for the client waits here, without a thread:
 //! for its next command of version 2, for the first wants of version 0, for the commands of a push, before which a client runs
-//! its hooks, and for the first bytes of a pack, which it may take minutes to make. Within a version 0 negotiation and within a
-//! pack the thread waits, and [`bridge`] bounds how long.
+//! its hooks, for the first bytes of a pack, which it may take minutes to make, and while it takes one. Within a version 0
+//! negotiation and within a pack that is pushed the thread waits, and [`bridge`] bounds how long.
 //!
 //! Commands of a push are here in memory until the pack begins; those of more than some KiB are part of
 //! `server.max_buffered`.
@@ -23,7 +23,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
 use super::advertise::{self, Service, Version};
-use super::bridge::{self, Failure, Flow, Limited, ResponseWriter};
+use super::bridge::{self, Failure, Flow, Limited, ResponseWriter, Rest};
 use super::command;
 use super::inlet::{End, Message};
 use super::pointers::Pointers;
@@ -155,10 +155,10 @@ impl<O: Outlet> Conversation<'_, O> {
             return self.answer_inline(written, out).await;
         }
         let nonce = self.nonce.clone();
-        let list = move |_: &App, _: &mut Lent, out: &mut ResponseWriter| {
-            advertise::list(&snapshot, service, version, nonce.as_deref(), out)
-        };
-        self.run(Arc::default(), list).await
+        self.run(Arc::default(), move |_, _, out| {
+            advertise::list(&snapshot, service, version, nonce.as_deref(), out).map(|()| None)
+        })
+        .await
     }
 
     /// Version 2: commands until the client has no more, or has been told of an error.
@@ -180,7 +180,7 @@ impl<O: Outlet> Conversation<'_, O> {
                 let mut out = Vec::new();
                 let mut input = Cursor::new(text);
                 let served = upload_pack::serve(self.app, &repo, Version::V2, &mut input, &mut out, &flow);
-                self.answer_inline(served, out).await?;
+                self.answer_inline(served.map(drop), out).await?;
             } else {
                 self.input.unread(text);
                 let work_flow = Arc::clone(&flow);
@@ -231,7 +231,7 @@ impl<O: Outlet> Conversation<'_, O> {
             let mut input = Limited::new(input, bytes_max);
             let nonce = nonce.as_deref();
             let target = Target { repo: &repo, is_draft, actor: &actor, is_live: true, nonce };
-            receive_pack::serve(app, target, &mut input, out, &work_flow)
+            receive_pack::serve(app, target, &mut input, out, &work_flow).map(|()| None)
         });
         let served = served.await;
         drop(held);
@@ -313,27 +313,21 @@ impl<O: Outlet> Conversation<'_, O> {
         }
     }
 
-    /// Runs `work` on a thread of the pool, and sends what it writes.
+    /// Runs `work` on a thread of the pool, and sends what it writes and what it leaves to be delivered.
     async fn run(
         &mut self,
         flow: Arc<Flow>,
-        work: impl FnOnce(&App, &mut Lent, &mut ResponseWriter) -> EngineResult<()> + Send + 'static,
+        work: impl for<'a> FnOnce(&'a App, &mut Lent, &mut ResponseWriter) -> EngineResult<Option<Rest<'a>>>
+        + Send
+        + 'static,
     ) -> Result<(), Trouble> {
         let stall_max = self.input.waits.stall;
         let (_, empty) = Inlet::new(stall_max);
         let mut input = std::mem::replace(&mut self.input, empty);
         input.renew();
         let (mut lent, returns) = Lent::new(input);
-        let (mut writer, chunks) = ResponseWriter::new(stall_max);
-        let app = Arc::clone(self.app);
-        let work = move || {
-            work(&app, &mut lent, &mut writer)?;
-            drop(lent);
-            io::Write::flush(&mut writer).map_err(pkt::input_error)
-        };
-        let app = Arc::clone(self.app);
-        let task = tokio::spawn(async move { app.work.run_with_client(work).await });
-        let mut response = bridge::Response::new(chunks, flow, task);
+        // The input comes back before what is left is made.
+        let mut response = bridge::start(self.app, stall_max, flow, move |app, out| work(app, &mut lent, out));
         let served = loop {
             let sent = match response.next().await {
                 Some(Ok(chunk)) => self.send(chunk).await,

@@ -74,14 +74,14 @@ pub(crate) fn serve(
         if request.bands == Bands::None {
             return pkt::error(out, error.message()).map_err(pkt::input_error);
         }
-        let sideband = Sideband::new(out, request.bands, false);
+        let mut sideband = Sideband::new(out, request.bands, false);
         sideband.error(error.message());
         return sideband.finish().map_err(pkt::input_error);
     }
     if request.bands != Bands::None && !request.commands.is_empty() {
         flow.begin_packets(out).map_err(pkt::input_error)?;
     }
-    let sideband = Sideband::new(out, request.bands, !request.quiet);
+    let mut sideband = Sideband::new(out, request.bands, !request.quiet);
     if !request.commands.is_empty() {
         let report = push(app, target, &request, reader.into_inner(), &sideband, flow);
         flow.end_packets();
@@ -145,7 +145,7 @@ fn push(
     target: Target<'_>,
     request: &PushRequest,
     pack: &mut dyn Read,
-    sideband: &Sideband<'_>,
+    sideband: &Sideband<&mut dyn Write>,
     flow: &Flow,
 ) -> Report {
     let repo = target.repo;
@@ -248,7 +248,12 @@ impl Edit {
 }
 
 /// Turns commands into edits, deletions first: a deleted `a` makes way for `a/b`. What can be refused by itself is.
-fn decide(request: &PushRequest, snapshot: &Snapshot, sideband: &Sideband<'_>, report: &mut Report) -> Vec<Edit> {
+fn decide(
+    request: &PushRequest,
+    snapshot: &Snapshot,
+    sideband: &Sideband<&mut dyn Write>,
+    report: &mut Report,
+) -> Vec<Edit> {
     let rules = snapshot.repo().git_rules();
     let mut edits = Vec::new();
     let mut names = HashSet::new();

@@ -6,7 +6,7 @@
 //! protocol is, with status 200, by the services themselves.
 //! Source: git's `Documentation/gitprotocol-http`, `http-backend.c`.
 
-use std::io::{Cursor, Read, Write as _};
+use std::io::{Cursor, Read};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use govc_engine::{Error, ErrorKind, Repo, RepoName, Result};
 use percent_encoding::percent_decode_str;
 
 use super::advertise::{self, Service, Version};
-use super::bridge::{self, Failure, Flow, Limited, RequestReader, ResponseWriter};
+use super::bridge::{self, Failure, Flow, Limited, RequestReader};
 use super::pointers::Pointers;
 use super::receive_pack::{self, ACTOR};
 use super::{command, download, pkt, upload_pack};
@@ -109,10 +109,11 @@ async fn info_refs(State(app): State<Arc<App>>, request: Request) -> Response {
         let written = advertise::references(&snapshot, service, version, nonce.as_deref(), &mut out);
         return answer_inline(written, out, content_type);
     }
-    let work = move |_: &App, out: &mut ResponseWriter| {
-        advertise::references(&snapshot, service, version, nonce.as_deref(), out)
-    };
-    respond(start(&app, Arc::default(), work), content_type).await
+    let stall_max = app.config.server.body_timeout;
+    let response = bridge::start(&app, stall_max, Arc::default(), move |_, out| {
+        advertise::references(&snapshot, service, version, nonce.as_deref(), out).map(|()| None)
+    });
+    respond(response, content_type).await
 }
 
 async fn upload_pack(State(app): State<Arc<App>>, request: Request) -> Response {
@@ -162,7 +163,8 @@ async fn serve(app: Arc<App>, service: Service, request: Request) -> Response {
     let server_options = request.extensions().get::<ServerOptions>().cloned().unwrap_or_default();
     let pointers = Pointers::over_http(&app, &request, &repo.name());
     let flow = Arc::new(Flow::noting(server_options).pointing(pointers));
-    let body = match take_in(request.into_body(), &headers, app.config.server.body_timeout, &flow).await {
+    let stall_max = app.config.server.body_timeout;
+    let body = match take_in(request.into_body(), &headers, stall_max, &flow).await {
         Ok(body) => body,
         Err(refusal) => return *refusal,
     };
@@ -173,21 +175,21 @@ async fn serve(app: Arc<App>, service: Service, request: Request) -> Response {
         let mut out = Vec::new();
         let mut input = Cursor::new(body.clone());
         let served = upload_pack::serve(&app, &repo, version, &mut input, &mut out, &flow);
-        return answer_inline(served, out, result_type);
+        return answer_inline(served.map(drop), out, result_type);
     }
     let work_flow = Arc::clone(&flow);
-    let work = move |app: &App, out: &mut ResponseWriter| {
+    let response = bridge::start(&app, stall_max, flow, move |app, out| {
         // Made by the thread that reads it: a decoder waits for its first bytes at once.
         let mut input = body.into_reader(&headers, bytes_max);
         match service {
             Service::UploadPack => upload_pack::serve(app, &repo, version, &mut *input, out, &work_flow),
             Service::ReceivePack => {
                 let target = receive_pack::Target { repo: &repo, is_draft, actor: ACTOR, is_live: false, nonce: None };
-                receive_pack::serve(app, target, &mut *input, out, &work_flow)
+                receive_pack::serve(app, target, &mut *input, out, &work_flow).map(|()| None)
             }
         }
-    };
-    respond(start(&app, flow, work), result_type).await
+    });
+    respond(response, result_type).await
 }
 
 /// What the headers say of a body.
@@ -327,22 +329,6 @@ pub(crate) fn repo_name(path: &str, ending: &str) -> Result<RepoName> {
     RepoName::new(name.strip_suffix(".git").unwrap_or(&name))
 }
 
-/// Runs `work` on a thread of the pool, once work that waits for clients has its turn; the response is what it writes.
-fn start(
-    app: &Arc<App>,
-    flow: Arc<Flow>,
-    work: impl FnOnce(&App, &mut ResponseWriter) -> Result<()> + Send + 'static,
-) -> bridge::Response {
-    let (mut writer, chunks) = ResponseWriter::new(app.config.server.body_timeout);
-    let work_app = Arc::clone(app);
-    let work = move || {
-        work(&work_app, &mut writer)?;
-        writer.flush().map_err(pkt::input_error)
-    };
-    let app = Arc::clone(app);
-    bridge::Response::new(chunks, flow, tokio::spawn(async move { app.work.run_with_client(work).await }))
-}
-
 /// Answers with the first chunk at hand, or with the reason why there is none.
 async fn respond(mut response: bridge::Response, content_type: &'static str) -> Response {
     match response.next().await {
@@ -411,6 +397,8 @@ fn discard(request: Request) {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use super::*;
 
     #[test]

@@ -1,11 +1,11 @@
 //! Side-bands: pack data, progress and errors in one stream of packets, or the bare data when the client wants none.
 //!
-//! Each packet goes out as one write, so that whoever carries the stream may put a keep-alive between any two
-//! writes. Progress is shown at most ten times a second, save for lines that are complete.
+//! Each packet goes out at once, so that whoever carries the stream may put a keep-alive between any two of them. Progress is shown at most ten times a second, save for lines that are complete.
 //! Source: git's `sideband.c`, `Documentation/gitprotocol-pack`.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, Write};
+use std::mem;
 use std::time::{Duration, Instant};
 
 use super::pkt;
@@ -37,6 +37,8 @@ impl Bands {
 const PREFIX_LEN: usize = 4;
 /// Four digits of length and the band's number.
 const HEADER_LEN: usize = 5;
+/// Packets of at most so many bytes are small: copying one costs less than memory of its own.
+const SMALL_LEN_MAX: usize = 32 << 10;
 const DATA: u8 = 1;
 const PROGRESS: u8 = 2;
 const ERROR: u8 = 3;
@@ -44,17 +46,69 @@ const ERROR: u8 = 3;
 /// Ten times a second is as much as anybody reads.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 
+/// Where packets go, and data without any.
+pub(crate) trait Carrier: Write {
+    /// Takes a packet, all of it at once; what is left of it does not matter.
+    ///
+    /// # Errors
+    /// As writing does.
+    fn packet(&mut self, packet: &mut Vec<u8>) -> io::Result<()>;
+}
+
+impl Carrier for &mut dyn Write {
+    fn packet(&mut self, packet: &mut Vec<u8>) -> io::Result<()> {
+        self.write_all(packet)
+    }
+}
+
+/// Packets that wait to be taken away.
+#[derive(Debug, Default)]
+pub(crate) struct Packets(Vec<u8>);
+
+impl Packets {
+    /// Bytes of them.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Takes them away.
+    pub(crate) fn take(&mut self) -> Vec<u8> {
+        mem::take(&mut self.0)
+    }
+}
+
+impl Carrier for Packets {
+    fn packet(&mut self, packet: &mut Vec<u8>) -> io::Result<()> {
+        // A large one mostly comes alone, and is not copied.
+        match self.0.is_empty() && packet.len() > SMALL_LEN_MAX {
+            true => mem::swap(&mut self.0, packet),
+            false => self.0.extend_from_slice(packet),
+        }
+        Ok(())
+    }
+}
+
+impl Write for Packets {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Frames what is sent to a client. Data and progress may be written by turns, from the same thread.
-pub(crate) struct Sideband<'a> {
-    frames: RefCell<Frames<'a>>,
+pub(crate) struct Sideband<W> {
+    frames: RefCell<Frames<W>>,
     progress_wanted: Cell<bool>,
     progress_shown: Cell<Option<Instant>>,
     /// Progress that will be overwritten anyway is not sent more often than this.
     progress_every: Duration,
 }
 
-struct Frames<'a> {
-    out: &'a mut dyn Write,
+struct Frames<W> {
+    out: W,
     content_len_max: Option<usize>,
     /// Room for a header, then band 1's content that waits for a full packet.
     packet: Vec<u8>,
@@ -62,9 +116,9 @@ struct Frames<'a> {
     failure: Option<io::Error>,
 }
 
-impl<'a> Sideband<'a> {
+impl<W: Carrier> Sideband<W> {
     /// Frames for `out`.
-    pub(crate) fn new(out: &'a mut dyn Write, bands: Bands, progress_wanted: bool) -> Self {
+    pub(crate) fn new(out: W, bands: Bands, progress_wanted: bool) -> Self {
         let frames =
             Frames { out, content_len_max: bands.content_len_max(), packet: vec![0; HEADER_LEN], failure: None };
         Self {
@@ -76,7 +130,7 @@ impl<'a> Sideband<'a> {
     }
 
     /// A writer of band 1. What it takes may wait until a packet is full, a flush, or [`Sideband::finish`].
-    pub(crate) fn data(&self) -> Data<'_, 'a> {
+    pub(crate) fn data(&self) -> Data<'_, W> {
         Data(self)
     }
 
@@ -112,22 +166,27 @@ impl<'a> Sideband<'a> {
         }
     }
 
+    /// Where whole packets have gone, and nothing else.
+    pub(crate) fn out(&mut self) -> &mut W {
+        &mut self.frames.get_mut().out
+    }
+
     /// Sends what waits, then the flush that ends side-bands.
     ///
     /// # Errors
     /// What writing fails with, now or before when progress was written.
-    pub(crate) fn finish(self) -> io::Result<()> {
-        let mut frames = self.frames.into_inner();
+    pub(crate) fn finish(&mut self) -> io::Result<()> {
+        let frames = self.frames.get_mut();
         frames.check()?;
         frames.send_data()?;
         if frames.content_len_max.is_some() {
-            pkt::flush(frames.out)?;
+            pkt::flush(&mut frames.out)?;
         }
         frames.out.flush()
     }
 }
 
-impl Frames<'_> {
+impl<W: Carrier> Frames<W> {
     fn check(&mut self) -> io::Result<()> {
         self.failure.take().map_or(Ok(()), Err)
     }
@@ -137,7 +196,8 @@ impl Frames<'_> {
         for content in content.chunks(content_len_max) {
             let mut packet = vec![0; HEADER_LEN];
             packet.extend_from_slice(content);
-            send(self.out, &mut packet, band)?;
+            seal(&mut packet, band)?;
+            self.out.packet(&mut packet)?;
         }
         self.out.flush()
     }
@@ -160,8 +220,9 @@ impl Frames<'_> {
 
     fn send_data(&mut self) -> io::Result<()> {
         if self.packet.len() > HEADER_LEN {
-            send(self.out, &mut self.packet, DATA)?;
-            self.packet.truncate(HEADER_LEN);
+            seal(&mut self.packet, DATA)?;
+            self.out.packet(&mut self.packet)?;
+            self.packet.resize(HEADER_LEN, 0);
         }
         Ok(())
     }
@@ -225,18 +286,23 @@ impl Write for Banded<'_> {
 
 /// Fills in the header of `packet` and writes it at once.
 fn send(out: &mut dyn Write, packet: &mut [u8], band: u8) -> io::Result<()> {
-    let len = packet.len();
-    if let Some(mut header) = packet.get_mut(..HEADER_LEN) {
-        write!(header, "{len:04x}")?;
-        header.write_all(&[band])?;
-    }
+    seal(packet, band)?;
     out.write_all(packet)
 }
 
-/// Band 1 of a [`Sideband`].
-pub(crate) struct Data<'s, 'a>(&'s Sideband<'a>);
+/// Fills in the header of `packet`.
+fn seal(packet: &mut [u8], band: u8) -> io::Result<()> {
+    let len = packet.len();
+    match packet.get_mut(..HEADER_LEN) {
+        Some(mut header) => write!(header, "{len:04x}").and_then(|()| header.write_all(&[band])),
+        None => Ok(()),
+    }
+}
 
-impl Write for Data<'_, '_> {
+/// Band 1 of a [`Sideband`].
+pub(crate) struct Data<'s, W>(&'s Sideband<W>);
+
+impl<W: Carrier> Write for Data<'_, W> {
     fn write(&mut self, content: &[u8]) -> io::Result<usize> {
         self.0.frames.borrow_mut().write_data(content)
     }
@@ -285,7 +351,7 @@ mod tests {
         for (bands, limit) in [(Bands::Small, 995), (Bands::Large, 65515)] {
             let mut out = Vec::new();
             let content: Vec<u8> = (0..limit * 2 + 7).map(|n| (n % 251) as u8).collect();
-            let sideband = Sideband::new(&mut out, bands, true);
+            let mut sideband = Sideband::new(&mut out as &mut dyn Write, bands, true);
             for part in content.chunks(313) {
                 sideband.data().write_all(part).unwrap();
             }
@@ -301,7 +367,7 @@ mod tests {
     #[test]
     fn progress_and_errors_have_bands_of_their_own() {
         let mut out = Vec::new();
-        let mut sideband = Sideband::new(&mut out, Bands::Large, true);
+        let mut sideband = Sideband::new(&mut out as &mut dyn Write, Bands::Large, true);
         sideband.progress_every = Duration::MAX;
         sideband.data().write_all(b"PACK").unwrap();
         sideband.progress("Counting: 1\r");
@@ -317,7 +383,7 @@ mod tests {
     #[test]
     fn unwanted_progress_is_not_sent_but_warnings_are() {
         let mut out = Vec::new();
-        let sideband = Sideband::new(&mut out, Bands::Large, false);
+        let mut sideband = Sideband::new(&mut out as &mut dyn Write, Bands::Large, false);
         sideband.progress("Counting: 1\n");
         sideband.warning("careful");
         sideband.finish().unwrap();
@@ -327,7 +393,7 @@ mod tests {
     #[test]
     fn without_bands_only_the_data_is_sent() {
         let mut out = Vec::new();
-        let sideband = Sideband::new(&mut out, Bands::None, true);
+        let mut sideband = Sideband::new(&mut out as &mut dyn Write, Bands::None, true);
         sideband.progress("Counting: 1\n");
         sideband.data().write_all(b"PACK").unwrap();
         sideband.error("broken");
@@ -347,7 +413,7 @@ mod tests {
             }
         }
         let mut out = Gone;
-        let sideband = Sideband::new(&mut out, Bands::Large, true);
+        let sideband = Sideband::new(&mut out as &mut dyn Write, Bands::Large, true);
         sideband.progress("Counting: 1\n");
         assert_eq!(sideband.data().write(b"x").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     }

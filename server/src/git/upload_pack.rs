@@ -3,7 +3,8 @@
 //!
 //! A request is read whole, answered from one snapshot, and leaves nothing behind. Up to the pack an error is an
 //! `ERR` line; within the pack it goes over band 3, and without side-bands it breaks the response off. What is walked
-//! for a request before its pack is, together, bounded by the work pool's deadline.
+//! for a request before its pack is, together, bounded by the work pool's deadline. The pack is left to be delivered without
+//! the thread that found out what is in it.
 //! Source: git's `upload-pack.c`, `Documentation/gitprotocol-pack`, `gitprotocol-v2`.
 
 mod packfile_uris;
@@ -19,14 +20,15 @@ use std::time::Instant;
 use govc_engine::{Error, ErrorKind, Filter, Oid, RefName, Repo, Result, Snapshot};
 
 use super::advertise::Version;
-use super::bridge::{self, Flow};
+use super::bridge::{Flow, Rest};
 use super::cache::KeptPack;
 use super::fetch_request::{Deepen, FetchRequest};
 use super::negotiate::{History, Timed};
+use super::pack::deliver::Delivery;
 use super::pack::send::{self, PackRequest};
 use super::pkt::{self, Reader};
 use super::shallow::{self, Borders, Rule};
-use super::sideband::{Bands, Sideband};
+use super::sideband::Bands;
 use super::visible::Visible;
 use crate::App;
 
@@ -57,19 +59,19 @@ struct Source<'a> {
     deadline: Instant,
 }
 
-/// Answers one request of `git-upload-pack`.
+/// Answers one request of `git-upload-pack`, up to the pack, which is left.
 ///
 /// # Errors
-/// When the client is gone, the time for the negotiation is over, or a pack without side-bands fails; all else is told
-/// to the client.
-pub(crate) fn serve(
-    app: &App,
+/// When the client is gone, the time for the negotiation is over, or there is no pack for a client without side-bands; all
+/// else is told to the client.
+pub(crate) fn serve<'a>(
+    app: &'a App,
     repo: &Repo,
     version: Version,
     input: &mut dyn Read,
     out: &mut dyn Write,
     flow: &Flow,
-) -> Result<()> {
+) -> Result<Option<Rest<'a>>> {
     let snapshot = repo.snapshot();
     let mut reader = Reader::new(input);
     let negotiated = match version {
@@ -77,13 +79,14 @@ pub(crate) fn serve(
         Version::V0 | Version::V1 => v0::talk(app, &snapshot, &mut reader, out),
     };
     match negotiated {
-        Ok(None) => Ok(()),
-        Ok(Some(ready)) => send_pack(app, repo, &snapshot, ready, out, flow),
+        Ok(None) => Ok(None),
+        Ok(Some(ready)) => prepare_pack(app, repo, snapshot, ready, out, flow).map(Some),
         Err(error) if *error.kind() == ErrorKind::Cancelled => Err(error),
         Err(error) => {
             tracing::debug!(repo = %repo.name(), %error, "fetch refused");
             flow.set_refused();
-            pkt::error(out, error.message()).map_err(pkt::input_error)
+            pkt::error(out, error.message()).map_err(pkt::input_error)?;
+            Ok(None)
         }
     }
 }
@@ -223,49 +226,38 @@ fn plan(request: &FetchRequest, common: &[Oid], client: Vec<Oid>, borders: Borde
     }
 }
 
-fn send_pack(
-    app: &App,
+/// Finds what pack is to be sent. Keep-alives may go from now on.
+fn prepare_pack<'a>(
+    app: &'a App,
     repo: &Repo,
-    snapshot: &Snapshot,
+    snapshot: Snapshot,
     ready: Ready,
     out: &mut dyn Write,
     flow: &Flow,
-) -> Result<()> {
+) -> Result<Rest<'a>> {
     let Ready { request, plan, filter, elsewhere } = ready;
-    if request.bands != Bands::None {
+    let bands = request.bands;
+    if bands != Bands::None {
         flow.begin_packets(out).map_err(pkt::input_error)?;
     }
-    let sideband = Sideband::new(out, request.bands, !request.no_progress);
-    let sent = {
-        let mut progress = |text: &str| sideband.progress(text);
-        let pack = PackRequest {
-            wants: plan.wants,
-            haves: plan.haves,
-            shallow: plan.shallow,
-            client_shallow: plan.client_shallow,
-            filter,
-            elsewhere,
-            thin: request.thin,
-            ofs_delta: request.ofs_delta,
-            include_tag: request.include_tag,
-            progress: &mut progress,
-        };
-        send::send(app, repo, snapshot, pack, &mut sideband.data())
+    let pack = PackRequest {
+        wants: plan.wants,
+        haves: plan.haves,
+        shallow: plan.shallow,
+        client_shallow: plan.client_shallow,
+        filter,
+        elsewhere,
+        thin: request.thin,
+        ofs_delta: request.ofs_delta,
+        include_tag: request.include_tag,
     };
-    flow.end_packets();
-    match sent {
-        Ok(sent) => {
-            tracing::debug!(repo = %repo.name(), objects = sent.objects, bytes = sent.bytes, "pack sent");
-            sideband.finish().map_err(pkt::input_error)
-        }
-        Err(error) if request.bands == Bands::None || bridge::client_failure(&error).is_some() => Err(error),
-        Err(error) => {
-            tracing::warn!(repo = %repo.name(), %error, "sending a pack failed");
-            flow.set_refused();
-            sideband.error(&format!("the pack cannot be sent: {}", error.message()));
-            Ok(())
-        }
-    }
+    let (pack, making) = match send::prepare(app, repo, snapshot, pack) {
+        Ok((pack, making)) => (Ok(pack), making),
+        Err(error) if bands == Bands::None => return Err(error),
+        Err(error) => (Err(error), None),
+    };
+    let progress_wanted = !request.no_progress;
+    Ok(Rest { delivery: Delivery { repo: repo.clone(), bands, progress_wanted, pack }, making })
 }
 
 #[cfg(test)]

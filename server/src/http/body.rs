@@ -44,7 +44,7 @@ use crate::{
 };
 
 /// Up to this many bytes take no part of the budget: so much the connection itself may hold.
-const FREE_BYTES: u64 = 64 << 10;
+pub(crate) const FREE_BYTES: u64 = 64 << 10;
 /// In which steps a body of unknown length takes its part, in bytes.
 const STEP_BYTES: u64 = 1 << 20;
 /// How long to wait for a part of the budget.

@@ -21,7 +21,7 @@ use crate::{
         Pack, RECEIVE_HEADERS, RefChange, Report, command_head, commit_of, delta, insert, line, push_body, push_new,
         push_raw, tree_entry,
     },
-    server::{Left, Place, Server, incoming},
+    server::{Launch, Left, Place, Server, incoming},
     ssh_client::until,
     tested,
     wire::at_work,
@@ -298,12 +298,17 @@ fn a_million_long_names_take_bounded_memory() {
 
 /// A server with a repository of some 24 MB that do not compress, and stay as they came.
 pub(crate) fn with_history(place: &Place, git: &Git) -> Server {
-    let server = place.launch().env("GOVC_COMPACTION_ENABLED", "false").start();
+    with_noise(place.launch(), place, git, 24)
+}
+
+/// The same with so many megabytes, launched like that.
+pub(crate) fn with_noise(launch: Launch, place: &Place, git: &Git, megabytes: u32) -> Server {
+    let server = launch.env("GOVC_COMPACTION_ENABLED", "false").start();
     server.create("repo");
     let work = place.path("work");
     git.init(&work);
     let mut state = 1u64;
-    for at in 0..24 {
+    for at in 0..megabytes {
         let noise: Vec<u8> = (0..1 << 17)
             .flat_map(|_| {
                 state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -336,17 +341,23 @@ fn begin(server: &Server, service: &str, length: usize) -> TcpStream {
     stream
 }
 
-/// Asks for everything: as packs are kept, with bases by their offsets, or so that the pack has to be made.
-fn fetch_body(tip: &str, is_kept: bool) -> Vec<u8> {
+/// Asks for everything, with such arguments.
+fn fetch_body(tip: &str, arguments: &[&str]) -> Vec<u8> {
     let want = line(format!("want {tip}\n").as_bytes());
-    let offsets = if is_kept { line(b"ofs-delta\n") } else { Vec::new() };
-    [&command_head("fetch")[..], b"0001", &want, &offsets, &line(b"done\n"), b"0000"].concat()
+    let arguments: Vec<u8> = arguments.iter().flat_map(|argument| line(argument.as_bytes())).collect();
+    [&command_head("fetch")[..], b"0001", &want, &arguments, &line(b"done\n"), b"0000"].concat()
 }
 
 impl Cloning {
-    /// Asks for a clone of `main`, and reads `bytes` of the answer.
+    /// Asks for a clone of `main`, as packs are kept, with bases by their offsets, or so that the pack has to be made, and
+    /// reads `bytes` of the answer.
     pub(crate) fn begin(server: &Server, tip: &str, is_kept: bool, bytes: usize) -> Self {
-        let body = fetch_body(tip, is_kept);
+        Self::with(server, tip, if is_kept { &["ofs-delta\n"] } else { &[] }, bytes)
+    }
+
+    /// The same with such arguments.
+    pub(crate) fn with(server: &Server, tip: &str, arguments: &[&str], bytes: usize) -> Self {
+        let body = fetch_body(tip, arguments);
         let mut stream = begin(server, "git-upload-pack", body.len());
         stream.write_all(&body).expect("the server reads");
         let mut clone = Self { stream, came: Vec::new() };
@@ -361,24 +372,33 @@ impl Cloning {
         self.came.extend(came);
     }
 
-    /// Reads to the end, in whichever way that comes. A pack that is said to have ended must be whole, and one that has not
-    /// must not seem to have.
-    pub(crate) fn end(mut self, git: &Git, place: &Place) {
+    /// Reads to the end, in whichever way that comes, and gives the bands of what came. What is said to have ended must be
+    /// whole, and what has not must not seem to have: it gives `None`.
+    pub(crate) fn bands(mut self) -> Option<Vec<Vec<u8>>> {
         let _ = self.stream.read_to_end(&mut self.came);
         let head = self.came.windows(4).position(|window| window == b"\r\n\r\n").expect("a head") + 4;
         assert!(self.came.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&self.came[..head]));
         let (body, is_ended) = unchunked(&self.came[head..]);
-        match body.strip_suffix(b"0000") {
-            Some(lines) => {
-                assert!(is_ended);
-                let bands = crate::pack::lines(lines);
-                let data: Vec<u8> =
-                    bands.iter().filter(|band| band[0] == 1).flat_map(|band| band[1..].to_vec()).collect();
-                let empty = place.path("empty");
-                git.init(&empty);
-                git.ok_fed(&empty, &["index-pack", "--stdin"], &data);
-            }
-            None => assert!(!is_ended, "half a pack ends as if it were a whole one"),
+        let is_whole = body.ends_with(b"0000");
+        assert_eq!(is_whole, is_ended, "half a pack ends as if it were a whole one, or the other way");
+        is_whole.then(|| crate::pack::lines(&body))
+    }
+
+    /// The same, and gives the pack.
+    pub(crate) fn pack(self) -> Option<Vec<u8>> {
+        let mut pack = Vec::new();
+        for band in self.bands()?.iter().filter(|band| band[0] == 1) {
+            pack.extend_from_slice(&band[1..]);
+        }
+        Some(pack)
+    }
+
+    /// The same, and looks at the pack if it has ended.
+    pub(crate) fn end(self, git: &Git, place: &Place) {
+        if let Some(pack) = self.pack() {
+            let empty = place.path("empty");
+            git.init(&empty);
+            git.ok_fed(&empty, &["index-pack", "--stdin"], &pack);
         }
     }
 }
@@ -473,7 +493,7 @@ fn a_client_that_closes_its_sending_side_has_left() {
     let new = pack.commit("whole");
     let change = RefChange { old: tested::null(), new, name: b"refs/heads/whole".to_vec() };
     let push = push_body(&[change], "report-status agent=test/1", &pack.finish());
-    let fetch = fetch_body(&new.to_string(), true);
+    let fetch = fetch_body(&new.to_string(), &["ofs-delta\n"]);
     let listed = |server: &Server| git.ok(&place.path("home"), &["ls-remote", "--heads", &server.url("repo")]);
     let half_closed = |server: &Server, service: &str, body: &[u8], cut: usize| {
         let mut stream = begin(server, service, body.len());

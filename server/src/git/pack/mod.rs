@@ -9,8 +9,10 @@
 //! | `receive` | both passes, the checks, and what a push does with the result |
 //! | `send` | what a fetch is sent: a kept pack, one that is being made for another client, or a new one |
 //! | `shared` | packs while they are made, for all who want them |
+//! | `deliver` | sending them, each client at its own speed and without a thread |
 //! | `write` | making packs |
 
+pub(crate) mod deliver;
 pub(crate) mod entry;
 mod nesting;
 pub(crate) mod receive;

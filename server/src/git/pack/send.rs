@@ -1,15 +1,18 @@
-//! Sending a pack for a fetch: a kept one as it is, one that is being made for somebody else, or a new one.
+//! What a fetch is sent: a kept pack as it is, one that is being made for somebody else, or a new one.
+//!
+//! Finding that out takes a thread, and so does making a pack. Sending takes none: see [`super::deliver`].
 
-use std::{collections::HashSet, io::Write, sync::Arc, thread, time::Instant};
+use std::{collections::HashSet, sync::Arc, time::Instant};
 
 use govc_engine::{
     Error, ErrorKind, Filter, Kind, Oid, Reach, ReachOptions, Repo, Result, Snapshot, TAG_DEPTH_MAX, object::PackHasher,
 };
 
 use super::{
-    shared::{FetchKey, Outcome, PackMaker, PackReader, Piece, Seat},
-    spool::{PIECE_BYTES, Spool},
-    write::{COPY_BYTES, PackWriter, Plan, Rules, gone},
+    deliver::Source,
+    shared::{FetchKey, Outcome, PackMaker, Seat},
+    spool::Spool,
+    write::{PackWriter, Plan, Rules},
 };
 use crate::{
     App,
@@ -24,7 +27,7 @@ const KEEP_OBJECTS_MIN: usize = 1000;
 const PROGRESS_EVERY: usize = 8192;
 
 /// What a client wants of a repository, and what it has.
-pub(crate) struct PackRequest<'a> {
+pub(crate) struct PackRequest {
     /// The objects wanted, with everything that they reach.
     pub(crate) wants: Vec<Oid>,
     /// What the client has, with everything that it reaches.
@@ -43,21 +46,20 @@ pub(crate) struct PackRequest<'a> {
     pub(crate) ofs_delta: bool,
     /// Whether annotated tags of what is sent are wanted, too.
     pub(crate) include_tag: bool,
-    /// Takes lines for people.
-    pub(crate) progress: &'a mut dyn FnMut(&str),
 }
 
-/// What was sent.
-pub(crate) struct PackSent {
-    pub(crate) objects: u64,
-    pub(crate) bytes: u64,
+/// A pack that is to be made, for all who want it.
+pub(crate) struct Making<'a> {
+    job: Job<'a>,
+    plan: Plan,
+    maker: PackMaker<'a>,
 }
 
 /// A pack that no kept one is.
 struct Job<'a> {
     app: &'a App,
-    repo: &'a Repo,
-    snapshot: &'a Snapshot,
+    repo: Repo,
+    snapshot: Snapshot,
     /// The wants; sorted, each there once.
     tips: Vec<Oid>,
     haves: Vec<Oid>,
@@ -73,20 +75,19 @@ struct Job<'a> {
     deadline: Instant,
 }
 
-/// Sends a pack.
+/// Finds what a client is to be sent; also a pack to be made meanwhile, if it gets one that nobody makes yet.
 ///
 /// # Errors
-/// [`ErrorKind::NotFound`] for objects that are missing, [`ErrorKind::Cancelled`] when the client is gone or the
-/// time is over, and whatever the storage fails with; the client notices by the missing end of the pack.
-pub(crate) fn send(
-    app: &App,
+/// [`ErrorKind::NotFound`] for objects that are missing, [`ErrorKind::Cancelled`] when the time is over, and whatever the
+/// storage fails with.
+pub(crate) fn prepare<'a>(
+    app: &'a App,
     repo: &Repo,
-    snapshot: &Snapshot,
-    request: PackRequest<'_>,
-    out: &mut dyn Write,
-) -> Result<PackSent> {
+    snapshot: Snapshot,
+    request: PackRequest,
+) -> Result<(Source, Option<Making<'a>>)> {
     let PackRequest { wants, mut haves, shallow, client_shallow, filter, elsewhere, .. } = request;
-    let PackRequest { thin, ofs_delta, include_tag, progress, .. } = request;
+    let PackRequest { thin, ofs_delta, include_tag, .. } = request;
     // What is elsewhere comes when this pack has been taken in; who has nothing has no bases.
     let thin = thin && elsewhere.is_none() && !haves.is_empty();
     haves.extend(elsewhere.iter().flat_map(|pack| &pack.tips));
@@ -95,7 +96,7 @@ pub(crate) fn send(
     let form = Form::of(&shallow, filter.as_ref());
     let mut job = Job {
         app,
-        repo,
+        repo: repo.clone(),
         snapshot,
         tips: sorted(wants),
         haves: sorted(haves),
@@ -110,52 +111,40 @@ pub(crate) fn send(
         deadline: app.work.deadline(),
     };
     if let Some(pack) = job.kept()
-        && (!include_tag || has_tags(snapshot, |oid| pack.find(oid).is_some())?)
+        && (!include_tag || has_tags(&job.snapshot, |oid| pack.find(oid).is_some())?)
     {
-        return send_kept(app, &pack, out, progress);
+        return Ok((Source::Kept(pack), None));
     }
-    let Some(form) = form else {
+    let (shared, stall_max) = (app.packs.shared(), app.config.server.body_timeout);
+    let (maker, reader) = match form {
         // A filter that is no key: this pack is nobody else's.
-        return match job.plan()? {
-            Planned::Kept(pack) => send_kept(app, &pack, out, progress),
-            Planned::New(plan) => job.make_alone(plan, out, progress),
-        };
+        None => shared.alone(stall_max),
+        Some(form) => match shared.join(job.key(form)?, stall_max) {
+            Seat::Reader(reader) => return Ok((Source::Shared(reader, PackSource::Shared), None)),
+            Seat::Maker(maker, reader) => (maker, reader),
+        },
     };
-    let key = FetchKey {
-        repo: repo.id(),
-        wants: job.tips.clone(),
-        haves: job.haves.clone(),
-        form,
-        client_shallow: job.client_shallow.clone(),
-        elsewhere: job.elsewhere.as_ref().map(|pack| pack.checksum()),
-        thin,
-        ofs_delta,
-        tags: include_tag.then(|| tags_of(snapshot)).transpose()?,
-    };
-    match app.packs.shared().join(key) {
-        Seat::Reader(reader) => send_shared(app, reader, PackSource::Shared, out, progress),
-        Seat::Maker(maker, reader) => {
-            let plan = match job.plan() {
-                Ok(Planned::New(plan)) => plan,
-                Ok(Planned::Kept(pack)) => {
-                    maker.end(Ok(Outcome::Kept(Arc::clone(&pack))));
-                    return send_kept(app, &pack, out, progress);
-                }
-                Err(error) => {
-                    maker.end(Err(error.clone()));
-                    return Err(error);
-                }
-            };
+    match job.plan() {
+        Ok(Planned::New(plan)) => {
             let source = if plan.ground().is_some() { PackSource::Extended } else { PackSource::Made };
-            // Made beside the sending, a pack is not held up by a client that is slower than others who want it.
-            thread::scope(|scope| {
-                let make = move || job.make_shared(plan, maker);
-                let failed =
-                    |error| Error::new(ErrorKind::LimitExceeded, format!("no thread for making a pack: {error}"));
-                thread::Builder::new().name("pack".into()).spawn_scoped(scope, make).map_err(failed)?;
-                send_shared(app, reader, source, out, progress)
-            })
+            Ok((Source::Shared(reader, source), Some(Making { job, plan, maker })))
         }
+        Ok(Planned::Kept(pack)) => {
+            maker.end(Ok(Outcome::Kept(Arc::clone(&pack))));
+            Ok((Source::Kept(pack), None))
+        }
+        Err(error) => {
+            maker.end(Err(error.clone()));
+            Err(error)
+        }
+    }
+}
+
+impl Making<'_> {
+    /// Makes the pack for all who want it, and keeps it for those who come later.
+    pub(crate) fn run(self) {
+        let end = self.job.make_into(&self.plan, &self.maker);
+        self.maker.end(end.map(Outcome::Made));
     }
 }
 
@@ -172,6 +161,21 @@ enum Planned {
 }
 
 impl Job<'_> {
+    /// What makes other fetches the same as this one.
+    fn key(&self, form: Form) -> Result<FetchKey> {
+        Ok(FetchKey {
+            repo: self.repo.id(),
+            wants: self.tips.clone(),
+            haves: self.haves.clone(),
+            form,
+            client_shallow: self.client_shallow.clone(),
+            elsewhere: self.elsewhere.as_ref().map(|pack| pack.checksum()),
+            thin: self.thin,
+            ofs_delta: self.ofs_delta,
+            tags: self.include_tag.then(|| tags_of(&self.snapshot)).transpose()?,
+        })
+    }
+
     /// A kept pack of just the tips.
     fn kept(&self) -> Option<Arc<KeptPack>> {
         let form = self.form.as_ref()?;
@@ -187,7 +191,7 @@ impl Job<'_> {
         let mut sent: HashSet<Oid> = reach.objects.iter().map(|(oid, _)| *oid).collect();
         let beside: Vec<_> = self.elsewhere.iter().chain(&ground).cloned().collect();
         if self.include_tag {
-            let tags = add_tags(self.snapshot, &beside, &mut reach.objects, &mut sent)?;
+            let tags = add_tags(&self.snapshot, &beside, &mut reach.objects, &mut sent)?;
             // With its tags the pack is what a clone of both gets.
             self.tips.extend(tags);
             self.tips.sort_unstable();
@@ -204,7 +208,7 @@ impl Job<'_> {
         }
         let is_ground = |pack: &Arc<KeptPack>| ground.as_ref().is_some_and(|ground| Arc::ptr_eq(ground, pack));
         let whole = self.whole_packs().find(|pack| !is_ground(pack));
-        Plan::new(self.snapshot, reach, sent, (ground, whole), self.ofs_delta).map(Planned::New)
+        Plan::new(&self.snapshot, reach, sent, (ground, whole), self.ofs_delta).map(Planned::New)
     }
 
     /// What a client gets; if that is all of a kept pack and more, the pack, and the more without all of its objects. A kept
@@ -245,32 +249,6 @@ impl Job<'_> {
         Rules { filter: filter.as_ref(), thin: *thin, ofs_delta: *ofs_delta, deadline: *deadline }
     }
 
-    /// Makes the pack for this client only.
-    fn make_alone(&self, plan: Plan, out: &mut dyn Write, progress: &mut dyn FnMut(&str)) -> Result<PackSent> {
-        let total = plan.len();
-        progress(&enumerated(total));
-        let mut writer = PackWriter::new(self.snapshot.object_format(), &mut *out, total, false, self.rules())?;
-        let mut told = 0;
-        let step = &mut |done: usize| {
-            if done - told >= PROGRESS_EVERY {
-                told = done;
-                progress(&sending(done, total));
-            }
-        };
-        self.write(&plan, &mut writer, step)?;
-        let written = writer.finish()?;
-        out.write_all(written.checksum.as_bytes()).map_err(gone)?;
-        progress(&format!("Total {total} objects, done.\n"));
-        self.app.metrics.packs().sent(PackSource::Made);
-        Ok(PackSent { objects: total as u64, bytes: written.bytes + trailer_len(&written.checksum) })
-    }
-
-    /// Makes the pack for all who want it, and keeps it for those who come later.
-    fn make_shared(self, plan: Plan, maker: PackMaker<'_>) {
-        let end = self.make_into(&plan, &maker);
-        maker.end(end.map(Outcome::Made));
-    }
-
     fn make_into(&self, plan: &Plan, maker: &PackMaker<'_>) -> Result<Oid> {
         let total = plan.len();
         maker.progress(0, total);
@@ -296,7 +274,7 @@ impl Job<'_> {
             }
             maker.with_spool(|spool| {
                 let pack = NewPack { entries, checksum: written.checksum };
-                self.app.packs.keep(self.repo, tips, pack, spool);
+                self.app.packs.keep(&self.repo, tips, pack, spool);
             });
         }
         Ok(written.checksum)
@@ -315,59 +293,11 @@ impl Job<'_> {
             written = ground.entries.len();
         }
         for (done, item) in (written + 1..).zip(plan.items()) {
-            writer.item(self.snapshot, plan, item).inspect_err(|error| drop_damaged(plan.copied_from(item), error))?;
+            writer.item(&self.snapshot, plan, item).inspect_err(|error| drop_damaged(plan.copied_from(item), error))?;
             step(done);
         }
         Ok(())
     }
-}
-
-/// Sends what is being made, as it grows.
-fn send_shared(
-    app: &App,
-    mut reader: PackReader,
-    source: PackSource,
-    out: &mut dyn Write,
-    progress: &mut dyn FnMut(&str),
-) -> Result<PackSent> {
-    let mut buffer = vec![0; COPY_BYTES];
-    let (mut bytes, mut objects, mut told) = (0, 0, 0);
-    loop {
-        match reader.read(&mut buffer)? {
-            Piece::Bytes(len, (done, total)) => {
-                if bytes == 0 {
-                    objects = total;
-                    progress(&enumerated(total));
-                }
-                out.write_all(&buffer[..len]).map_err(gone)?;
-                bytes += len as u64;
-                if done > told {
-                    told = done;
-                    progress(&sending(done, total));
-                }
-            }
-            Piece::End(Outcome::Made(checksum)) => {
-                out.write_all(checksum.as_bytes()).map_err(gone)?;
-                progress(&format!("Total {objects} objects, done.\n"));
-                app.metrics.packs().sent(source);
-                return Ok(PackSent { objects: objects as u64, bytes: bytes + trailer_len(&checksum) });
-            }
-            Piece::End(Outcome::Kept(pack)) => return send_kept(app, &pack, out, progress),
-        }
-    }
-}
-
-/// Bytes that end a pack.
-fn trailer_len(checksum: &Oid) -> u64 {
-    checksum.as_bytes().len() as u64
-}
-
-fn enumerated(objects: usize) -> String {
-    format!("Enumerating objects: {objects}, done.\n")
-}
-
-fn sending(done: usize, total: usize) -> String {
-    format!("Sending objects: {}% ({done}/{total})\r", done * 100 / total.max(1))
 }
 
 /// Whether every annotated tag that leads to an object of a pack is in the pack, too.
@@ -412,30 +342,6 @@ fn tag_chain(snapshot: &Snapshot, oid: Oid) -> Result<(Vec<Oid>, Oid)> {
         at = target;
     }
     Ok((chain, at))
-}
-
-/// Sends a kept pack as it is; a damaged one is dropped, and the client's own check fails this one fetch.
-fn send_kept(app: &App, pack: &Arc<KeptPack>, out: &mut dyn Write, progress: &mut dyn FnMut(&str)) -> Result<PackSent> {
-    let objects = pack.entries.len();
-    progress(&enumerated(objects));
-    let mut buffer = vec![0; PIECE_BYTES];
-    let mut number = 0;
-    while let Some(piece) =
-        pack.read_piece(number, &mut buffer).map_err(|error| damaged(app, pack, &error.to_string()))?
-    {
-        out.write_all(piece).map_err(gone)?;
-        number += 1;
-    }
-    let checksum = pack.checksum();
-    out.write_all(checksum.as_bytes()).map_err(gone)?;
-    progress(&format!("Total {objects} objects, reused {objects}, done.\n"));
-    app.metrics.packs().sent(PackSource::Kept);
-    Ok(PackSent { objects: objects as u64, bytes: pack.len() + trailer_len(&checksum) })
-}
-
-fn damaged(app: &App, pack: &Arc<KeptPack>, why: &str) -> Error {
-    app.packs.drop_pack(pack);
-    Error::corrupt(format!("a kept pack is damaged ({why}); fetch again"))
 }
 
 /// A checksum of what the tags are called and point at.

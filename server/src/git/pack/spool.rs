@@ -2,12 +2,13 @@
 
 use std::{
     fs::File,
-    io::{self, Write},
+    io::{self, IoSliceMut, Write},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
+use rustix::io::{ReadWriteFlags, preadv2};
 use tempfile::TempPath;
 
 /// Packs up to this size stay in memory, in bytes.
@@ -158,6 +159,26 @@ impl Spool {
         self.file.as_ref().map(|file| (Arc::clone(&file.file), bytes))
     }
 
+    /// What is in memory from `offset` on; nothing if that is in the file.
+    pub(crate) fn buffered(&self, offset: u64) -> &[u8] {
+        let start = offset.checked_sub(self.file_bytes).and_then(|start| usize::try_from(start).ok());
+        start.and_then(|start| self.buffer.get(start..)).unwrap_or_default()
+    }
+
+    /// Bytes of memory that it takes.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        self.buffer.capacity() as u64
+    }
+
+    /// Gives memory back when nothing more is written.
+    pub(crate) fn settle(&mut self) {
+        if self.file.is_some() {
+            // What cannot be written stays.
+            let _ = self.flush_to_file();
+        }
+        self.buffer.shrink_to_fit();
+    }
+
     /// Reads up to `out.len()` bytes at `offset`; fewer only at the end.
     pub(crate) fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<usize> {
         let mut done = 0;
@@ -177,7 +198,11 @@ impl Spool {
         Ok(done)
     }
 
-    fn flush_to_file(&mut self) -> io::Result<()> {
+    /// Moves what is in memory to the file, and makes that if there is none; without a folder, everything stays.
+    ///
+    /// # Errors
+    /// When the file cannot be made or written; what was in memory is there still.
+    pub(crate) fn flush_to_file(&mut self) -> io::Result<()> {
         let Some(folder) = &self.folder else { return Ok(()) };
         let file = match &self.file {
             Some(file) => file,
@@ -191,8 +216,36 @@ impl Spool {
         file.file.write_all_at(&self.buffer, self.file_bytes)?;
         self.file_bytes += self.buffer.len() as u64;
         self.buffer.clear();
+        // It was filled far beyond what is collected for a file.
+        self.buffer.shrink_to(2 * WRITE_BYTES);
         Ok(())
     }
+}
+
+/// Reads `len` bytes of a file at `offset` into `out`, in place of what is there. What the system has in memory is copied at
+/// once; for the rest the task waits without a thread.
+///
+/// # Errors
+/// When they cannot be read; [`io::ErrorKind::ConnectionAborted`] when the server stops.
+pub(crate) async fn read_file(file: &Arc<File>, offset: u64, len: usize, out: &mut Vec<u8>) -> io::Result<()> {
+    let mut bytes = std::mem::take(out);
+    bytes.resize(len, 0);
+    let mut done = 0;
+    while let Some(rest) = bytes.get_mut(done..).filter(|rest| !rest.is_empty()) {
+        // Where that cannot be asked for, or fails, the other way tells.
+        match preadv2(file, &mut [IoSliceMut::new(rest)], offset + done as u64, ReadWriteFlags::NOWAIT) {
+            Ok(0) | Err(_) => break,
+            Ok(read) => done += read,
+        }
+    }
+    if done < len {
+        let file = Arc::clone(file);
+        let read = move || file.read_exact_at(&mut bytes[done..], offset + done as u64).map(|()| bytes);
+        let stopping = |error| io::Error::new(io::ErrorKind::ConnectionAborted, error);
+        bytes = tokio::task::spawn_blocking(read).await.map_err(stopping)??;
+    }
+    *out = bytes;
+    Ok(())
 }
 
 impl Write for Spool {

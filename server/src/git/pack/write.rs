@@ -233,7 +233,6 @@ pub(super) struct PackWriter<'a> {
 
 /// A pack that has been written, but for its checksum.
 pub(super) struct Written {
-    pub(super) bytes: u64,
     pub(super) checksum: Oid,
     pub(super) entries: Option<Vec<KeptEntry>>,
 }
@@ -494,7 +493,7 @@ impl<'a> PackWriter<'a> {
     /// As [`PackWriter::item`].
     pub(super) fn finish(mut self) -> Result<Written> {
         self.flush_buffer()?;
-        Ok(Written { bytes: self.offset, checksum: self.hasher.finish()?, entries: self.entries })
+        Ok(Written { checksum: self.hasher.finish()?, entries: self.entries })
     }
 }
 

@@ -10,23 +10,32 @@ use govc_engine::{Error, ErrorKind, Repo, Result, Snapshot};
 use super::super::fetch_request::{Deepen, FetchRequest, HAVES_MAX};
 use super::super::negotiate::Negotiation;
 use super::v0::{Acknowledged, acknowledge};
-use super::{Flow, Reader, Ready, Source, borders, client_borders, pkt, plan, resolve, send_pack, tell_borders};
+use super::{
+    Flow, Reader, Ready, Rest, Source, borders, client_borders, pkt, plan, prepare_pack, resolve, tell_borders,
+};
 use crate::App;
 
-/// Holds a whole conversation that follows the advertisement of references.
+/// Holds a whole conversation that follows the advertisement of references, up to the pack, which is left.
 ///
 /// # Errors
 /// As [`super::serve`].
-pub(crate) fn serve(app: &App, repo: &Repo, input: &mut dyn Read, out: &mut dyn Write, flow: &Flow) -> Result<()> {
+pub(crate) fn serve<'a>(
+    app: &'a App,
+    repo: &Repo,
+    input: &mut dyn Read,
+    out: &mut dyn Write,
+    flow: &Flow,
+) -> Result<Option<Rest<'a>>> {
     let snapshot = repo.snapshot();
     let mut reader = Reader::new(input);
     match talk(app, &snapshot, &mut reader, out) {
-        Ok(None) => Ok(()),
-        Ok(Some(ready)) => send_pack(app, repo, &snapshot, ready, out, flow),
+        Ok(None) => Ok(None),
+        Ok(Some(ready)) => prepare_pack(app, repo, snapshot, ready, out, flow).map(Some),
         Err(error) if *error.kind() == ErrorKind::Cancelled => Err(error),
         Err(error) => {
             tracing::debug!(repo = %repo.name(), %error, "fetch refused");
-            pkt::error(out, error.message()).map_err(pkt::input_error)
+            pkt::error(out, error.message()).map_err(pkt::input_error)?;
+            Ok(None)
         }
     }
 }
