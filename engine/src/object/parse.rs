@@ -138,7 +138,7 @@ impl Commit {
             Some(end) => (&data[..end + 1], &data[end + 2..]),
             None => (data, &b""[..]),
         };
-        let mut lines = headers.lines().peekable();
+        let mut lines = lines(headers).peekable();
         let mut next = |key: &[u8]| lines.next_if(|line| line.starts_with(key)).map(|line| &line[key.len()..]);
         let tree = Oid::from_hex(next(b"tree ").ok_or_else(malformed)?).map_err(|_| malformed())?;
         let mut parents = SmallVec::new();
@@ -242,7 +242,7 @@ impl Tag {
             Some(end) => (&data[..end + 1], &data[end + 2..]),
             None => (data, &b""[..]),
         };
-        let header = |key: &[u8]| headers.lines().find_map(|line| line.strip_prefix(key));
+        let header = |key: &[u8]| lines(headers).find_map(|line| line.strip_prefix(key));
         Ok(Self {
             target,
             target_kind,
@@ -266,9 +266,14 @@ impl Tag {
     }
 }
 
+/// The lines of an object: a carriage return is part of one, as it is for git.
+fn lines(data: &[u8]) -> impl Iterator<Item = &[u8]> {
+    data.lines_with_terminator().map(|line| line.strip_suffix(b"\n").unwrap_or(line))
+}
+
 /// The `object` and `type` lines that open every tag.
 fn tag_target(data: &[u8]) -> Result<(Oid, Kind)> {
-    let mut lines = data.lines();
+    let mut lines = lines(data);
     let object = lines.next().and_then(|line| line.strip_prefix(b"object "));
     let kind = lines.next().and_then(|line| line.strip_prefix(b"type ")).and_then(Kind::from_word);
     match (object, kind) {
@@ -315,7 +320,7 @@ pub fn links(format: ObjectFormat, kind: Kind, data: &[u8]) -> Result<Links> {
         Kind::Commit => {
             let malformed = || Error::corrupt("malformed commit");
             let hex = |line: &[u8]| format.oid_from_hex(line).map_err(|_| malformed());
-            let mut lines = data.lines();
+            let mut lines = lines(data);
             let tree = lines.next().and_then(|line| line.strip_prefix(b"tree ")).ok_or_else(malformed)?;
             links.targets.push((hex(tree)?, Some(Kind::Tree)));
             for line in lines {

@@ -596,6 +596,28 @@ fn any_edits() -> impl Strategy<Value = (ObjectFormat, Entries, Entries, Entries
         .prop_flat_map(|format| (Just(format), any_entries(format, 24), any_entries(format, 8), any_entries(format, 8)))
 }
 
+#[test]
+fn a_carriage_return_is_part_of_its_line() {
+    let person = "A <a@b> 5 +0000";
+    for format in ObjectFormat::ALL {
+        let id = format.empty_tree();
+        let with_cr = |text: &str, line: &str| text.replace(line, &format!("{line}\r")).into_bytes();
+        let sound = format!("tree {id}\nparent {id}\nauthor {person}\ncommitter {person}\nx y\r\n\nm");
+        assert_eq!(Commit::parse(sound.as_bytes()).unwrap().to_bytes(), sound.as_bytes());
+        for line in [format!("tree {id}"), format!("parent {id}")] {
+            let spoiled = with_cr(&sound, &line);
+            assert_eq!(check_object(format, Kind::Commit, &spoiled).unwrap().level, CheckLevel::Refuse);
+            assert!(Commit::parse(&spoiled).is_err(), "{line}");
+            assert!(links(format, Kind::Commit, &spoiled).is_err(), "{line}");
+        }
+        let tag = format!("object {id}\ntype tree\ntag v1\n\nm");
+        for line in [format!("object {id}"), "type tree".to_owned()] {
+            let spoiled = with_cr(&tag, &line);
+            assert!(Tag::parse(&spoiled).is_err() && links(format, Kind::Tag, &spoiled).is_err(), "{line}");
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
 
