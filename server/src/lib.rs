@@ -61,5 +61,6 @@ pub use app::{App, OpenError};
 pub use archive::fuzz_attributes;
 pub use import::fuzz_import;
 pub use serve::router;
+pub use ssh::fuzz_keys;
 pub use telemetry::Metrics;
 pub use work::{WorkError, WorkOptions, WorkPool, WorkStats};

@@ -273,6 +273,37 @@ proptest! {
     }
 }
 
+/// The seeds of the fuzz target: what is called `bad-*` is refused for its reason, everything else is applied.
+#[test]
+fn seeds_of_delta() {
+    let seeds = [
+        ("copy-insert", None),
+        ("copy-offset", None),
+        ("insert", None),
+        ("bad-base-size", Some("for a base of 52 bytes, not 51")),
+        ("bad-copy-cut", Some("delta copy ends early")),
+        ("bad-copy-far", Some("copies from outside of its base")),
+        ("bad-copy-past", Some("copies from outside of its base")),
+        ("bad-empty", Some("delta header ends early")),
+        ("bad-insert-cut", Some("inserts more than it carries")),
+        ("bad-reserved", Some("reserved instruction 0")),
+        ("bad-result-long", Some("makes more than it announces")),
+        ("bad-result-short", Some("makes 5 bytes but announces 6")),
+        ("bad-sizes-alone", Some("delta header ends early")),
+        ("bad-sizes-endless", Some("a number that is too long")),
+    ];
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds/delta");
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), seeds.len());
+    for (name, reason) in seeds {
+        let data = std::fs::read(folder.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+        fuzz_delta(&data);
+        let (base, delta) = data[1..].split_at(usize::from(data[0]));
+        let refused = apply_delta(base, delta).err().map(|error| error.to_string());
+        assert_eq!(refused.is_some(), reason.is_some(), "{name}: {refused:?}");
+        assert!(refused.as_deref().unwrap_or_default().contains(reason.unwrap_or_default()), "{name}: {refused:?}");
+    }
+}
+
 /// Versions of a text, each a delta against the one before, of all sizes of change.
 #[test]
 fn a_chain_that_is_followed_makes_what_its_deltas_make_one_by_one() {

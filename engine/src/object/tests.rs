@@ -618,6 +618,36 @@ fn a_carriage_return_is_part_of_its_line() {
     }
 }
 
+/// The seeds of the fuzz target: what is called `bad-*` is refused for its reason, everything else is read.
+#[test]
+fn seeds_of_object() {
+    let seeds = [
+        ("commit", None),
+        ("tag", None),
+        ("tree", None),
+        ("bad-carriage-return", Some("badTreeSha1")),
+        ("bad-tree-cut", Some("badTree")),
+        ("bad-tree-dotdot", Some("hasDotdot")),
+        ("bad-tree-dotgit", Some("hasDotgit")),
+        ("bad-tree-duplicate", Some("duplicateEntries")),
+        ("bad-tree-mode", Some("badTree")),
+        ("bad-tree-null", Some("nullSha1")),
+        ("bad-tree-slash", Some("fullPathname")),
+        ("bad-tree-unsorted", Some("treeNotSorted")),
+    ];
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds/object");
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 2 * seeds.len());
+    for (name, reason) in seeds {
+        for (format, name) in ObjectFormat::ALL.into_iter().zip([name.to_owned(), format!("{name}-sha256")]) {
+            let data = std::fs::read(folder.join(&name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+            fuzz_object(&data);
+            let refused = read_as_object(format, &data).err().map(|error| error.to_string());
+            assert_eq!(refused.is_some(), reason.is_some(), "{name}: {refused:?}");
+            assert!(refused.as_deref().unwrap_or_default().contains(reason.unwrap_or_default()), "{name}: {refused:?}");
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
 

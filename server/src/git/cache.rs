@@ -28,6 +28,7 @@ use govc_engine::{Oid, Repo, RepoId};
 use parking_lot::Mutex;
 
 pub(crate) use form::Form;
+pub use index::fuzz_kept_index;
 use index::{read_index, write_index};
 use promise::Promise;
 pub(crate) use promise::PromisedFor;

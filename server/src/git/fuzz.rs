@@ -1,6 +1,17 @@
 //! Entries for fuzzing: each takes any bytes as what a client sends, and must return, in bounded memory.
+//!
+//! `exchange` has those that answer whole requests, on repositories that it makes. Every file of `fuzz/seeds` goes through its
+//! entry in the tests.
 
-use govc_engine::{ObjectFormat, PathRule as _};
+mod exchange;
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, OnceLock};
+
+use govc_engine::{
+    Limits, ObjectFormat, PackHasher, PathRule as _, RepoName, RepoSettings, Result, Store, StoreOptions,
+};
 
 use super::bundle_uri;
 use super::command::{self, Command};
@@ -8,10 +19,17 @@ use super::fetch_request::FetchRequest;
 use super::filter::FilterSpec;
 use super::ls_refs::LsRefs;
 use super::object_info::ObjectInfo;
+use super::pack::receive;
 use super::pkt::{self, Line, Reader};
 use super::push_cert;
 use super::push_request::PushRequest;
 use super::sparse::{Allowance, Patterns};
+
+pub use super::cache::fuzz_kept_index;
+pub use exchange::{fuzz_fetch, fuzz_push};
+
+/// References that a push may change here: few enough that an input can have more.
+const REFERENCES_MAX: usize = 50;
 
 /// Reads `data` as pkt-lines, and checks that what was read is written back the same.
 pub fn fuzz_pkt_line(data: &[u8]) {
@@ -39,17 +57,20 @@ pub fn fuzz_upload_request(data: &[u8]) {
     for format in ObjectFormat::ALL {
         // What is refused is refused with an error; only a panic is a finding.
         let _ = FetchRequest::read_v0(format, &mut Reader::new(data));
-        let mut reader = Reader::new(data);
-        if let Ok(Some(head)) = command::read_head(format, &mut reader)
-            && head.arguments
-        {
-            match head.command {
-                Command::LsRefs => drop(LsRefs::read(&mut reader)),
-                Command::Fetch => drop(FetchRequest::read_v2(format, &mut reader)),
-                Command::ObjectInfo => drop(ObjectInfo::read(format, &mut reader)),
-                Command::BundleUri => drop(bundle_uri::read_arguments(&mut reader)),
-            }
-        }
+        let _ = read_v2(format, data);
+    }
+}
+
+fn read_v2(format: ObjectFormat, data: &[u8]) -> Result<()> {
+    let mut reader = Reader::new(data);
+    match command::read_head(format, &mut reader)? {
+        Some(head) if head.arguments => match head.command {
+            Command::LsRefs => LsRefs::read(&mut reader).map(drop),
+            Command::Fetch => FetchRequest::read_v2(format, &mut reader).map(drop),
+            Command::ObjectInfo => ObjectInfo::read(format, &mut reader).map(drop),
+            Command::BundleUri => bundle_uri::read_arguments(&mut reader),
+        },
+        _ => Ok(()),
     }
 }
 
@@ -72,47 +93,60 @@ pub fn fuzz_filter(data: &[u8]) {
 /// Reads `data` as the commands of a push, in both object formats.
 pub fn fuzz_receive_commands(data: &[u8]) {
     for format in ObjectFormat::ALL {
-        let mut request = PushRequest::new(format);
-        if request.read(&mut Reader::new(data), 1000).is_ok() {
-            for command in &request.commands {
-                assert!(!command.name.contains(&b'\n') && !command.name.contains(&0), "a name is one word of a report");
-            }
-            request.certificate.as_ref().into_iter().for_each(push_cert::fuzz_certificate);
+        let _ = read_commands(format, data);
+    }
+}
+
+fn read_commands(format: ObjectFormat, data: &[u8]) -> Result<()> {
+    let mut request = PushRequest::new(format);
+    request.read(&mut Reader::new(data), REFERENCES_MAX)?;
+    for command in &request.commands {
+        assert!(!command.name.contains(&b'\n') && !command.name.contains(&0), "a name is one word of a report");
+    }
+    request.certificate.as_ref().into_iter().for_each(push_cert::fuzz_certificate);
+    Ok(())
+}
+
+/// Feeds arbitrary bytes to the receiving of packs of both object formats, with a right checksum and without; a fuzz target.
+pub fn fuzz_pack(data: &[u8]) {
+    for format in ObjectFormat::ALL {
+        for bytes in [data, &sealed(format, data)] {
+            let _ = receive_pack(format, bytes);
         }
     }
 }
 
-/// Feeds arbitrary bytes to the receiving of packs, with a right checksum and without; a fuzz target.
-pub fn fuzz_pack(data: &[u8]) {
-    use govc_engine::{Limits, RepoName, RepoSettings, Store, StoreOptions, object::PackHasher};
-    use std::sync::{Arc, OnceLock};
+/// A pack with the checksum that it lacks.
+fn sealed(format: ObjectFormat, pack: &[u8]) -> Vec<u8> {
+    let mut hasher = PackHasher::new(format);
+    hasher.update(pack);
+    let checksum = hasher.finish();
+    [pack, checksum.as_ref().map_or(&[][..], |checksum| checksum.as_bytes())].concat()
+}
 
+/// Receives a pack into an empty repository, which keeps nothing of it; how many objects it has.
+fn receive_pack(object_format: ObjectFormat, data: &[u8]) -> Result<u64> {
     static STORE: OnceLock<Store> = OnceLock::new();
     let store = STORE.get_or_init(|| {
         let backend = Arc::new(govc_backends::MemoryBackend::new());
         Store::open(backend, StoreOptions::default()).expect("an empty store opens")
     });
-    let limits = Limits {
-        object_bytes_max: 1 << 20,
-        pack_objects_max: 1 << 16,
-        pack_expanded_bytes_max: 1 << 24,
-        ..Limits::default()
-    };
-    for object_format in ObjectFormat::ALL {
-        let name = RepoName::new(object_format.as_str()).expect("a valid name");
-        let settings = RepoSettings { object_format, ..RepoSettings::default() };
-        let repo = store.repo(&name).or_else(|_| store.create(&name, settings, "fuzz")).expect("an empty repository");
-        let mut hasher = PackHasher::new(object_format);
-        hasher.update(data);
-        let mut sealed = data.to_vec();
-        if let Ok(checksum) = hasher.finish() {
-            sealed.extend_from_slice(checksum.as_bytes());
-        }
-        for bytes in [data, &sealed] {
-            let before = store.stats().last_seq;
-            let received = super::pack::receive::receive_pack(None, limits, &repo, &mut &bytes[..], None, &mut |_| {});
-            drop(received);
-            assert_eq!(store.stats().last_seq, before, "receiving publishes nothing");
-        }
-    }
+    let name = RepoName::new(object_format.as_str()).expect("a valid name");
+    let settings = RepoSettings { object_format, ..RepoSettings::default() };
+    let repo = store.repo(&name).or_else(|_| store.create(&name, settings, "fuzz")).expect("an empty repository");
+    let before = store.stats().last_seq;
+    let received = receive::receive_pack(None, LIMITS, &repo, &mut &data[..], None, &mut |_| {});
+    let objects = received.map(|received| received.objects());
+    assert_eq!(store.stats().last_seq, before, "receiving publishes nothing");
+    objects
 }
+
+/// What an input can reach, and a machine with little memory can hold.
+const LIMITS: Limits = Limits {
+    object_bytes_max: 1 << 18,
+    pack_objects_max: 1 << 16,
+    pack_expanded_bytes_max: 1 << 22,
+    references_max: REFERENCES_MAX,
+    changes_max: 100_000,
+    realities_max: 100_000,
+};

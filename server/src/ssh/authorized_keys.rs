@@ -247,6 +247,18 @@ fn shown(name: &str) -> String {
     clean.trim().to_owned()
 }
 
+/// Takes any bytes as a file; how many people it names.
+pub(super) fn fuzz(data: &[u8]) -> usize {
+    let (people, complaints) = parse(data);
+    for person in people.values() {
+        let is_shown = !person.name.is_empty() && person.name.chars().count() <= NAME_LEN_MAX;
+        assert!(is_shown && !person.name.contains(char::is_control), "a name is a line of a log");
+    }
+    let lines = data.split(|byte| *byte == b'\n').count();
+    assert!(people.len() + complaints.len() <= lines, "each line is one or the other");
+    people.len()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

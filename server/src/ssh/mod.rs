@@ -45,6 +45,14 @@ pub(crate) use authorized_keys::{BLANKS, parse_key, split_outside_quotes, unquot
 use caller::{Activity, Caller, OFFERS_MAX};
 use login::{Login, Logins};
 
+/// Reads `data` as the files that name who may come in and who may sign, and as what a client asks to be executed; how many
+/// people, signers and commands that gives. For fuzzing.
+pub fn fuzz_keys(data: &[u8]) -> [usize; 3] {
+    let command = command::parse(data);
+    assert!(!command.as_ref().is_ok_and(|command| command.path.is_empty()), "a service is asked for something");
+    [authorized_keys::fuzz(data), crate::git::push_cert::fuzz_allowed_signers(data), usize::from(command.is_ok())]
+}
+
 /// How many clients may be logging in.
 const LOGINS_MAX: usize = 256;
 

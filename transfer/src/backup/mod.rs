@@ -5,5 +5,5 @@ mod file;
 mod restore;
 
 pub use create::{BackupOptions, Made, create};
-pub use file::Header;
+pub use file::{Header, fuzz_backup};
 pub use restore::{Restored, restore};

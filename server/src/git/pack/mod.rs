@@ -22,3 +22,5 @@ pub(crate) mod shared;
 pub(crate) mod spool;
 mod stream;
 pub(crate) mod write;
+
+pub(crate) use stream::inflate;

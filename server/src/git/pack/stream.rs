@@ -50,6 +50,24 @@ pub(super) struct PackStream<'a> {
     expanded: u64,
 }
 
+/// Gives `take` what each entry of a pack holds: an object, or a delta as it is. For fuzzing.
+///
+/// # Errors
+/// As [`PackStream::open`], [`PackStream::next`] and [`PackStream::finish`].
+pub(crate) fn inflate(
+    format: ObjectFormat,
+    pack: &mut dyn Read,
+    limits: Limits,
+    take: &mut dyn FnMut(&[u8]),
+) -> Result<()> {
+    let mut stream = PackStream::open(format, pack, Spool::new(None), limits)?;
+    let mut data = Vec::new();
+    while stream.next(&mut data)?.is_some() {
+        take(&data);
+    }
+    stream.finish(None).map(drop)
+}
+
 /// What the body's error means to the pusher.
 fn body_error(error: io::Error) -> Error {
     // The bridge wraps the engine's errors, such as a limit or a client that went away.

@@ -198,6 +198,16 @@ fn time(text: &str) -> Result<i64, String> {
     Ok(zoned.timestamp().as_second())
 }
 
+/// Takes any bytes as a file; how many keys it has that may sign.
+pub(crate) fn fuzz(data: &[u8]) -> usize {
+    let (signers, _complaints) = parse(data);
+    for signer in &signers {
+        let is_shown = !signer.principals.is_empty() && signer.principals.chars().count() <= NAME_LEN_MAX;
+        assert!(is_shown && !signer.principals.contains(char::is_control), "a name is a line of a log");
+    }
+    signers.len()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

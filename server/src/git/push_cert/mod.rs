@@ -24,6 +24,7 @@ use govc_engine::{Certified, NonceStatus, RepoName, SignatureStatus, SignedPush,
 
 use crate::config::SigningConfig;
 use allowed_signers::AllowedSigners;
+pub(crate) use allowed_signers::fuzz as fuzz_allowed_signers;
 pub(crate) use certificate::{CERTIFICATE_BYTES_MAX, Certificate};
 use nonce::Nonces;
 
