@@ -70,7 +70,7 @@ impl RecordHeader {
 #[derive(Default)]
 pub struct BlockBuilder {
     directory: Vec<u8>,
-    bodies: Vec<u8>,
+    pub(super) bodies: Vec<u8>,
     count: usize,
 }
 
@@ -126,6 +126,8 @@ impl BlockBuilder {
             put_varint(payload, self.count as u64);
             payload.append(&mut self.directory);
             payload.append(&mut self.bodies);
+            // A large body's room is not kept for small ones.
+            self.bodies.shrink_to(2 * TARGET_BYTES);
             self.count = 0;
         };
         frame::compress(level, fill, |raw_len, frame| {

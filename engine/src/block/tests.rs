@@ -66,6 +66,9 @@ fn a_builder_starts_anew_and_says_when_it_is_full() {
     }
     assert!(builder.is_full_for(1), "slots stay small");
     assert_eq!(DecodedBlock::decode(&builder.finish(1, 3).unwrap()).unwrap().len(), 4096);
+    builder.push(2, Kind::Blob, 0, Base::Whole, &[0; 1 << 20]);
+    builder.finish(2, 3).unwrap();
+    assert!(builder.bodies.capacity() < 1 << 18, "the room of a large body is given back");
 }
 
 #[test]

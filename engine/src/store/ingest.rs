@@ -233,29 +233,35 @@ pub struct Lane<'a> {
 }
 
 impl Lane<'_> {
-    /// Adds an object: its bytes, or a delta against `base` that makes `size` bytes. The caller has checked that the
-    /// body gives the object `oid`.
+    /// Adds an object: its bytes, or a delta against `base` that makes `size` bytes, whichever lane has that. The caller has
+    /// checked that the body gives the object `oid`.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Invalid`] for an id of another object format than the repository's; when the backend fails or is
     /// full, or a memory repository exceeds the budget.
     pub fn add(&mut self, oid: Oid, kind: Kind, size: u64, base: Base, body: &[u8]) -> Result<Location> {
         self.ingest.target.repo.pool.format.check(&oid)?;
-        if self.builder.is_full_for(body.len()) {
+        // In the order of places bases come first: who sends records relies on it.
+        let is_ahead = matches!(base, Base::Near { block, .. } if block > self.block);
+        if is_ahead || self.builder.is_full_for(body.len()) {
             self.flush()?;
         }
         let slot = self.builder.push(self.block, kind, size, base, body);
         let location = Location { segment: self.ingest.target.segment()?, block: self.block, slot };
         self.rows.push((oid, IdRow { kind, size, location, since: 0 }));
+        // A large body does not wait for the next one.
+        if self.builder.is_full_for(0) {
+            self.flush()?;
+        }
         Ok(location)
     }
 
+    /// Ends the block; the next one lies behind all that any lane has begun.
     fn flush(&mut self) -> Result<()> {
-        if self.builder.is_empty() {
-            return Ok(());
+        if !self.builder.is_empty() {
+            let encoded = self.builder.finish(self.block, self.ingest.level)?;
+            self.ingest.take(self.block, encoded, &mut self.rows)?;
         }
-        let encoded = self.builder.finish(self.block, self.ingest.level)?;
-        self.ingest.take(self.block, encoded, &mut self.rows)?;
         self.block = self.ingest.next_block.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }

@@ -13,6 +13,7 @@ mod fsck;
 mod garbage;
 mod helper;
 mod history;
+mod lanes;
 mod lfs;
 mod linear;
 mod model;

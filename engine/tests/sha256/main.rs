@@ -22,6 +22,8 @@ mod garbage;
 mod helper;
 #[path = "../it/history.rs"]
 mod history;
+#[path = "../it/lanes.rs"]
+mod lanes;
 #[path = "../it/linear.rs"]
 mod linear;
 #[path = "../it/model.rs"]
