@@ -16,6 +16,7 @@ use crate::compaction::{Budgets, CompactionOptions, Compactions};
 use crate::config::Config;
 use crate::definitions::Parsers;
 use crate::git::listings::Listings;
+use crate::git::pack::workers::IngestThreads;
 use crate::git::push_cert::PushCerts;
 use crate::git::{PackCache, PackCacheOptions, Reachable};
 use crate::http::body::Bodies;
@@ -41,6 +42,8 @@ pub struct App {
     pub metrics: Metrics,
     /// Where long work runs.
     pub work: WorkPool,
+    /// Threads beside those of `work` that large pushes may have.
+    pub(crate) ingest_threads: IngestThreads,
     /// Packs kept for verbatim serving.
     pub packs: PackCache,
     /// What has been found of objects that clients asked for by id.
@@ -127,9 +130,10 @@ impl App {
         search: Search,
         push_certs: PushCerts,
     ) -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let work = WorkPool::new(WorkOptions {
             threads: config.server.work_threads,
-            processors: std::thread::available_parallelism().map_or(1, usize::from),
+            processors,
             turn: SEARCH_TURN,
             queue_max: config.server.work_queue_max,
             timeout: config.server.work_timeout,
@@ -148,6 +152,7 @@ impl App {
             config,
             metrics,
             work,
+            ingest_threads: IngestThreads::new(processors),
             packs,
             reachable,
             listings: Listings::default(),

@@ -33,7 +33,7 @@ use index::{read_index, write_index};
 use promise::Promise;
 pub(crate) use promise::PromisedFor;
 
-use super::pack::receive::OidHasher;
+use super::oid_map::OidHasher;
 use super::pack::shared::{SharedPacks, SpoolLimits};
 use super::pack::spool::{Folder, PIECE_BYTES, Spool, read_file};
 

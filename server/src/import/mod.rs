@@ -45,8 +45,9 @@ use self::remote::Remote;
 use self::slices::Slices;
 use self::source::{Head, References};
 use self::watch::{Bounds, Patience, Watched};
-use crate::git::pack::receive::{Received, receive_pack};
+use crate::git::pack::receive::{Intake, Received};
 use crate::git::pack::spool::Folder;
+use crate::git::pack::workers::IngestThreads;
 
 /// Who changes things.
 const ACTOR: &str = "import";
@@ -264,8 +265,10 @@ impl Import<'_> {
     fn receive(&self, repo: &Repo, pack: &mut dyn Read, what: &'static str, bounds: &Bounds) -> Result<Received> {
         let mut pack = Watched::new(pack, what, bounds, self.patience());
         let mut progress = |text: &str| self.watch.say(text);
-        let received =
-            receive_pack(Some(self.folder.clone()), self.store.limits(), repo, &mut pack, None, &mut progress);
+        // Nobody else ingests in this process.
+        let threads = IngestThreads::of_machine();
+        let intake = Intake { folder: Some(self.folder.clone()), limits: self.store.limits(), threads: &threads };
+        let received = intake.receive(repo, &mut pack, None, &mut progress);
         self.watch.end();
         received
     }

@@ -6,7 +6,10 @@
 //! | `spool` | a pack on its way in or out, in memory or in a temporary file |
 //! | `stream` | the first pass: entries as they arrive, in bounded memory |
 //! | `resolve` | the second pass: deltas on their bases |
-//! | `receive` | both passes, the checks, and what a push does with the result |
+//! | `receive` | both passes, and what a push does with the result |
+//! | `workers` | the threads of both passes |
+//! | `sink` | what a thread does with objects: hashing, checking, storing |
+//! | `targets`, `nesting` | what objects point at; how deep trees lie in each other |
 //! | `send` | what a fetch is sent: a kept pack, one that is being made for another client, or a new one |
 //! | `shared` | packs while they are made, for all who want them |
 //! | `deliver` | sending them, each client at its own speed and without a thread |
@@ -19,8 +22,11 @@ pub(crate) mod receive;
 mod resolve;
 pub(crate) mod send;
 pub(crate) mod shared;
+mod sink;
 pub(crate) mod spool;
 mod stream;
+mod targets;
+pub(crate) mod workers;
 pub(crate) mod write;
 
 pub(crate) use stream::inflate;

@@ -3,38 +3,36 @@
 //! Nothing is visible before the transaction is published, and nothing stays if it is not. The objects of a small
 //! push ride in the journal; those of a large one go into blocks as they arrive, with the pack's own deltas.
 
-use std::{
-    collections::{HashMap, HashSet},
-    io::Read,
-};
+use std::{collections::HashSet, io::Read};
 
-use bytes::Bytes;
 use govc_engine::{
-    Connectivity, Error, ErrorKind, Kind, Known, Lane, ObjectFormat, Oid, RefEdit, Repo, Result, Snapshot, Staged,
+    Connectivity, Error, ErrorKind, Kind, Known, Limits, ObjectFormat, Oid, RefEdit, Repo, Result, Snapshot, Staged,
     Transaction,
-    block::{Base, Location},
-    hash_object,
-    object::{CheckLevel, Links, check_object, links},
+    object::{Links, links},
 };
 
 use super::{
     entry::EntryKind,
-    nesting::Nesting,
-    resolve::{Found, Resolved, Whole, resolve},
+    resolve::{Found, Resolution},
+    sink::{Made, Riding, Sink, Sinks, Stored},
     spool::{Folder, Spool},
     stream::{PackEntry, PackStream},
+    targets::{NotedTargets, Targets},
+    workers::{Feed, IngestThreads, Job, Turn, run},
 };
 use crate::{
     App,
     git::{
         bridge::Flow,
         cache::{Form, KeptBase, KeptEntry, NewPack, Tips},
+        oid_map::OidSet,
     },
 };
 
-/// What rides in the journal at most; beyond either, a push goes into blocks.
-const RIDE_BYTES_MAX: usize = 1 << 20;
-const RIDE_OBJECTS_MAX: usize = 2000;
+/// Bytes of whole objects that are given to another thread together.
+const PIECE_BYTES: usize = 256 << 10;
+/// Deltas between two words to the pusher.
+const SAID_EVERY: usize = if cfg!(test) { 64 } else { 4096 };
 
 /// A pack that has been received and checked.
 pub(crate) struct Received {
@@ -46,7 +44,7 @@ pub(crate) struct Received {
     closed: bool,
     /// The pack's objects that none of it points at, if all that its objects point at is in the pack.
     roots: Option<Vec<Oid>>,
-    /// The pack as it came; `None` if it stands on objects that it does not hold.
+    /// The pack as it came; `None` if it stands on objects that it does not hold, or one comes twice.
     pack: Option<(NewPack, Spool)>,
 }
 
@@ -68,7 +66,8 @@ pub(crate) fn receive(
     if let Some(bytes) = repo.git_rules().object_bytes_max {
         limits.object_bytes_max = limits.object_bytes_max.min(bytes);
     }
-    let received = receive_pack(app.packs.folder(), limits, repo, body, live, progress);
+    let intake = Intake { folder: app.packs.folder(), limits, threads: &app.ingest_threads };
+    let received = intake.receive(repo, body, live, progress);
     if let Err(error) = &received
         && *error.kind() == ErrorKind::StorageFull
     {
@@ -78,148 +77,155 @@ pub(crate) fn receive(
     received
 }
 
-pub(crate) fn receive_pack(
-    folder: Option<Folder>,
-    limits: govc_engine::Limits,
-    repo: &Repo,
-    body: &mut dyn Read,
-    live: Option<&Flow>,
-    progress: &mut dyn FnMut(&str),
-) -> Result<Received> {
-    let snapshot = repo.snapshot();
-    let ingest = repo.ingest();
-    let mut sink =
-        Sink { lane: ingest.lane(), riding: Vec::new(), riding_bytes: 0, spilled: false, moved: HashMap::new() };
-    let mut targets = Targets::new(snapshot.object_format());
-    let (mut found, spool, checksum) = first_pass(body, live, Spool::new(folder), limits, &mut sink, &mut targets)?;
-    let deltas = found.entries.len() - found.wholes.len();
-    let mut kept = kept_entries(targets.format, &found.entries);
-    for whole in &mut found.wholes {
-        whole.location = whole.location.or_else(|| sink.moved.get(&whole.entry).copied());
-        kept[whole.entry as usize].oid = whole.oid;
-    }
-    let mut thin = false;
-    let mut resolved = 0usize;
-    resolve(&found, &spool, &limits, &snapshot, &mut |object| {
-        check(object.oid, object.kind, object.data, &mut targets)?;
-        thin |= object.is_thin;
-        kept[object.entry as usize].oid = object.oid;
-        resolved += 1;
-        if resolved.is_multiple_of(4096) {
-            progress(&format!("Resolving deltas: {}% ({resolved}/{deltas})\r", resolved * 100 / deltas.max(1)));
-        }
-        sink.delta(object)
-    })?;
-    if deltas > 0 {
-        progress(&format!("Resolving deltas: 100% ({deltas}/{deltas}), done.\n"));
-    }
-    std::mem::take(&mut targets.nesting).check()?;
-    let (riding, spilled) = sink.finish()?;
-    let staged = if spilled { Some(ingest.finish()?) } else { None };
-    let mut received = Received {
-        snapshot,
-        objects: found.entries.len() as u64,
-        riding,
-        staged,
-        closed: false,
-        roots: None,
-        // Clients refuse some packs in which an object comes twice.
-        pack: (!thin && are_distinct(&kept)).then_some((NewPack { entries: kept, checksum }, spool)),
-    };
-    received.closed = received.has_all(&targets)?;
-    received.roots = received.roots_of(&targets);
-    Ok(received)
+/// How packs are received.
+pub(crate) struct Intake<'a> {
+    /// Where large packs are kept on their way; without it, in memory.
+    pub(crate) folder: Option<Folder>,
+    pub(crate) limits: Limits,
+    pub(crate) threads: &'a IngestThreads,
 }
 
-/// Reads and checks everything that is no delta.
-fn first_pass(
-    body: &mut dyn Read,
-    live: Option<&Flow>,
-    spool: Spool,
-    limits: govc_engine::Limits,
-    sink: &mut Sink<'_>,
-    targets: &mut Targets,
-) -> Result<(Found, Spool, Oid)> {
-    let mut stream = PackStream::open(targets.format, body, spool, limits)?;
-    let mut entries: Vec<PackEntry> = Vec::with_capacity(stream.remaining().min(1 << 16) as usize);
-    let mut wholes = Vec::new();
+impl Intake<'_> {
+    /// As [`receive`].
+    ///
+    /// # Errors
+    /// As [`receive`].
+    pub(crate) fn receive(
+        self,
+        repo: &Repo,
+        body: &mut dyn Read,
+        live: Option<&Flow>,
+        progress: &mut dyn FnMut(&str),
+    ) -> Result<Received> {
+        let Self { folder, limits, threads } = self;
+        let snapshot = repo.snapshot();
+        let format = snapshot.object_format();
+        let (ingest, targets) = (repo.ingest(), NotedTargets::new(format));
+        let sinks = Sinks::new(&ingest, &targets);
+        let mut stream = PackStream::open(format, body, Spool::new(folder), limits)?;
+        let mut sink = sinks.first(stream.remaining());
+        let entries = first_pass(&mut stream, &sinks, &mut sink, threads)?;
+        let (spool, checksum, expanded) = stream.finish(live)?;
+        let found = Found { entries, wholes: sinks.wholes(&mut sink), expanded };
+
+        let deltas = found.entries.len() - found.wholes.len();
+        let mut said = 0;
+        let mut resolving = |resolved: usize| {
+            if resolved / SAID_EVERY > said {
+                said = resolved / SAID_EVERY;
+                progress(&format!("Resolving deltas: {}% ({resolved}/{deltas})\r", resolved * 100 / deltas.max(1)));
+            }
+        };
+        let resolution =
+            Resolution { found: &found, spool: &spool, limits: &limits, snapshot: &snapshot, sinks: &sinks, threads };
+        let sink = resolution.run(sink, &mut resolving)?;
+        if deltas > 0 {
+            progress(&format!("Resolving deltas: 100% ({deltas}/{deltas}), done.\n"));
+        }
+        let Stored { riding, spilled, made } = sinks.finish(sink)?;
+        let targets = targets.finish()?;
+        let staged = if spilled { Some(ingest.finish()?) } else { None };
+        // Clients refuse some packs in which an object comes twice.
+        let kept = made.map(|made| kept_entries(format, &found, made)).filter(|kept| are_distinct(kept));
+        let mut received = Received {
+            snapshot,
+            objects: found.entries.len() as u64,
+            riding,
+            staged,
+            closed: false,
+            roots: None,
+            pack: kept.map(|entries| (NewPack { entries, checksum }, spool)),
+        };
+        received.closed = received.has_all(&targets)?;
+        received.roots = received.roots_of(&targets);
+        Ok(received)
+    }
+}
+
+/// Reads all entries, and takes the whole objects: one after another while they are few, then beside the reading.
+fn first_pass<'i>(
+    stream: &mut PackStream<'_>,
+    sinks: &Sinks<'i>,
+    sink: &mut Sink<'i>,
+    threads: &IngestThreads,
+) -> Result<Vec<PackEntry>> {
+    let mut entries = Vec::with_capacity(stream.remaining().min(1 << 16) as usize);
+    run(sinks, threads, sink, |feed| {
+        let mut piece = Wholes::default();
+        let read = read_entries(stream, &mut entries, &mut piece, feed);
+        // What came before an error may be wrong itself, and was so first.
+        if !piece.objects.is_empty() {
+            feed.give(piece.objects, piece.bytes)?;
+        }
+        read
+    })?;
+    Ok(entries)
+}
+
+fn read_entries<'i>(
+    stream: &mut PackStream<'_>,
+    entries: &mut Vec<PackEntry>,
+    piece: &mut Wholes,
+    feed: &mut Feed<'_, '_, '_, Sinks<'i>>,
+) -> Result<()> {
     let mut data = Vec::new();
     while let Some(entry) = stream.next(&mut data)? {
         let index = u32::try_from(entries.len()).map_err(|_| Error::too_large("pack: too many objects"))?;
-        if let EntryKind::Whole(kind) = entry.kind {
-            let oid = hash_object(targets.format, kind, &data)?;
-            check(oid, kind, &data, targets)?;
-            let location = sink.whole(index, oid, kind, &data)?;
-            wholes.push(Whole { entry: index, oid, kind, location });
-        }
         entries.push(entry);
-    }
-    let (spool, checksum, expanded) = stream.finish(live)?;
-    Ok((Found { entries, wholes, expanded }, spool, checksum))
-}
-
-/// Checks an object's syntax and notes what it points at.
-fn check(oid: Oid, kind: Kind, data: &[u8], targets: &mut Targets) -> Result<()> {
-    if let Some(finding) = check_object(targets.format, kind, data)
-        && finding.level == CheckLevel::Refuse
-    {
-        return Err(Error::invalid(format!("object {oid}: {finding}")));
-    }
-    for (target, wanted) in
-        links(targets.format, kind, data).map_err(|error| error.context(format!("object {oid}")))?.targets
-    {
-        let Some(wanted) = wanted else { continue };
-        if kind == Kind::Tree && wanted == Kind::Tree {
-            targets.nesting.note(&oid, &target);
+        let EntryKind::Whole(kind) = entry.kind else { continue };
+        if !feed.worker().has_spilled() {
+            feed.worker().whole(index, kind, &data)?;
+            continue;
         }
-        if *targets.kinds.entry(target).or_insert(wanted) != wanted {
-            return Err(Error::invalid(format!("object {target} is pointed at as two kinds")));
+        piece.bytes += data.capacity() + size_of::<WholeObject>();
+        piece.objects.push(WholeObject { entry: index, kind, data: std::mem::take(&mut data) });
+        if piece.bytes >= PIECE_BYTES {
+            let Wholes { objects, bytes } = std::mem::take(piece);
+            feed.give(objects, bytes)?;
         }
     }
     Ok(())
 }
 
+/// An object of the pack that is no delta, as it came.
+pub(super) struct WholeObject {
+    entry: u32,
+    kind: Kind,
+    data: Vec<u8>,
+}
+
+#[derive(Default)]
+struct Wholes {
+    objects: Vec<WholeObject>,
+    bytes: usize,
+}
+
+/// The first pass beside the reading.
+impl<'i> Job for Sinks<'i> {
+    type Piece = Vec<WholeObject>;
+    type Worker = Sink<'i>;
+
+    fn worker(&self) -> Sink<'i> {
+        self.take()
+    }
+
+    fn work(&self, sink: &mut Sink<'i>, objects: Vec<WholeObject>, _: &Turn<'_, '_, Self>) -> Result<()> {
+        objects.into_iter().try_for_each(|WholeObject { entry, kind, data }| sink.whole(entry, kind, &data))
+    }
+
+    fn end(&self, sink: Sink<'i>) {
+        self.put(sink);
+    }
+}
+
 /// Whether no object comes twice.
 fn are_distinct(entries: &[KeptEntry]) -> bool {
-    let distinct: HashSet<Oid, std::hash::BuildHasherDefault<OidHasher>> =
-        entries.iter().map(|entry| entry.oid).collect();
+    let distinct: OidSet = entries.iter().map(|entry| entry.oid).collect();
     distinct.len() == entries.len()
 }
 
-/// Ids are uniform, so their own bits are their hash.
-#[derive(Default)]
-pub(crate) struct OidHasher(u64);
-
-impl std::hash::Hasher for OidHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        if let Some(first) = bytes.first_chunk::<8>() {
-            self.0 = u64::from_le_bytes(*first);
-        }
-    }
-
-    fn write_isize(&mut self, _: isize) {}
-
-    fn write_usize(&mut self, _: usize) {}
-}
-
-struct Targets {
-    format: ObjectFormat,
-    kinds: HashMap<Oid, Kind, std::hash::BuildHasherDefault<OidHasher>>,
-    nesting: Nesting,
-}
-
-impl Targets {
-    fn new(format: ObjectFormat) -> Self {
-        Self { format, kinds: HashMap::default(), nesting: Nesting::default() }
-    }
-}
-
-/// The entries for the cache, with their bases; their ids are filled in as they become known.
-fn kept_entries(format: ObjectFormat, entries: &[PackEntry]) -> Vec<KeptEntry> {
+/// The entries for the cache, with their bases.
+fn kept_entries(format: ObjectFormat, Found { entries, wholes, .. }: &Found, made: Made) -> Vec<KeptEntry> {
     let base = |entry: &PackEntry| match entry.kind {
         EntryKind::Whole(_) => KeptBase::Whole,
         EntryKind::RefDelta(_) => KeptBase::Elsewhere,
@@ -229,69 +235,11 @@ fn kept_entries(format: ObjectFormat, entries: &[PackEntry]) -> Vec<KeptEntry> {
             index.map_or(KeptBase::Elsewhere, |index| KeptBase::Entry(index as u32))
         }
     };
-    entries.iter().map(|entry| KeptEntry { oid: format.null(), offset: entry.offset, base: base(entry) }).collect()
-}
-
-/// Objects held in memory until their transaction.
-type Riding = HashMap<Oid, (Kind, Bytes)>;
-
-/// Where objects go: into memory while they are few and small, then into blocks.
-struct Sink<'a> {
-    lane: Lane<'a>,
-    /// With the entry, for objects that are no deltas.
-    riding: Vec<(Option<u32>, Oid, Kind, Bytes)>,
-    riding_bytes: usize,
-    spilled: bool,
-    /// Where the objects went that rode at first.
-    moved: HashMap<u32, Location>,
-}
-
-impl Sink<'_> {
-    fn whole(&mut self, entry: u32, oid: Oid, kind: Kind, data: &[u8]) -> Result<Option<Location>> {
-        if self.spilled {
-            return self.lane.add(oid, kind, data.len() as u64, Base::Whole, data).map(Some);
-        }
-        self.ride(Some(entry), oid, kind, data)
-    }
-
-    fn ride(&mut self, entry: Option<u32>, oid: Oid, kind: Kind, data: &[u8]) -> Result<Option<Location>> {
-        if self.riding_bytes + data.len() <= RIDE_BYTES_MAX && self.riding.len() < RIDE_OBJECTS_MAX {
-            self.riding_bytes += data.len();
-            self.riding.push((entry, oid, kind, Bytes::copy_from_slice(data)));
-            return Ok(None);
-        }
-        self.spilled = true;
-        let location = self.lane.add(oid, kind, data.len() as u64, Base::Whole, data)?;
-        self.spill()?;
-        Ok(Some(location))
-    }
-
-    /// Moves what rides into blocks.
-    fn spill(&mut self) -> Result<()> {
-        for (entry, oid, kind, data) in self.riding.drain(..) {
-            let location = self.lane.add(oid, kind, data.len() as u64, Base::Whole, &data)?;
-            self.moved.extend(entry.map(|entry| (entry, location)));
-        }
-        Ok(())
-    }
-
-    fn delta(&mut self, object: Resolved<'_>) -> Result<Option<Location>> {
-        let Resolved { oid, kind, data, delta, base, .. } = object;
-        if !self.spilled {
-            return self.ride(None, oid, kind, data);
-        }
-        let size = data.len() as u64;
-        // On an object outside of the pack a chain begins anew: else each push would make it longer.
-        let Some(base) = base else { return self.lane.add(oid, kind, size, Base::Whole, data).map(Some) };
-        self.lane.add(oid, kind, size, base, delta).map(Some)
-    }
-
-    /// What rides, and whether there is something in blocks.
-    fn finish(self) -> Result<(Riding, bool)> {
-        let riding = self.riding.into_iter().map(|(_, oid, kind, data)| (oid, (kind, data))).collect();
-        self.lane.finish()?;
-        Ok((riding, self.spilled))
-    }
+    let kept = entries.iter().map(|entry| KeptEntry { oid: format.null(), offset: entry.offset, base: base(entry) });
+    let mut kept: Vec<KeptEntry> = kept.collect();
+    let wholes = wholes.iter().map(|whole| (whole.entry, whole.oid));
+    wholes.chain(made.into_iter().flatten()).for_each(|(entry, oid)| kept[entry as usize].oid = oid);
+    kept
 }
 
 impl Received {
@@ -357,9 +305,8 @@ impl Received {
     /// The pack's objects that are not among `targets`; `None` if some of those are not in the pack.
     fn roots_of(&self, targets: &Targets) -> Option<Vec<Oid>> {
         let entries = &self.pack.as_ref()?.0.entries;
-        let is_closed = targets.kinds.keys().all(|oid| self.header(oid).is_some());
-        is_closed
-            .then(|| entries.iter().map(|entry| entry.oid).filter(|oid| !targets.kinds.contains_key(oid)).collect())
+        let is_closed = targets.iter().all(|(oid, _)| self.header(oid).is_some());
+        is_closed.then(|| entries.iter().map(|entry| entry.oid).filter(|oid| !targets.contains(oid)).collect())
     }
 
     fn header(&self, oid: &Oid) -> Option<Kind> {
@@ -372,13 +319,13 @@ impl Received {
     /// What points at another kind than there is, is wrong whatever reaches it.
     fn has_all(&self, targets: &Targets) -> Result<bool> {
         let mut closed = true;
-        for (oid, wanted) in &targets.kinds {
+        for (oid, wanted) in targets.iter() {
             let kind = match self.header(oid) {
                 Some(kind) => Some(kind),
                 None => self.snapshot.kind_to_build_on(oid)?,
             };
             match kind {
-                Some(kind) if kind != *wanted => {
+                Some(kind) if kind != wanted => {
                     return Err(Error::invalid(format!("object {oid} is a {kind} but pointed at as a {wanted}")));
                 }
                 Some(_) => {}
@@ -401,3 +348,6 @@ impl Known for Received {
         object.map(|(kind, data)| Ok((kind, links(self.snapshot.object_format(), kind, &data)?))).transpose()
     }
 }
+
+#[cfg(test)]
+mod tests;
