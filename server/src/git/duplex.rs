@@ -224,7 +224,9 @@ impl<O: Outlet> Conversation<'_, O> {
         }
         let pack_follows = self.wait_for_pack(message).await?;
         let flow = Arc::new(Flow::default());
-        let (repo, actor, work_flow) = (self.repo.clone(), Arc::clone(&call.actor), Arc::clone(&flow));
+        // While the client ran its hooks, one of which uploads files of Git LFS, the repository may have come to be.
+        let (repo, is_draft) = if is_draft { find(self.app, call)? } else { (self.repo.clone(), false) };
+        let (actor, work_flow) = (Arc::clone(&call.actor), Arc::clone(&flow));
         let nonce = self.nonce.take();
         let bytes_max = self.app.config.git.pack_bytes_max.saturating_add(COMMANDS_BYTES_MAX);
         let served = self.run(Arc::clone(&flow), move |app, input, out| {

@@ -183,7 +183,7 @@ impl Caller {
         let Some(person) = &self.person else { return session.channel_failure(channel) };
         let Shared { app, figures, http, .. } = &*self.shared;
         let exchange = SshExchange::begin(figures, LFS, path, Arc::clone(&person.name), self.peer);
-        let located = lfs::locate(app, *http, path, operation, person.may_write);
+        let located = lfs::locate(app, [*http, self.peer], path, operation, person.may_write);
         match &located {
             Ok(_) => exchange.end(CallResult::Ok, None),
             Err(reason) => exchange.end(CallResult::Refused, Some(reason.clone())),
