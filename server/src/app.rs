@@ -11,11 +11,13 @@ use govc_backends::{ObservedBackend, OpenOptions};
 use govc_compaction::Schedule;
 use govc_engine::{BackendErrorKind, Limits, Repo, Retention, Store, StoreOptions};
 use govc_search::{Definer, Search, SearchOptions, account_sql_memory};
+use tokio::sync::Semaphore;
 
 use crate::compaction::{Budgets, CompactionOptions, Compactions};
 use crate::config::Config;
 use crate::definitions::Parsers;
 use crate::git::listings::Listings;
+use crate::git::pack::deliver::deliveries_max;
 use crate::git::pack::workers::IngestThreads;
 use crate::git::push_cert::PushCerts;
 use crate::git::{PackCache, PackCacheOptions, Reachable};
@@ -48,6 +50,8 @@ pub struct App {
     pub packs: PackCache,
     /// What has been found of objects that clients asked for by id.
     pub(crate) reachable: Reachable,
+    /// Places for large packs on their way.
+    pub(crate) deliveries: Arc<Semaphore>,
     /// Lists of references that were answered.
     pub(crate) listings: Listings,
     /// What signed pushes are signed with.
@@ -139,6 +143,7 @@ impl App {
             timeout: config.server.work_timeout,
         });
         let bodies = Bodies::new(&config.server);
+        let deliveries = Arc::new(Semaphore::new(deliveries_max(config.server.buffered_bytes_max)));
         let reachable = Reachable::new(config.storage.memory_bytes, config.git.fetch_grace);
         let transactions = Transactions::new(TransactionOptions {
             open_max: config.transactions.open_max,
@@ -155,6 +160,7 @@ impl App {
             ingest_threads: IngestThreads::new(processors),
             packs,
             reachable,
+            deliveries,
             listings: Listings::default(),
             push_certs,
             bodies,

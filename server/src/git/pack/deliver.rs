@@ -2,8 +2,8 @@
 //!
 //! A delivery is a task. It reads a piece of the pack, on a thread for just that if the disk is to be waited for, frames it and
 //! hands it to the response's queue, which takes more as the client does. So a client that is slow holds a piece and a queue
-//! of memory, as a part of `server.max_buffered` unless its pack is small; where that is exhausted, a delivery waits for its
-//! part as work waits for a thread.
+//! of memory, as a part of `server.max_buffered` unless its pack is small. Of that, deliveries have half at most; where it is
+//! exhausted, one waits for its part as work waits for a thread.
 
 use std::{
     io::{self, Write as _},
@@ -13,6 +13,10 @@ use std::{
 
 use bytes::Bytes;
 use govc_engine::{Error, ErrorKind, Repo, Result};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout_at,
+};
 
 use super::{
     shared::{Outcome, PackReader, Piece},
@@ -35,6 +39,11 @@ const HELD_BYTES: u64 = (PIECE_BYTES + CHUNKS_MAX * CHUNK_BYTES) as u64;
 
 /// Packets go to the queue when so many bytes of them have come together: one large one, or as many small ones.
 const PACKETS_BYTES: usize = CHUNK_BYTES / 2;
+
+/// How many large packs may be on their way at once: they leave half of the memory for answers to others.
+pub(crate) fn deliveries_max(buffered_bytes_max: u64) -> usize {
+    usize::try_from(buffered_bytes_max / 2 / HELD_BYTES).unwrap_or(usize::MAX).clamp(1, Semaphore::MAX_PERMITS)
+}
 
 /// A pack for a client.
 pub(crate) struct Delivery {
@@ -69,7 +78,7 @@ impl Delivery {
     pub(crate) async fn send(self, app: &App, flow: &Flow, out: ResponseWriter) -> Result<Held> {
         let Self { repo, bands, progress_wanted, pack } = self;
         let sideband = Sideband::new(Packets::default(), bands, progress_wanted);
-        let mut sending = Sending { app, sideband, out, held: Held::default() };
+        let mut sending = Sending { app, sideband, out, held: Held::default(), turn: None };
         let sent = match pack {
             Ok(Source::Kept(pack)) => sending.kept(&pack).await,
             Ok(Source::Shared(reader, source)) => sending.shared(reader, source).await,
@@ -100,6 +109,8 @@ struct Sending<'a> {
     sideband: Sideband<Packets>,
     out: ResponseWriter,
     held: Held,
+    /// Its place among large packs.
+    turn: Option<OwnedSemaphorePermit>,
 }
 
 impl Sending<'_> {
@@ -190,6 +201,11 @@ impl Sending<'_> {
     /// Waits for the part of the memory for answers that a delivery of `bytes` has.
     async fn hold(&mut self, bytes: u64) -> Result<()> {
         let deadline = self.app.work.deadline();
+        if bytes > FREE_BYTES && self.turn.is_none() {
+            let turn = Arc::clone(&self.app.deliveries).acquire_owned();
+            let late = |_| Error::new(ErrorKind::Unavailable, "other packs are on their way; try again");
+            self.turn = timeout_at(deadline.into(), turn).await.map_err(late)?.ok();
+        }
         while let Err(problem) = self.app.bodies.grow(&mut self.held, bytes.min(HELD_BYTES)).await {
             if Instant::now() >= deadline || self.app.is_draining() {
                 return Err(Error::new(ErrorKind::Unavailable, problem.detail()));

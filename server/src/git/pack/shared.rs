@@ -196,10 +196,22 @@ impl SharedPacks {
 
     /// Finds who makes the pack, or becomes it. Readers that the window waits for may take nothing for `stall_max`.
     pub(crate) fn join(&self, key: FetchKey, stall_max: Duration) -> Seat<'_> {
-        let mut under_way = self.under_way.lock();
-        if let Some(reader) = under_way.get(&key).and_then(PackReader::join) {
-            return Seat::Reader(reader);
-        }
+        let mut tried: Option<Arc<Shared>> = None;
+        let mut under_way = loop {
+            let under_way = self.under_way.lock();
+            let is_tried = |shared: &&Arc<Shared>| tried.as_ref().is_some_and(|tried| Arc::ptr_eq(tried, shared));
+            match under_way.get(&key).filter(|shared| !is_tried(shared)).cloned() {
+                None => break under_way,
+                Some(shared) => {
+                    // A pack that is being written to the disk has its lock, for which only those wait who want it.
+                    drop(under_way);
+                    if let Some(reader) = PackReader::join(&shared) {
+                        return Seat::Reader(reader);
+                    }
+                    tried = Some(shared);
+                }
+            }
+        };
         let (maker, reader) = self.begin(Some(Box::new(key.clone())), stall_max);
         under_way.insert(key, Arc::clone(&maker.shared));
         Seat::Maker(maker, reader)
