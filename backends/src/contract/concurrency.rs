@@ -1,6 +1,7 @@
 //! Checks with several threads on one backend. What a thread can observe is bounded by numbers of operations,
 //! never by time.
 
+use std::sync::Barrier;
 use std::thread;
 
 use govc_engine::backend::{Backend, BackendErrorKind, Batch, Family, Scan, Sync};
@@ -9,6 +10,7 @@ use super::{Check, Subject};
 
 const READERS: usize = 3;
 const SCANS: usize = 200;
+const GENERATIONS: u64 = 100;
 const KEYS: u32 = 64;
 
 const CREATORS: usize = 6;
@@ -34,36 +36,40 @@ pub(super) fn readers_see_whole_batches(check: &Check, subject: &mut dyn Subject
         }
         check.ok("write", backend.write(batch, Sync::No));
     };
-    let read = |number: usize| {
-        let mut newest = Vec::new();
-        for turn in 0..SCANS {
-            let scan = if (turn + number).is_multiple_of(2) { Scan::all() } else { Scan::all().reversed() };
-            let entries = check.entries("scan", backend.scan(Family::Refs, scan));
-            check.same("entries of a whole batch", entries.len(), KEYS as usize);
-            let generation = entries[0].1.clone();
-            check.holds("entries of one batch", entries.iter().all(|(_, value)| *value == generation));
-            check.holds("a later scan shows no earlier batch", generation >= newest);
-            newest = generation;
-        }
-    };
     write(0);
     thread::scope(|scope| {
-        let readers: Vec<_> = (0..READERS).map(|number| scope.spawn(move || read(number))).collect();
-        let mut generation = 0;
-        while readers.iter().any(|reader| !reader.is_finished()) {
-            generation += 1;
-            write(generation);
-        }
-        for reader in readers {
-            check.joined(reader.join());
-        }
+        let writer = scope.spawn(|| (1..=GENERATIONS).for_each(write));
+        let read = |number: usize| {
+            let mut newest = Vec::new();
+            let mut turn = 0;
+            // Never without a writer, however seldom either gets a processor.
+            while turn < SCANS || !writer.is_finished() {
+                let scan = if (turn + number).is_multiple_of(2) { Scan::all() } else { Scan::all().reversed() };
+                let entries = check.entries("scan", backend.scan(Family::Refs, scan));
+                check.same("entries of a whole batch", entries.len(), KEYS as usize);
+                let generation = entries[0].1.clone();
+                check.holds("entries of one batch", entries.iter().all(|(_, value)| *value == generation));
+                check.holds("a later scan shows no earlier batch", generation >= newest);
+                newest = generation;
+                turn += 1;
+            }
+        };
+        thread::scope(|scope| {
+            let readers: Vec<_> = (0..READERS).map(|number| scope.spawn(move || read(number))).collect();
+            for reader in readers {
+                check.joined(reader.join());
+            }
+        });
+        check.joined(writer.join());
     });
 }
 
 pub(super) fn one_creator_wins(check: &Check, subject: &mut dyn Subject) {
     let backend = subject.open();
     let backend = &*backend;
+    let start = Barrier::new(CREATORS);
     let create = |creator: usize| -> Vec<bool> {
+        start.wait();
         (0..ROUNDS)
             .map(|round| {
                 let mut batch = Batch::new();
