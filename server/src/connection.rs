@@ -310,19 +310,6 @@ trait Graceful {
     fn shut_down(self: Pin<&mut Self>);
 }
 
-impl<I, S> Graceful for UntilIdle<I, S>
-where
-    S: hyper::service::HttpService<Incoming>,
-    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    S::ResBody: 'static,
-    <S::ResBody as http_body::Body>::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    I: hyper::rt::Read + hyper::rt::Write + Unpin,
-{
-    fn shut_down(self: Pin<&mut Self>) {
-        self.end();
-    }
-}
-
 impl<I, S> Graceful for http2::Connection<I, S, TokioExecutor>
 where
     S: hyper::service::HttpService<Incoming>,

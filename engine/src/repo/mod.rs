@@ -25,6 +25,7 @@ pub use files::{ListOptions, ListedEntry, Listing, Visit};
 pub use filter::{Filter, PathRule};
 pub use integrate::{Integration, Promotion};
 pub use log::{LogCursor, LogOptions, LogPage};
+pub use oid_set::IdHasher;
 pub use reach::{Reach, ReachOptions, Similar};
 pub use reality::{Comparison, NewRealities, PromoteRequest, Promoted};
 pub use resolve::TAG_DEPTH_MAX;

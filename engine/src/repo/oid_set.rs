@@ -7,9 +7,10 @@ use std::{
 
 use crate::object::{Oid, OidBytes};
 
-/// Ids are uniform already: their hash is taken from their own bits.
+/// The hash of ids that hashing has made, which are uniform already: their own bits. Ids that others choose, such as those that
+/// trees point at, could be chosen alike.
 #[derive(Default)]
-pub(crate) struct IdHasher(u64);
+pub struct IdHasher(u64);
 
 impl Hasher for IdHasher {
     fn finish(&self) -> u64 {

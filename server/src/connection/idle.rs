@@ -27,6 +27,8 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 
+use super::Graceful;
+
 /// Where a connection stands between one request and the next. Written by its stream and the bodies of its exchanges. The body
 /// of a request may be read on another thread, and to its end when the next one has begun: so it says which one it is.
 #[derive(Default)]
@@ -177,7 +179,7 @@ where
     }
 }
 
-impl<I, S, B> UntilIdle<I, S>
+impl<I, S, B> Graceful for UntilIdle<I, S>
 where
     S: HttpService<Incoming, ResBody = B>,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -185,8 +187,7 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     I: hyper::rt::Read + hyper::rt::Write + Unpin,
 {
-    /// Ends it after the request that is under way.
-    pub(super) fn end(mut self: Pin<&mut Self>) {
+    fn shut_down(mut self: Pin<&mut Self>) {
         if let Some(connection) = &mut self.connection {
             Pin::new(connection).graceful_shutdown();
         }

@@ -24,7 +24,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use govc_engine::{Oid, Repo, RepoId};
+use govc_engine::{IdHasher, Oid, Repo, RepoId};
 use parking_lot::Mutex;
 
 pub(crate) use form::Form;
@@ -33,7 +33,6 @@ use index::{read_index, write_index};
 use promise::Promise;
 pub(crate) use promise::PromisedFor;
 
-use super::oid_map::OidHasher;
 use super::pack::shared::{SharedPacks, SpoolLimits};
 use super::pack::spool::{Folder, PIECE_BYTES, Spool, read_file};
 
@@ -106,7 +105,7 @@ pub(crate) struct KeptPack {
     /// In the order of the pack.
     pub(crate) entries: Vec<KeptEntry>,
     /// By the first bytes of the ids. Of two that begin alike one is not found, and sent anew where it is needed.
-    by_bits: HashMap<u64, u32, BuildHasherDefault<OidHasher>>,
+    by_bits: HashMap<u64, u32, BuildHasherDefault<IdHasher>>,
     len: u64,
     /// What follows the entries.
     checksum: Oid,

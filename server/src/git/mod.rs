@@ -16,7 +16,6 @@
 //! | `upload_pack`, `receive_pack` | fetching and pushing |
 //! | `pointers`, `bundle_uri`, `download` | kept packs that are had by plain HTTP |
 //! | `pack`, `cache` | packs, and those kept for serving again |
-//! | `oid_map` | maps by object ids |
 //! | `fuzz` | entries for fuzzing |
 //!
 //! Deliberately absent: the dumb protocol, hooks,
@@ -37,7 +36,6 @@ pub(crate) mod listings;
 mod ls_refs;
 mod negotiate;
 mod object_info;
-mod oid_map;
 pub(crate) mod pack;
 pub(crate) mod pkt;
 mod pointers;

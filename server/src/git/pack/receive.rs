@@ -3,11 +3,11 @@
 //! Nothing is visible before the transaction is published, and nothing stays if it is not. The objects of a small
 //! push ride in the journal; those of a large one go into blocks as they arrive, with the pack's own deltas.
 
-use std::{collections::HashSet, io::Read};
+use std::{collections::HashSet, hash::BuildHasherDefault, io::Read};
 
 use govc_engine::{
-    Connectivity, Error, ErrorKind, Kind, Known, Limits, ObjectFormat, Oid, RefEdit, Repo, Result, Snapshot, Staged,
-    Transaction,
+    Connectivity, Error, ErrorKind, IdHasher, Kind, Known, Limits, ObjectFormat, Oid, RefEdit, Repo, Result, Snapshot,
+    Staged, Transaction,
     object::{Links, links},
 };
 
@@ -25,7 +25,6 @@ use crate::{
     git::{
         bridge::Flow,
         cache::{Form, KeptBase, KeptEntry, NewPack, Tips},
-        oid_map::OidSet,
     },
 };
 
@@ -220,7 +219,7 @@ impl<'i> Job for Sinks<'i> {
 
 /// Whether no object comes twice.
 fn are_distinct(entries: &[KeptEntry]) -> bool {
-    let distinct: OidSet = entries.iter().map(|entry| entry.oid).collect();
+    let distinct: HashSet<Oid, BuildHasherDefault<IdHasher>> = entries.iter().map(|entry| entry.oid).collect();
     distinct.len() == entries.len()
 }
 
