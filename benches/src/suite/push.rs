@@ -5,6 +5,9 @@
 //! unchecked), and with `receive.fsckObjects`, which checks what govc always checks. git syncs the pack
 //! before it answers, but neither references nor folders. The kernel keeps no peak memory of processes
 //! that have ended, so the peer has none.
+//!
+//! What the peer does not do at all, indexing and compaction, is off beside it; with both, until the server is at rest
+//! again, there are rows of their own.
 
 use crate::bench::{Bench, progress};
 use crate::error::Result;
@@ -16,6 +19,7 @@ use crate::server::{Govc, NewRepository};
 use crate::subject::{Cost, Subject, measure};
 
 const SUITE: &str = "push";
+const TAKING_ALONE: [(&str, &str); 2] = [("GOVC_SEARCH_ENABLED", "false"), ("GOVC_COMPACTION_ENABLED", "false")];
 const MEBIBYTE: f64 = 1024.0 * 1024.0;
 
 /// Flaws that real histories contain; git is told to let them pass, as govc does.
@@ -50,6 +54,8 @@ struct Figures {
     cpu: Vec<f64>,
     whole_cpu: Vec<f64>,
     wall: Vec<f64>,
+    /// MiB. The peer's are not known.
+    peaks: Vec<f64>,
 }
 
 impl Figures {
@@ -63,15 +69,16 @@ impl Figures {
 fn one_history(bench: &Bench, history: &History) -> Result<Vec<Row>> {
     let git = &bench.git;
     let facts = history.facts(git)?;
-    let (mut ours, mut plain, mut checked) = (Figures::default(), Figures::default(), Figures::default());
-    let mut peaks = Vec::new();
+    let [mut ours, mut with_index, mut plain, mut checked] = [(); 4].map(|()| Figures::default());
     let mut verified = true;
     for number in 1..=bench.runs {
         progress(&format!("push of {}, run {number} of {}", history.name, bench.runs));
-        let (cost, peak) = push_to_govc(bench, history, &facts, number == bench.runs)?;
-        verified &= cost.output;
-        ours.add(&cost);
-        peaks.push(peak as f64 / MEBIBYTE);
+        for (figures, settings) in [(&mut ours, &TAKING_ALONE[..]), (&mut with_index, &[])] {
+            let (cost, peak) = push_to_govc(bench, history, &facts, settings, number == bench.runs)?;
+            verified &= cost.output;
+            figures.add(&cost);
+            figures.peaks.push(peak as f64 / MEBIBYTE);
+        }
 
         let folder = bench.fresh_folder()?;
         let peer = GitHttp::start(git, &folder.path().join("repositories"))?;
@@ -90,15 +97,24 @@ fn one_history(bench: &Bench, history: &History) -> Result<Vec<Row>> {
         row("server CPU", "s", ours.cpu).beside("nginx + fcgiwrap + git, checks off", median(plain.whole_cpu)),
         row("wall time with the client", "s", ours.wall)
             .beside("nginx + fcgiwrap + git, checks off", median(plain.wall)),
-        row("peak memory", "MiB", peaks),
+        row("peak memory", "MiB", ours.peaks),
+        row("server CPU with indexing and compaction", "s", with_index.cpu),
+        row("wall time with the client, indexing beside it", "s", with_index.wall),
+        row("peak memory with indexing and compaction", "MiB", with_index.peaks),
     ])
 }
 
 /// The cost, with whether everything arrived, and the peak memory at that moment.
-fn push_to_govc(bench: &Bench, history: &History, facts: &Facts, compare_objects: bool) -> Result<(Cost<bool>, u64)> {
+fn push_to_govc(
+    bench: &Bench,
+    history: &History,
+    facts: &Facts,
+    settings: &[(&str, &str)],
+    compare_objects: bool,
+) -> Result<(Cost<bool>, u64)> {
     let git = &bench.git;
     let folder = bench.fresh_folder()?;
-    let server = Govc::start(&bench.govc, &folder.path().join("data"))?;
+    let server = Govc::start_with(&bench.govc, &folder.path().join("data"), settings)?;
     let default_branch = &history.default_branch(git);
     server.create(&NewRepository { name: &history.name, default_branch, durability: "durable" })?;
     let url = server.url(&history.name);
