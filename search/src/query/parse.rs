@@ -157,7 +157,9 @@ impl<'a> Parser<'a> {
         token: &'a Token,
         inner: fn(&mut Self, &'a Token) -> Result<Expr, QueryError>,
     ) -> Result<Expr, QueryError> {
-        if self.depth == DEPTH_MAX {
+        // Written out, a term has a group for its `case:` at most.
+        let is_case = matches!(self.peek(), Some(Token { kind: TokenKind::Term(Some(Field::Case), _), .. }));
+        if self.depth >= DEPTH_MAX + usize::from(is_case) {
             let message = format!("groups and negations nest deeper than {DEPTH_MAX}");
             return Err(QueryError::new(token.span.clone(), message));
         }
@@ -204,7 +206,8 @@ impl<'a> Parser<'a> {
     }
 
     fn term(&mut self, field: Option<Field>, value: &Value, token: &Token) -> Result<Option<Expr>, QueryError> {
-        self.terms += 1;
+        // What only says how others are read is none, so that no query has more of them once it is written out.
+        self.terms += usize::from(field != Some(Field::Case));
         if self.terms > TERMS_MAX {
             let message = format!("the query has more than {TERMS_MAX} terms");
             return Err(QueryError::new(token.span.start..self.end, message));

@@ -108,6 +108,21 @@ fn a_suggestion_in_its_place_parses() {
 }
 
 #[test]
+fn a_query_at_its_limits_parses_again_once_it_is_written_out() {
+    let words = (1..TERMS_MAX).map(|i| format!("w{i}")).collect::<Vec<_>>().join(" ");
+    let nest = |inner: String, depth: usize| match depth % 2 {
+        0 => format!("(c{depth} OR {inner})"),
+        _ => format!("(c{depth} {inner})"),
+    };
+    let deep = (1..DEPTH_MAX).fold("(case:yes a)".to_owned(), nest);
+    for text in [format!("X (case:yes {words})"), deep] {
+        let written = parse(&text, NOW).expect("within the limits").to_string();
+        let again = parse(&written, NOW).map(|again| again.to_string());
+        assert_eq!(again.as_deref(), Ok(written.as_str()), "{text}");
+    }
+}
+
+#[test]
 fn limits() {
     let nested = |depth: usize| format!("{}a{}", "(".repeat(depth), ")".repeat(depth));
     assert!(parse(&nested(DEPTH_MAX), NOW).is_ok());

@@ -239,8 +239,8 @@ proptest! {
 #[test]
 fn seeds_of_query() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds/query");
-    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 2);
-    for name in ["diffs", "fields"] {
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 3);
+    for name in ["cases", "diffs", "fields"] {
         let text = std::fs::read_to_string(folder.join(name)).unwrap();
         parse(&text, NOW).unwrap_or_else(|error| panic!("{name}: {error}"));
         crate::fuzz_query(text.as_bytes());
