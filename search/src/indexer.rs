@@ -469,7 +469,7 @@ impl Indexer {
                 return Ok(());
             }
             let Some(oid) = self.corpus.index.take_up(*blob) else { continue };
-            match snapshot.object_of(&oid, Kind::Blob) {
+            match snapshot.object_in_passing(&oid, Kind::Blob) {
                 Ok(data) => self.corpus.index.add(oid, &data)?,
                 Err(error) => {
                     self.corpus.index.put_back(*blob);

@@ -166,8 +166,8 @@ impl Core {
         self.table.used_bytes() + caches + self.links.used_bytes() + self.feed.resident_bytes()
     }
 
-    /// An object of a pool or those under it.
-    pub(crate) fn find(&self, pool: &Pool, oid: &Oid, scope: Scope) -> Result<Option<Object>> {
+    /// An object of a pool or those under it. What is read from storage comes into the table if it `stays`.
+    pub(crate) fn find(&self, pool: &Pool, oid: &Oid, scope: Scope, stays: bool) -> Result<Option<Object>> {
         // Before its row is looked up.
         let removals = pool.removals.load(Ordering::SeqCst);
         let mut scope_here = scope;
@@ -206,7 +206,7 @@ impl Core {
             return Err(Error::corrupt(format!("object {oid} has {} bytes instead of {}", data.len(), row.size)));
         }
         let object = Object { kind: row.kind, data };
-        if layer.memory.is_none() {
+        if stays && layer.memory.is_none() {
             // Unless its row may have gone since. Who removes it waits for the guard before it looks into the table.
             let _guard = pin();
             if pool.removals.load(Ordering::SeqCst) == removals {

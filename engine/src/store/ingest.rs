@@ -32,8 +32,9 @@ use crate::{
     },
 };
 
-/// zstd level of blocks at ingest; compaction does better later.
-const LEVEL: i32 = 3;
+/// zstd level of blocks at ingest. Level 3 would take 6 % fewer bytes, and some 5 % more of the CPU of a large push;
+/// compaction does better later.
+const LEVEL: i32 = 1;
 /// Bytes of finished blocks that are collected for one unsynced write.
 pub(super) const WRITE_BYTES: usize = 4 << 20;
 

@@ -136,7 +136,7 @@ impl Snapshot {
     /// # Errors
     /// When the storage fails or is damaged.
     pub fn try_object(&self, oid: &Oid) -> Result<Option<Object>> {
-        self.repo.core.find(&self.repo.state.pool, oid, self.scope)
+        self.repo.core.find(&self.repo.state.pool, oid, self.scope, true)
     }
 
     /// An object.
@@ -144,7 +144,7 @@ impl Snapshot {
     /// # Errors
     /// [`crate::ErrorKind::NotFound`] if the repository does not have it; else as [`Snapshot::try_object`].
     pub fn object(&self, oid: &Oid) -> Result<Object> {
-        self.try_object(oid)?.ok_or_else(|| Error::not_found(format!("object {oid} does not exist")))
+        self.try_object(oid)?.ok_or_else(|| missing(oid))
     }
 
     /// An object that must be of `kind`.
@@ -152,11 +152,16 @@ impl Snapshot {
     /// # Errors
     /// As [`Snapshot::object`]; [`crate::ErrorKind::Invalid`] if it is of another kind.
     pub fn object_of(&self, oid: &Oid, kind: Kind) -> Result<Bytes> {
-        let object = self.object(oid)?;
-        if object.kind != kind {
-            return Err(Error::invalid(format!("object {oid} is a {}, not a {kind}", object.kind)));
-        }
-        Ok(object.data)
+        of_kind(oid, kind, self.try_object(oid)?)
+    }
+
+    /// The same for who goes through many objects once: what is read from storage does not stay in memory, where it would take
+    /// the place of what others read again.
+    ///
+    /// # Errors
+    /// As [`Snapshot::object_of`].
+    pub fn object_in_passing(&self, oid: &Oid, kind: Kind) -> Result<Bytes> {
+        of_kind(oid, kind, self.repo.core.find(&self.repo.state.pool, oid, self.scope, false)?)
     }
 
     /// An object's kind and size, without its bytes.
@@ -282,4 +287,16 @@ impl std::fmt::Debug for Snapshot {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Snapshot({:?} version {})", self.repo, self.version.number)
     }
+}
+
+fn missing(oid: &Oid) -> Error {
+    Error::not_found(format!("object {oid} does not exist"))
+}
+
+fn of_kind(oid: &Oid, kind: Kind, object: Option<Object>) -> Result<Bytes> {
+    let object = object.ok_or_else(|| missing(oid))?;
+    if object.kind != kind {
+        return Err(Error::invalid(format!("object {oid} is a {}, not a {kind}", object.kind)));
+    }
+    Ok(object.data)
 }

@@ -81,6 +81,22 @@ fn a_repository_larger_than_the_budget_reads_back() {
 }
 
 #[test]
+fn what_is_read_in_passing_does_not_stay() {
+    let store = small_store();
+    let repo = create(&store, "a", Durability::Durable);
+    let oids = ingest_all(&repo, 1000, 16);
+    store.settle();
+    let (snapshot, resident) = (repo.snapshot(), store.stats().objects_resident);
+    for (seed, oid) in &oids {
+        assert!(snapshot.object_in_passing(oid, Kind::Blob).unwrap() == noise(*seed, OBJECT_BYTES), "object {seed}");
+        assert_eq!(*snapshot.object_in_passing(oid, Kind::Tree).unwrap_err().kind(), ErrorKind::Invalid);
+    }
+    assert_eq!(store.stats().objects_resident, resident);
+    snapshot.object_of(&oids[0].1, Kind::Blob).unwrap();
+    assert_eq!(store.stats().objects_resident, resident + 1);
+}
+
+#[test]
 fn deltas_of_an_ingest_read_back() {
     let store = small_store();
     let repo = create(&store, "a", Durability::Durable);
