@@ -85,3 +85,57 @@ impl Listings {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use govc_backends::MemoryBackend;
+    use govc_engine::{RepoName, RepoSettings, Store, StoreOptions};
+
+    use super::super::pkt::{self, Reader};
+    use super::*;
+
+    fn request(prefixes: impl Iterator<Item = String>) -> LsRefs {
+        let mut lines = Vec::new();
+        for prefix in prefixes {
+            pkt::data(&mut lines, format!("ref-prefix {prefix}").as_bytes()).expect("short enough");
+        }
+        pkt::flush(&mut lines).expect("memory");
+        LsRefs::read(&mut Reader::new(&lines[..])).expect("arguments")
+    }
+
+    fn prefix(number: usize) -> LsRefs {
+        request(std::iter::once(format!("refs/heads/{number}")))
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded() {
+        let store = Store::open(Arc::new(MemoryBackend::new()), StoreOptions::default()).expect("a store");
+        let listings = Listings::default();
+        let long = Bytes::from(vec![b'a'; 900 << 10]);
+        let mut repos_max = 0;
+        for number in 0..3 * BYTES_MAX / (PER_REPO_MAX * long.len()) {
+            let name = RepoName::new(&format!("repo{number}")).expect("a name");
+            let snapshot = store.create(&name, RepoSettings::default(), "test").expect("a repository").snapshot();
+            let rules = snapshot.repo().git_rules();
+            for request in (0..3 * PER_REPO_MAX).map(prefix) {
+                // The second time nothing comes to it.
+                for _ in 0..2 {
+                    listings.keep(&snapshot, &rules, &request, &long);
+                    assert_eq!(listings.find(&snapshot, &rules, &request).as_ref(), Some(&long));
+                    let kept = listings.0.read();
+                    assert!(kept.repos.values().all(|listed| listed.answers.len() <= PER_REPO_MAX));
+                    assert_eq!(kept.bytes, kept.repos.values().map(Listed::bytes).sum::<usize>());
+                    assert!(kept.bytes <= BYTES_MAX, "{} bytes", kept.bytes);
+                    repos_max = repos_max.max(kept.repos.len());
+                }
+            }
+            let too_long = Bytes::from(vec![b'a'; ANSWER_BYTES_MAX]);
+            let many = request((0..20_000).map(|number| format!("refs/heads/{number:020}")));
+            for (request, answer) in [(prefix(99), &too_long), (many, &Bytes::new())] {
+                listings.keep(&snapshot, &rules, &request, answer);
+                assert_eq!(listings.find(&snapshot, &rules, &request), None);
+            }
+        }
+        assert!(repos_max > 2, "several repositories have their answers kept");
+    }
+}

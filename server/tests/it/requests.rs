@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde_json::json;
+
 use crate::{
     git::Git,
     http::Reply,
@@ -403,4 +405,57 @@ fn a_chain_of_directories_that_doubles_is_bounded() {
     let body = command("fetch", &[&format!("want {tip}"), "filter tree:1000", "no-progress", "done"]);
     let reply = send(&server, "version=2", &body);
     assert!(reply.text().contains("PACK"), "{}", reply.text());
+}
+
+/// What the server lists, over version 2 twice, so that the second answer is a kept one, and over version 0, where each is made
+/// anew: the same.
+#[track_caller]
+fn listed(server: &Server, git: &Git, work: &std::path::Path) -> String {
+    let list =
+        |version: &str| git.with("protocol.version", version).ok(work, &["ls-remote", "--symref", &server.url("repo")]);
+    let anew = list("0");
+    for _ in 0..2 {
+        assert_eq!(list("2"), anew);
+    }
+    anew
+}
+
+#[test]
+fn a_kept_list_is_never_older_than_what_it_lists() {
+    let place = Place::new();
+    let git = Git::new(&place.path("home"));
+    let (server, work, first) = served(&place, &git);
+    let http = server.http();
+    let change = |change: serde_json::Value| http.patch("/api/v1/repos/repo", &change).expect(200);
+    git.ok(&work, &["push", "-q", "origin", "main:refs/internal/one", "main:trunk"]);
+    let open = listed(&server, &git, &work);
+    assert!(open.contains("refs/internal/one") && open.contains("ref: refs/heads/main\tHEAD"), "{open}");
+
+    change(json!({ "git": { "hidden_refs": ["refs/internal"] } }));
+    assert!(!listed(&server, &git, &work).contains("refs/internal"));
+    change(json!({ "git": { "hidden_refs": ["refs/heads/trunk"] } }));
+    assert!(!listed(&server, &git, &work).contains("trunk"));
+    change(json!({ "git": { "hidden_refs": [] } }));
+    assert_eq!(listed(&server, &git, &work), open);
+    change(json!({ "default_branch": "trunk" }));
+    assert!(listed(&server, &git, &work).contains("ref: refs/heads/trunk\tHEAD"));
+    change(json!({ "default_branch": "main" }));
+    assert_eq!(listed(&server, &git, &work), open);
+
+    let version = http.get("/api/v1/repos/repo").expect(200)["version"].clone();
+    let second = git.commit(&work, "file", b"two\n", "two");
+    git.ok(&work, &["push", "-q", "origin", "main", ":refs/internal/one"]);
+    assert!(listed(&server, &git, &work).contains(&second));
+    http.post(&format!("/api/v1/repos/repo/versions/{version}/restore"), &json!({})).expect(201);
+    assert_eq!(listed(&server, &git, &work), open);
+
+    // Others of the same name, with versions of the same numbers.
+    for oid in [&second, &first] {
+        assert_eq!(http.delete("/api/v1/repos/repo").status, 204);
+        server.create("repo");
+        assert_eq!(listed(&server, &git, &work), "");
+        git.ok(&work, &["push", "-q", "origin", &format!("{oid}:refs/heads/main")]);
+        let line = format!("{oid}\trefs/heads/main");
+        assert!(listed(&server, &git, &work).contains(&line));
+    }
 }
