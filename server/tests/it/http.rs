@@ -190,7 +190,7 @@ impl Connection {
     }
 
     /// Reads the head of an answer.
-    fn try_head(&mut self) -> std::io::Result<Reply> {
+    pub(crate) fn try_head(&mut self) -> std::io::Result<Reply> {
         let status_line = self.line()?;
         let status = status_line
             .split(' ')

@@ -87,6 +87,72 @@ fn requests_of_every_form_follow_each_other() {
 }
 
 #[test]
+fn requests_follow_heads_and_requests_of_version_1_0() {
+    let place = Place::new();
+    let server = place.serve();
+    let mut connection = server.http().connect();
+    for _ in 0..3 {
+        connection.write(b"HEAD /health HTTP/1.1\r\nhost: x\r\n\r\n");
+        let head = connection.try_head().expect("a head");
+        assert!(head.status == 200 && head.header("content-length").is_some_and(|length| length != "0"), "{head:?}");
+        rest();
+
+        connection.write(b"GET /health HTTP/1.0\r\nconnection: keep-alive\r\n\r\n");
+        let reply = connection.reply();
+        assert_eq!(reply.header("connection"), Some("keep-alive"));
+        reply.expect(200);
+        rest();
+
+        connection.write(&get("/version"));
+        assert_eq!(connection.reply().expect(200)["name"], "govc");
+        rest();
+    }
+    connection.write(b"GET /health HTTP/1.0\r\n\r\n");
+    connection.reply().expect(200);
+    assert!(is_closed(&mut connection), "it was not asked to stay");
+}
+
+#[test]
+fn who_was_to_wait_with_a_body_that_is_refused_may_send_it_or_not() {
+    let place = Place::new();
+    let server = place.serve();
+    let next = get("/version");
+    let head = |path: &str, kind: &str, length: usize| {
+        let head = format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: {kind}\r\nexpect: 100-continue\r\n");
+        format!("{head}content-length: {length}\r\n\r\n").into_bytes()
+    };
+    for (path, kind, length, status) in [
+        ("/nowhere", "application/json", next.len(), 404),
+        ("/nobody.git/git-upload-pack", "application/x-git-upload-pack-request", next.len(), 404),
+        ("/api/v1/repos", "application/json", 1 << 30, 413),
+    ] {
+        for sends in [true, false] {
+            let mut connection = server.http().connect();
+            connection.write(&head(path, kind, length));
+            let reply = connection.reply();
+            assert_eq!(reply.status, status, "{path}: no word that it may go on");
+            rest();
+            // What follows could be either, so it is neither: the server leaves.
+            if sends {
+                let _ = connection.try_write(&[&next[..], &next].concat());
+            }
+            let after = connection.try_reply().map(|reply| reply.text());
+            assert!(after.is_err(), "{path}: {after:?}");
+        }
+    }
+    let mut connection = server.http().connect();
+    for _ in 0..2 {
+        // There is nothing to wait with.
+        connection.write(&head("/nowhere", "application/json", 0));
+        assert_eq!(connection.reply().status, 404);
+        rest();
+        connection.write(&next);
+        assert_eq!(connection.reply().expect(200)["name"], "govc");
+        rest();
+    }
+}
+
+#[test]
 fn a_body_that_nobody_reads_is_no_request() {
     let place = Place::new();
     let server = place.serve();
