@@ -67,3 +67,67 @@ pub(super) fn locate(
     };
     Ok(format!("{}\n", json!({ "href": format!("{base}/{name}.git/info/lfs"), "header": {} })))
 }
+
+#[cfg(test)]
+mod tests {
+    use govc_backends::Location;
+    use govc_engine::{RepoName, RepoSettings};
+
+    use super::*;
+    use crate::config::{Config, TlsConfig};
+
+    const REFUSED: &str = "this server does not know how it is reached by HTTP (server.public_url)";
+
+    /// What a client at the second address is told by a server at the first one.
+    #[track_caller]
+    fn check(set: impl FnOnce(&mut Config), told: &[([&str; 2], Result<&str, &str>)]) {
+        let mut config = Config::default();
+        config.storage.backend = Location::Memory;
+        (config.search.enabled, config.compaction.enabled) = (false, false);
+        set(&mut config);
+        let app = App::open(config).expect("memory");
+        let name = RepoName::new("ada/repo").expect("a name");
+        app.store.create(&name, RepoSettings::default(), "test").expect("a repository");
+        for (addresses, expected) in told {
+            let addresses = addresses.map(|address| address.parse().expect("an address"));
+            let answer = locate(&app, addresses, "/ada/repo.git", Operation::Download, false);
+            let href = answer.map(|line| {
+                let answer: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+                answer["href"].as_str().expect("a link").to_owned()
+            });
+            let expected = expected.map(|base| format!("{base}/ada/repo.git/info/lfs")).map_err(str::to_owned);
+            assert_eq!(href, expected, "{addresses:?}");
+        }
+    }
+
+    #[test]
+    fn a_link_is_given_to_whom_it_leads_here() {
+        let told = [
+            (["127.0.0.1:8080", "127.0.0.1:40000"], Ok("http://127.0.0.1:8080")),
+            (["[::1]:8080", "127.0.0.5:40000"], Ok("http://[::1]:8080")),
+            (["127.0.0.1:8080", "[::ffff:127.0.0.1]:40000"], Ok("http://127.0.0.1:8080")),
+            // Loopback is another machine there.
+            (["127.0.0.1:8080", "192.0.2.7:40000"], Err(REFUSED)),
+            (["[::1]:8080", "[2001:db8::7]:40000"], Err(REFUSED)),
+            (["192.0.2.1:8080", "192.0.2.7:40000"], Ok("http://192.0.2.1:8080")),
+            (["192.0.2.1:8080", "127.0.0.1:40000"], Ok("http://192.0.2.1:8080")),
+            // All addresses are none.
+            (["0.0.0.0:8080", "192.0.2.7:40000"], Err(REFUSED)),
+            (["0.0.0.0:8080", "127.0.0.1:40000"], Err(REFUSED)),
+            (["[::]:8080", "[::1]:40000"], Err(REFUSED)),
+        ];
+        check(|_| {}, &told);
+        let tls = TlsConfig { cert: "cert.pem".into(), key: "key.pem".into() };
+        check(
+            |config| config.server.tls = Some(tls),
+            &[(["192.0.2.1:8443", "192.0.2.7:40000"], Ok("https://192.0.2.1:8443"))],
+        );
+    }
+
+    #[test]
+    fn the_public_url_is_given_to_everybody() {
+        let base = "https://git.example.org/code";
+        let told = [["127.0.0.1:8080", "192.0.2.7:40000"], ["0.0.0.0:8080", "127.0.0.1:40000"]];
+        check(|config| config.server.public_url = Some(base.to_owned()), &told.map(|addresses| (addresses, Ok(base))));
+    }
+}
