@@ -5,9 +5,12 @@
 
 use std::io::Read;
 
+use serde_json::json;
+
 use crate::{
     extremes::{Cloning, with_noise},
     git::Git,
+    history,
     pack::{Pack, command_head, line, lines, push_new},
     server::{Launch, Place, Server, incoming},
     ssh_client::{Keys, Started, until},
@@ -122,6 +125,36 @@ fn those_that_find_no_memory_wait_for_it() {
     assert!(said.contains("other packs are on their way"), "{said:.300}");
     assert_all_get_it(slow, &place, &git);
     git.clone_repo(&server.url("repo"), &place.path("copy"), &["--bare"]);
+}
+
+#[test]
+fn the_memory_that_they_fill_is_not_that_of_others() {
+    let place = Place::new();
+    let git = Git::new(&place.path("home"));
+    let launch = place.launch().env("GOVC_WORK_THREADS", "2").env("GOVC_MAX_BUFFERED", "2MiB");
+    let server = with_noise(launch.env("GOVC_WORK_TIMEOUT", "10m"), &place, &git, 24);
+    let (http, tip) = (server.http(), tip(&place, &git));
+    let mut slow: Vec<_> = (0..2).map(|_| Cloning::begin(&server, &tip, true, 1000)).collect();
+    // There is no memory for the others: they wait.
+    let waiting: Vec<_> = (0..4).map(|_| Cloning::begin(&server, &tip, true, 100)).collect();
+    until("free threads", || at_work(&http) == 0);
+    let content = "more than is free of charge\n".repeat(10_000);
+    for round in 0..3 {
+        let path = format!("large{round}.txt");
+        let commit = json!({
+            "branch": "main", "message": "meanwhile", "author": { "name": "Ada", "email": "ada@example.org" },
+            "changes": [{ "op": "put", "path": path, "content": content }],
+        });
+        http.post("/api/v1/repos/repo/commits", &commit).expect(201);
+        assert_eq!(http.get(&format!("/api/v1/repos/repo/read/{path}")).expect(200)["content"], content);
+        let work = place.path(&format!("pushed{round}"));
+        git.init(&work);
+        git.commit(&work, "noise", &history::noise(round, 3 << 20), "more than there is memory for");
+        git.ok(&work, &["push", "-q", &server.url("repo"), &format!("HEAD:refs/heads/round{round}")]);
+    }
+    slow.extend(waiting);
+    assert_all_get_it(slow, &place, &git);
+    server.stop();
 }
 
 #[test]
