@@ -132,7 +132,7 @@ fn by_depth<H: History>(history: &H, heads: &[Oid], commits: u32) -> Result<(Vec
     Ok((border, Inside::Only(inside)))
 }
 
-/// The least depth of a client's border below `heads`.
+/// The least depth of a client's border below `heads`, from which git counts since its version 2.54.
 fn depth_of<H: History>(history: &H, heads: &[Oid], client: &[Oid]) -> Result<Option<u32>> {
     let client: HashSet<Oid> = client.iter().copied().collect();
     let mut found = None;
@@ -145,6 +145,8 @@ fn depth_of<H: History>(history: &H, heads: &[Oid], client: &[Oid]) -> Result<Op
     Ok(found)
 }
 
+/// A commit that is too old ends the walk to it, and takes nothing from other ways: git's walk does so without `not`, and with it
+/// leaves out all that such a commit leads to.
 fn by_walk<H: History>(history: &H, heads: &[Oid], since: i64, not: &[Oid]) -> Result<(Vec<Oid>, Inside)> {
     let mut excluded = HashSet::new();
     walk(history, not, |oid, _| excluded.insert(oid))?;

@@ -217,6 +217,105 @@ fn a_shallow_clone_is_deepened_and_completed() {
     }
 }
 
+/// A repository as `source` and on a server, by commits of `main` and other branches: name, branch, seconds, parents.
+fn drawn(place: &Place, git: &Git, commits: &[(&str, &str, u64, &[&str])]) -> (Server, String) {
+    let source = place.path("source.git");
+    std::fs::create_dir_all(&source).expect("a folder");
+    git.ok(&source, &["init", "-q", "--bare"]);
+    let mark = |name: &str| 1 + commits.iter().position(|(known, ..)| *known == name).expect("a commit");
+    let mut stream = String::new();
+    for (name, branch, seconds, parents) in commits {
+        let (length, number) = (name.len(), mark(name));
+        stream +=
+            &format!("commit refs/heads/{branch}\nmark :{number}\ncommitter Ada <ada@example.com> {seconds} +0000\n");
+        stream += &format!("data {length}\n{name}\n");
+        for (at, parent) in parents.iter().enumerate() {
+            stream += &format!("{} :{}\n", if at == 0 { "from" } else { "merge" }, mark(parent));
+        }
+        stream += &format!("reset refs/tags/{name}\nfrom :{number}\n\n");
+    }
+    git.ok_fed(&source, &["fast-import", "--quiet", "--force", "--date-format=raw"], stream.as_bytes());
+    let server = place.serve();
+    server.create("repo");
+    git.ok(&source, &["push", "-q", "--mirror", &server.url("repo")]);
+    (server, format!("file://{}", source.display()))
+}
+
+/// The names of the commits that `dir` has, and of those at which it is cut off.
+fn named(git: &Git, dir: &Path) -> [Vec<String>; 2] {
+    let borders = borders(dir);
+    let all = git.ok(dir, &["log", "--all", "--format=%s %H"]);
+    let mut names: Vec<_> = all.lines().filter_map(|line| line.split_once(' ')).collect();
+    names.sort_unstable();
+    let cut = names.iter().filter(|(_, oid)| borders.iter().any(|border| border == oid));
+    let cut: Vec<_> = cut.map(|(name, _)| (*name).to_owned()).collect();
+    assert_eq!(cut.len(), borders.len(), "a border that is not there: {borders:?}");
+    [names.iter().map(|(name, _)| (*name).to_owned()).collect(), cut]
+}
+
+/// Cut by time and by references at once, git leaves out all that a commit leads to which is too old, so with a tip whose clock
+/// went wrong commits that are in time, and that nothing excludes. By its documentation these requests are `rev-list
+/// --max-age` and `rev-list --not`, and those list such commits. Here they are part of the history.
+#[test]
+fn a_tip_with_a_wrong_clock_takes_nothing_from_others() {
+    let place = Place::new();
+    let git = Git::new(&place.path("home"));
+    let history: [(&str, &str, u64, &[&str]); 5] = [
+        ("a", "main", 1_000_000_000, &[]),
+        ("b", "main", 1_100_000_000, &["a"]),
+        ("c", "main", 1_200_000_000, &["b"]),
+        ("d", "main", 1_300_000_000, &["c"]),
+        ("wrong", "other", 900_000_000, &["c"]),
+    ];
+    let (server, local) = drawn(&place, &git, &history);
+    let options = ["--bare", "--no-tags", "--shallow-exclude=a", "--shallow-since=1050000000"];
+    for version in ["0", "1", "2"] {
+        let git = git.with("protocol.version", version);
+        let cloned = |name: &str, url: &str, extent: &str| {
+            let dir = place.path(&format!("{name}-{version}"));
+            git.clone_repo(url, &dir, &[&options[..], &[extent]].concat());
+            git.ok(&dir, &["fsck", "--connectivity-only", "--no-dangling", "--no-progress"]);
+            named(&git, &dir)
+        };
+        let main: [Vec<String>; 2] =
+            [&["b", "c", "d"][..], &["b"]].map(|names| names.iter().map(|name| (*name).to_owned()).collect());
+        assert_eq!(cloned("wanted", &local, "--single-branch"), main, "protocol {version}");
+        assert_eq!(cloned("got", &server.url("repo"), "--single-branch"), main, "protocol {version}");
+        let [mut with_tip, cut] = main;
+        with_tip.push("wrong".to_owned());
+        assert_eq!(cloned("both", &server.url("repo"), "--no-single-branch"), [with_tip, cut], "protocol {version}");
+    }
+}
+
+/// As git does it since its version 2.54: as far as a depth that is so much greater. Before, it counted from each border by
+/// itself, and told its client of borders that nothing leads to.
+#[test]
+fn a_history_is_deepened_beyond_a_merge() {
+    let place = Place::new();
+    let git = Git::new(&place.path("home"));
+    let history: [(&str, &str, u64, &[&str]); 6] = [
+        ("a", "main", 1_100_000_001, &[]),
+        ("b", "main", 1_100_000_002, &["a"]),
+        ("c", "main", 1_100_000_003, &["b"]),
+        ("side1", "side", 1_100_000_004, &["c"]),
+        ("side2", "side", 1_100_000_005, &["side1"]),
+        ("merge", "main", 1_100_000_006, &["c", "side2"]),
+    ];
+    let (server, local) = drawn(&place, &git, &history);
+    for version in ["0", "1", "2"] {
+        let git = git.with("protocol.version", version);
+        let [wanted, got] = ["wanted", "got"].map(|name| place.path(&format!("{name}-{version}")));
+        git.clone_repo(&server.url("repo"), &got, &["--bare", "--no-tags", "--depth=3"]);
+        let main = "refs/heads/main:refs/heads/main";
+        let before = [&["b", "c", "merge", "side1", "side2"][..], &["b", "side1"]];
+        assert_eq!(named(&git, &got), before, "protocol {version}");
+        git.ok(&got, &["fetch", "-q", "--no-tags", "--deepen=1", &server.url("repo"), main]);
+        git.clone_repo(&local, &wanted, &["--bare", "--no-tags", "--depth=4"]);
+        assert_eq!(named(&git, &got), named(&git, &wanted), "protocol {version}");
+        git.ok(&got, &["fsck", "--connectivity-only", "--no-dangling", "--no-progress"]);
+    }
+}
+
 #[test]
 fn pulls_bring_what_others_pushed() {
     let place = Place::new();
