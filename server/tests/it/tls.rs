@@ -118,8 +118,17 @@ impl Secure {
 
     /// Asks on the connection, which stays open; the status and the body.
     fn get(&mut self, path: &str) -> (u16, String) {
-        let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n");
-        self.0.get_mut().write_all(request.as_bytes()).expect("the server reads");
+        self.write(format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n").as_bytes());
+        self.reply()
+    }
+
+    /// Sends bytes in one record, if they are few.
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.get_mut().write_all(bytes).expect("the server reads");
+    }
+
+    /// Reads an answer; the status and the body.
+    fn reply(&mut self) -> (u16, String) {
         let (mut status, mut length) = (0, 0);
         for line in self.0.by_ref().lines() {
             let line = line.expect("a header").to_lowercase();
@@ -210,6 +219,51 @@ fn clients_choose_the_version_of_http() {
     assert!(metrics.contains("govc_tls_handshakes_total{result=\"ok\"} "), "{metrics}");
     let line = metrics.lines().find(|line| line.starts_with("govc_tls_certificate_not_after_seconds{"));
     assert!(line.is_some_and(|line| line.ends_with(" 32472144000")), "the year 2999: {line:?}");
+}
+
+#[test]
+fn connections_live_on_between_requests() {
+    let place = Place::new();
+    let authority = Authority::new(&place);
+    authority.fresh();
+    let rest = || std::thread::sleep(Duration::from_millis(50));
+    let server = authority.launch(&place).start();
+    let mut connection = authority.connect(&server);
+    for _ in 0..3 {
+        assert_eq!(connection.get("/health").0, 200);
+        rest();
+        // What TLS has read of the second is not in the socket any more.
+        let request = "GET /version HTTP/1.1\r\nhost: localhost\r\n\r\n";
+        connection.write([request, request].concat().as_bytes());
+        for _ in 0..2 {
+            let (status, body) = connection.reply();
+            assert!(status == 200 && body.contains("govc"), "{status}: {body}");
+        }
+        rest();
+        let (begin, end) = request.split_at(20);
+        connection.write([request, begin].concat().as_bytes());
+        assert_eq!(connection.reply().0, 200);
+        rest();
+        connection.write(end.as_bytes());
+        assert_eq!(connection.reply().0, 200);
+        rest();
+    }
+    // The client says that it leaves, and the server too.
+    let Secure(mut stream) = connection;
+    stream.get_mut().conn.send_close_notify();
+    stream.get_mut().flush().expect("the server reads");
+    assert_eq!(stream.read_to_end(&mut Vec::new()).expect("an orderly end"), 0);
+
+    let server = server.stop().env("GOVC_HEADER_TIMEOUT", "300ms").start();
+    let mut silent = authority.connect(&server);
+    assert_eq!(silent.get("/health").0, 200);
+    assert_eq!(silent.0.read_to_end(&mut Vec::new()).expect("an orderly end"), 0, "it has its time");
+    let mut parked = authority.connect(&server);
+    assert_eq!(parked.get("/health").0, 200);
+    rest();
+    server.terminate();
+    assert_eq!(parked.0.read_to_end(&mut Vec::new()).expect("an orderly end"), 0);
+    server.stopped();
 }
 
 #[test]
