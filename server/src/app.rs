@@ -17,7 +17,7 @@ use crate::compaction::{Budgets, CompactionOptions, Compactions};
 use crate::config::Config;
 use crate::definitions::Parsers;
 use crate::git::listings::Listings;
-use crate::git::pack::deliver::deliveries_max;
+use crate::git::pack::deliver::on_their_way_max;
 use crate::git::pack::workers::IngestThreads;
 use crate::git::push_cert::PushCerts;
 use crate::git::{PackCache, PackCacheOptions, Reachable};
@@ -52,6 +52,8 @@ pub struct App {
     pub(crate) reachable: Reachable,
     /// Places for large packs on their way.
     pub(crate) deliveries: Arc<Semaphore>,
+    /// Turns of packs on their way from slow clients.
+    pub(crate) arrivals: Arc<Semaphore>,
     /// Lists of references that were answered.
     pub(crate) listings: Listings,
     /// What signed pushes are signed with.
@@ -143,7 +145,11 @@ impl App {
             timeout: config.server.work_timeout,
         });
         let bodies = Bodies::new(&config.server);
-        let deliveries = Arc::new(Semaphore::new(deliveries_max(config.server.buffered_bytes_max)));
+        let on_their_way = |one_of| {
+            let most = on_their_way_max(config.server.buffered_bytes_max, one_of);
+            Arc::new(Semaphore::new(most))
+        };
+        let (deliveries, arrivals) = (on_their_way(2), on_their_way(4));
         let reachable = Reachable::new(config.storage.memory_bytes, config.git.fetch_grace);
         let transactions = Transactions::new(TransactionOptions {
             open_max: config.transactions.open_max,
@@ -161,6 +167,7 @@ impl App {
             packs,
             reachable,
             deliveries,
+            arrivals,
             listings: Listings::default(),
             push_certs,
             bodies,

@@ -335,7 +335,7 @@ impl Default for Config {
 /// In-flight requests finish within this time or are cut off; an orchestrator's patience ends about then.
 const SHUTDOWN_TIMEOUT_MAX: Duration = Duration::from_secs(30);
 
-/// Many more threads than processors: a pack that streams to a slow client holds its thread while it waits.
+/// Many more threads than processors: some wait for disks, and for a moment for clients.
 fn work_threads_default() -> usize {
     let processors = std::thread::available_parallelism().map_or(4, std::num::NonZero::get);
     processors.saturating_mul(8).clamp(16, 256)

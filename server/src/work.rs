@@ -5,7 +5,8 @@
 //! waited for `timeout` is refused, not started late; a slot is free again only when its work has really
 //! ended, also when the client that asked for it has gone; a panic of the work is an error for the caller;
 //! work that may wait for a slow client takes three quarters of the threads and of the queue at most; of work that
-//! computes, no more runs at once than there are processors, as far as it is quick.
+//! computes, no more runs at once than there are processors, as far as it is quick; short pieces of it that must not be refused
+//! run beside the `threads`.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -164,6 +165,20 @@ impl WorkPool {
             work()
         };
         self.run_in(slot, work).await
+    }
+
+    /// The same for a short piece of long work that has no thread of the pool: one beside them, for as long as it takes. It takes
+    /// turns with all that computes, and is never refused.
+    ///
+    /// # Errors
+    /// [`WorkError::Panicked`].
+    pub async fn run_beside<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, WorkError> {
+        // Nobody closes it.
+        let turn = Arc::clone(&self.turns).acquire_owned().await.map_err(|_closed| WorkError::Busy)?;
+        self.run_in(turn, work).await
     }
 
     async fn run_in<T: Send + 'static>(

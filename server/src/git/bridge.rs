@@ -1,11 +1,12 @@
-//! Between connections and working threads: a request body as a blocking `Read`, a response body as a blocking
-//! `Write`, each over a short bounded queue, so that neither side runs ahead of the other in memory.
+//! Between connections and working threads: a request body as pieces for an [`Inlet`](super::inlet::Inlet), a response body as
+//! a blocking `Write`, each over a short bounded queue, so that neither side runs ahead of the other in memory.
 //!
 //! - What is large of a response, its pack, is handed over by the thread ([`Rest`]) and goes on without it: into the same
 //!   queue, from a task, for as long as the client takes to read.
 //! - A client that goes away ends both: reads fail, writes fail with `BrokenPipe`.
 //! - A client for which the server has waited `server.body_timeout` while fewer than [`PROGRESS_BYTES_MIN`] were moved
-//!   counts as gone: single bytes now and then do not hold a working thread.
+//!   counts as gone: single bytes now and then hold nothing for long.
+//! - Threads read requests that are here: fetches from their first 64 KiB on, pushes as [`arrival`](super::arrival) says.
 //! - What the work leaves unread of the body is drained, within [`DRAIN_BYTES_MAX`]: a client reads the reason of a
 //!   refusal only once it has finished sending.
 //! - While a response is silent, [`Flow`] says whether a side-band keep-alive may be sent. It goes between whole
@@ -19,7 +20,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
+use flate2::write::GzDecoder;
 use futures_util::{StreamExt, stream};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
@@ -50,8 +52,8 @@ const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(5);
 /// An empty packet of band 1.
 const KEEP_ALIVE: &[u8] = b"0005\x01";
 
-/// How many pieces of a request wait to be read.
-const QUEUE_LEN: usize = 8;
+/// Compressed bytes that are unpacked at once: they become half a megabyte at most.
+const UNPACKED_AT_ONCE: usize = 512;
 
 /// How many chunks of a response wait for the client.
 pub(crate) const CHUNKS_MAX: usize = 4;
@@ -139,17 +141,23 @@ impl Flow {
     }
 }
 
-/// How much longer a client may let the server wait, in sum, until it has moved [`PROGRESS_BYTES_MIN`].
+/// How much longer a client may let the server wait, in sum, until it has moved enough.
 pub(crate) struct Patience {
     whole: Duration,
+    enough_bytes: u64,
     left: Duration,
     moved_bytes: u64,
 }
 
 impl Patience {
-    /// All of it.
+    /// All of it, anew for each [`PROGRESS_BYTES_MIN`].
     pub(crate) fn of(whole: Duration) -> Self {
-        Self { whole, left: whole, moved_bytes: 0 }
+        Self::anew_for_each(PROGRESS_BYTES_MIN, whole)
+    }
+
+    /// All of it, anew for each so many bytes.
+    pub(crate) fn anew_for_each(enough_bytes: u64, whole: Duration) -> Self {
+        Self { whole, enough_bytes, left: whole, moved_bytes: 0 }
     }
 
     /// How long the client may let the server wait now.
@@ -161,75 +169,47 @@ impl Patience {
     pub(crate) fn waited(&mut self, wait: Duration, bytes: u64) {
         self.left = self.left.saturating_sub(wait);
         self.moved_bytes = self.moved_bytes.saturating_add(bytes);
-        if self.moved_bytes >= PROGRESS_BYTES_MIN {
-            *self = Self::of(self.whole);
+        if self.moved_bytes >= self.enough_bytes {
+            *self = Self::anew_for_each(self.enough_bytes, self.whole);
         }
-    }
-}
-
-/// A request body for a working thread.
-pub(crate) struct RequestReader {
-    pieces: mpsc::Receiver<io::Result<Bytes>>,
-    piece: Bytes,
-    ended: bool,
-}
-
-impl RequestReader {
-    /// Starts to take in `body`, of a client that may let the server wait for `stall_max`. Must be called within a runtime.
-    pub(crate) fn start(body: Body, stall_max: Duration, flow: Arc<Flow>) -> Self {
-        let (sender, pieces) = mpsc::channel(QUEUE_LEN);
-        tokio::spawn(pump(body, Some(sender), stall_max, flow));
-        Self { pieces, piece: Bytes::new(), ended: false }
-    }
-}
-
-impl Read for RequestReader {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        while self.piece.is_empty() {
-            if self.ended {
-                return Ok(0);
-            }
-            match self.pieces.blocking_recv() {
-                Some(Ok(piece)) => self.piece = piece,
-                Some(Err(error)) => {
-                    self.ended = true;
-                    return Err(error);
-                }
-                None => self.ended = true,
-            }
-        }
-        let n = into.len().min(self.piece.len());
-        self.piece.split_to(n).copy_to_slice(into.get_mut(..n).unwrap_or_default());
-        Ok(n)
     }
 }
 
 /// Takes and throws away a body that nobody wants, so that the client gets to read why. Must be called within a
 /// runtime.
 pub(crate) fn discard(body: Body) {
-    tokio::spawn(pump(body, None, STALL_MAX, Arc::default()));
+    tokio::spawn(pump(body, false, None, STALL_MAX, Arc::default()));
 }
 
-/// Hands on the pieces of `body` while somebody listens, and throws away what comes then.
-async fn pump(body: Body, mut listener: Option<mpsc::Sender<io::Result<Bytes>>>, stall_max: Duration, flow: Arc<Flow>) {
+/// Hands on the pieces of `body`, unpacked if `is_packed`, while somebody listens, and throws away what comes then. A body that
+/// does not come to its end is one with an error at its end.
+pub(super) async fn pump(
+    body: Body,
+    is_packed: bool,
+    mut listener: Option<mpsc::Sender<io::Result<Bytes>>>,
+    stall_max: Duration,
+    flow: Arc<Flow>,
+) {
     let mut pieces = body.into_data_stream();
+    let mut unpacking = is_packed.then(|| GzDecoder::new(Vec::new()));
     let mut drained_bytes = 0u64;
     let mut patience = Patience::of(stall_max);
     let failure = loop {
         let began = Instant::now();
         let piece = match timeout(patience.left, pieces.next()).await {
-            Err(_elapsed) => break io::Error::new(io::ErrorKind::TimedOut, "the client sends too slowly"),
-            Ok(Some(Err(error))) => break io::Error::new(io::ErrorKind::ConnectionAborted, error),
-            Ok(None) => {
-                flow.set_received();
-                return;
-            }
+            Err(_elapsed) => break Some(io::Error::new(io::ErrorKind::TimedOut, "the client sends too slowly")),
+            Ok(Some(Err(error))) => break Some(io::Error::new(io::ErrorKind::ConnectionAborted, error)),
+            Ok(None) => break None,
             Ok(Some(Ok(piece))) => piece,
         };
         let len = piece.len() as u64;
         patience.waited(began.elapsed(), len);
         if let Some(sender) = &listener {
-            if sender.send(Ok(piece)).await.is_ok() {
+            let sent = match &mut unpacking {
+                Some(unpacking) => send_unpacked(sender, unpacking, &piece).await,
+                None => sender.send(Ok(piece)).await.is_ok(),
+            };
+            if sent {
                 continue;
             }
             listener = None;
@@ -239,10 +219,50 @@ async fn pump(body: Body, mut listener: Option<mpsc::Sender<io::Result<Bytes>>>,
             return;
         }
     };
-    if let Some(sender) = listener {
-        // Nobody to tell is as good as told.
-        let _ = sender.send(Err(failure)).await;
+    let end = match (failure, unpacking) {
+        (Some(failure), _) => Some(Err(failure)),
+        (None, Some(unpacking)) => Some(unpacking.finish().map(Bytes::from)),
+        (None, None) => None,
+    };
+    if !matches!(end, Some(Err(_))) {
+        flow.set_received();
     }
+    if let Some((sender, end)) = listener.zip(end) {
+        // Nobody to tell is as good as told.
+        let _ = sender.send(end).await;
+    }
+}
+
+/// Unpacks a piece, a little at a time; false if nobody wants more of it.
+async fn send_unpacked(
+    sender: &mpsc::Sender<io::Result<Bytes>>,
+    unpacking: &mut GzDecoder<Vec<u8>>,
+    mut piece: &[u8],
+) -> bool {
+    while !piece.is_empty() {
+        let (now, _) = piece.split_at(piece.len().min(UNPACKED_AT_ONCE));
+        let unpacked = unpacking.write(now).and_then(|taken| unpacking.flush().map(|()| taken));
+        let (failed, taken) = match unpacked {
+            Ok(taken) => (None, taken),
+            Err(error) => (Some(error), 0),
+        };
+        let mut bytes = Bytes::from(std::mem::take(unpacking.get_mut()));
+        while !bytes.is_empty() {
+            if sender.send(Ok(bytes.split_to(bytes.len().min(CHUNK_BYTES)))).await.is_err() {
+                return false;
+            }
+        }
+        if let Some(error) = failed {
+            let _ = sender.send(Err(error)).await;
+            return false;
+        }
+        if taken == 0 {
+            // What follows a compressed body is no part of it.
+            return true;
+        }
+        piece = piece.get(taken..).unwrap_or_default();
+    }
+    true
 }
 
 /// Refuses to yield more than a number of bytes: a small compressed body may be an endless one.
@@ -264,12 +284,15 @@ impl<R: Read> Read for Limited<R> {
         // One byte beyond the limit is asked for, to tell an input that ends there from one that goes on.
         let most = usize::try_from(self.left_bytes.saturating_add(1)).unwrap_or(usize::MAX).min(into.len());
         let n = self.input.read(into.get_mut(..most).unwrap_or_default())?;
-        self.left_bytes = self.left_bytes.checked_sub(n as u64).ok_or_else(|| {
-            let message = format!("the request is larger than the limit of {} bytes", self.max_bytes);
-            io::Error::new(io::ErrorKind::FileTooLarge, message)
-        })?;
+        self.left_bytes = self.left_bytes.checked_sub(n as u64).ok_or_else(|| too_large(self.max_bytes))?;
         Ok(n)
     }
+}
+
+/// The error of a request of more than `bytes_max`.
+pub(super) fn too_large(bytes_max: u64) -> io::Error {
+    let message = format!("the request is larger than the limit of {bytes_max} bytes");
+    io::Error::new(io::ErrorKind::FileTooLarge, message)
 }
 
 /// A response body for a working thread, or for a task after it. Bytes leave when 64 KiB have come together, and on flush;
@@ -355,6 +378,13 @@ pub(crate) enum Failure {
     Stopping,
 }
 
+impl Failure {
+    /// That nothing came of the client's input.
+    pub(super) fn of_input(error: io::Error) -> Self {
+        Failure::Engine(pkt::input_error(error))
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -367,7 +397,8 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// How the client let the request fail, if it was the client: a failure of a [`RequestReader`] or [`ResponseWriter`].
+/// How the client let the request fail, if it was the client: a failure of an [`Inlet`](super::inlet::Inlet) or a
+/// [`ResponseWriter`].
 pub(crate) fn client_failure(error: &govc_engine::Error) -> Option<io::ErrorKind> {
     use std::error::Error as _;
     let cancelled = *error.kind() == govc_engine::ErrorKind::Cancelled;
@@ -435,7 +466,7 @@ pub(crate) struct Response {
 
 impl Response {
     /// The response that `work` writes into `chunks`.
-    fn new(chunks: mpsc::Receiver<Bytes>, flow: Arc<Flow>, work: JoinHandle<Outcome>) -> Self {
+    pub(super) fn new(chunks: mpsc::Receiver<Bytes>, flow: Arc<Flow>, work: JoinHandle<Outcome>) -> Self {
         Self { chunks, flow, work, keep_alive_every: KEEP_ALIVE_EVERY, ended: false }
     }
 
@@ -490,46 +521,13 @@ impl Drop for Response {
 mod tests {
     use super::*;
 
-    fn pieces(pieces: Vec<Result<&'static str, io::Error>>) -> Body {
-        Body::from_stream(stream::iter(pieces))
-    }
-
-    async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-        tokio::task::spawn_blocking(work).await.expect("no panic")
-    }
-
     #[tokio::test]
-    async fn a_body_is_read_in_order_to_its_end() {
-        let flow = Arc::new(Flow::default());
-        let body = pieces(vec![Ok("one "), Ok(""), Ok("two")]);
-        let mut reader = RequestReader::start(body, STALL_MAX, flow.clone());
-        let text = blocking(move || io::read_to_string(&mut reader).unwrap()).await;
-        assert_eq!(text, "one two");
-        assert!(flow.received());
-    }
-
-    #[tokio::test]
-    async fn a_body_that_breaks_off_is_an_error_not_an_end() {
-        let flow = Arc::new(Flow::default());
-        let body = pieces(vec![Ok("one"), Err(io::Error::other("reset"))]);
-        let mut reader = RequestReader::start(body, STALL_MAX, flow.clone());
-        let error = blocking(move || io::read_to_string(&mut reader).unwrap_err()).await;
-        assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted);
-        assert!(!flow.received());
-    }
-
-    #[tokio::test]
-    async fn what_is_left_unread_is_drained() {
-        let flow = Arc::new(Flow::default());
+    async fn a_body_that_nobody_wants_is_drained() {
         let (sender, body) = mpsc::channel::<Result<Bytes, io::Error>>(1);
         let body = stream::unfold(body, |mut body| async move { body.recv().await.map(|piece| (piece, body)) });
-        drop(RequestReader::start(Body::from_stream(body), STALL_MAX, flow.clone()));
+        discard(Body::from_stream(body));
         for _ in 0..100 {
             sender.send(Ok(Bytes::from_static(b"piece"))).await.expect("somebody takes it");
-        }
-        drop(sender);
-        while !flow.received() {
-            tokio::task::yield_now().await;
         }
     }
 

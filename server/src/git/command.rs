@@ -126,6 +126,13 @@ mod tests {
     }
 
     #[test]
+    fn the_frequent_request_is_recognised() {
+        assert!(lists_references(b"0014command=ls-refs\n0000"));
+        assert!(lists_references(b"0013command=ls-refs0000"));
+        assert!(!lists_references(b"0012command=fetch\n0000"));
+    }
+
+    #[test]
     fn commands_are_read_with_and_without_arguments() {
         let lines = ["command=fetch", "agent=git/2.39.5", "object-format=sha1\n"];
         let plain = |command, arguments| Some(Head { command, server_options: Vec::new(), arguments });

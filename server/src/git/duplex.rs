@@ -2,11 +2,9 @@
 //!
 //! The same services as over HTTP answer, on threads of the pool. What waits for the client waits here, without a thread:
 //! for its next command of version 2, for the first wants of version 0, for the commands of a push, before which a client runs
-//! its hooks, for the first bytes of a pack, which it may take minutes to make, and while it takes one. Within a version 0
-//! negotiation and within a pack that is pushed the thread waits, and [`bridge`] bounds how long.
+//! its hooks, for the first bytes of a pack, which it may take minutes to make, and while it takes one; within a pack that is
+//! pushed, [`arrival`](super::arrival) does. Within a version 0 negotiation the thread waits, and [`bridge`] bounds how long.
 //!
-//! Commands of a push are here in memory until the pack begins; those of more than some KiB are part of
-//! `server.max_buffered`.
 //! Source: git's `Documentation/gitprotocol-pack`, `gitprotocol-v2`, `serve.c`.
 
 #[cfg(test)]
@@ -14,25 +12,24 @@ mod tests;
 
 use std::fmt;
 use std::future::Future;
-use std::io::{self, Cursor, Read};
+use std::io::{self, Cursor};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use govc_engine::{ErrorKind, ObjectFormat, Repo, RepoName, Result as EngineResult};
+use govc_engine::{ErrorKind, Repo, RepoName, Result as EngineResult};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
 use super::advertise::{self, Service, Version};
+use super::arrival::{Commands, Lent, Push};
 use super::bridge::{self, Failure, Flow, Limited, ResponseWriter, Rest};
 use super::command;
 use super::inlet::{End, Message};
 use super::pointers::Pointers;
-use super::push_request::PushRequest;
-use super::receive_pack::{self, Target};
-use super::route::{COMMANDS_BYTES_MAX, FETCH_BYTES_MAX, INLINE_REFERENCES_MAX, SMALL_BYTES_MAX};
+use super::receive_pack::Target;
+use super::route::{FETCH_BYTES_MAX, INLINE_REFERENCES_MAX, SMALL_BYTES_MAX};
 use super::{pkt, upload_pack};
 use crate::App;
-use crate::http::body::Held;
 
 pub(crate) use super::bridge::{DRAIN_BYTES_MAX, STALL_MAX};
 pub(crate) use super::inlet::Inlet;
@@ -165,7 +162,7 @@ impl<O: Outlet> Conversation<'_, O> {
     async fn answer_commands(&mut self) -> Result<(), Trouble> {
         loop {
             self.wait_for_beginning().await?;
-            let Message { text, end } = match self.input.message(SMALL_BYTES_MAX).await? {
+            let Message { text, end } = match self.input.message(SMALL_BYTES_MAX).await.map_err(away)? {
                 message if message.is_goodbye() => return Ok(()),
                 message => message,
             };
@@ -199,7 +196,7 @@ impl<O: Outlet> Conversation<'_, O> {
     /// Versions 0 and 1: one fetch.
     async fn negotiate(&mut self) -> Result<(), Trouble> {
         self.wait_for_beginning().await?;
-        let message = self.input.message(SMALL_BYTES_MAX).await?;
+        let message = self.input.message(SMALL_BYTES_MAX).await.map_err(away)?;
         if message.is_goodbye() {
             return Ok(());
         }
@@ -217,26 +214,20 @@ impl<O: Outlet> Conversation<'_, O> {
     /// One push.
     async fn receive(&mut self, call: &Call, is_draft: bool) -> Result<(), Trouble> {
         self.wait_for_beginning().await?;
-        let mut held = Held::default();
-        let message = self.long_message(&mut held).await?;
-        if message.is_goodbye() {
-            return Ok(());
+        let commands = Commands::read(self.app, self.repo.object_format(), &mut self.input).await;
+        let Some(commands) = commands.map_err(trouble)? else { return Ok(()) };
+        let pack_follows = commands.pack_follows;
+        if commands.awaits_pack() {
+            self.wait_for_beginning().await?;
         }
-        let pack_follows = self.wait_for_pack(message).await?;
         let flow = Arc::new(Flow::default());
         // While the client ran its hooks, one of which uploads files of Git LFS, the repository may have come to be.
         let (repo, is_draft) = if is_draft { find(self.app, call)? } else { (self.repo.clone(), false) };
-        let (actor, work_flow) = (Arc::clone(&call.actor), Arc::clone(&flow));
-        let nonce = self.nonce.take();
-        let bytes_max = self.app.config.git.pack_bytes_max.saturating_add(COMMANDS_BYTES_MAX);
-        let served = self.run(Arc::clone(&flow), move |app, input, out| {
-            let mut input = Limited::new(input, bytes_max);
-            let nonce = nonce.as_deref();
-            let target = Target { repo: &repo, is_draft, actor: &actor, is_live: true, nonce };
-            receive_pack::serve(app, target, &mut input, out, &work_flow).map(|()| None)
-        });
-        let served = served.await;
-        drop(held);
+        let (actor, nonce) = (Arc::clone(&call.actor), self.nonce.take());
+        let target = Target { repo, is_draft, actor, is_live: true, nonce };
+        let (input, returns) = self.lend();
+        let response = Push { target, commands, input }.start(self.app, Arc::clone(&flow));
+        let served = self.answer(response, returns).await;
         if pack_follows && !flow.received() && !matches!(served, Err(Trouble::Gone(_))) {
             self.input.drain().await;
         }
@@ -252,54 +243,9 @@ impl<O: Outlet> Conversation<'_, O> {
             let left = waits.begin.saturating_sub(began.elapsed());
             match self.input.fill(left.min(waits.stall)).await {
                 Err(_) if began.elapsed() < waits.begin && !self.app.is_draining() => {}
-                filled => return filled.map(|_| ()),
+                filled => return filled.map(|_| ()).map_err(away),
             }
         }
-    }
-
-    /// A message of any length that a push may have. What it takes beyond a small one is added to `held`.
-    async fn long_message(&mut self, held: &mut Held) -> Result<Message, Trouble> {
-        let most = usize::try_from(COMMANDS_BYTES_MAX).unwrap_or(usize::MAX);
-        let mut bytes_max = SMALL_BYTES_MAX;
-        loop {
-            let message = self.input.message(bytes_max).await?;
-            if message.end != End::Long || bytes_max >= most {
-                // Twice: as it came, and parsed.
-                held.shrink(2 * message.text.len() as u64);
-                return Ok(message);
-            }
-            self.input.unread(message.text);
-            bytes_max = most.min(2 * bytes_max);
-            let grown = self.app.bodies.grow(held, 2 * bytes_max as u64).await;
-            grown.map_err(|problem| Trouble::Failed(problem.detail().to_owned()))?;
-        }
-    }
-
-    /// Waits for the first bytes of a pack, if one follows the commands; whether one does. Leaves everything to be read.
-    async fn wait_for_pack(&mut self, commands: Message) -> Result<bool, Trouble> {
-        let (Message { text, end }, format) = (commands, self.repo.object_format());
-        let head = match text.len() {
-            0..=SMALL_BYTES_MAX => PushHead::of(format, &text),
-            _ => {
-                let text = text.clone();
-                let head = self.app.work.run(move || PushHead::of(format, &text)).await;
-                head.map_err(|error| Trouble::Failed(error.to_string()))?
-            }
-        };
-        // What is too long or wrong is for the thread: it comes to an end by itself.
-        let mut is_whole = end == End::Flush && (head.is_right || head.has_options);
-        let mut options = Bytes::new();
-        if is_whole && head.has_options {
-            let message = self.input.message(SMALL_BYTES_MAX).await?;
-            is_whole = message.end == End::Flush;
-            options = message.text;
-        }
-        if is_whole && head.pack_follows {
-            self.wait_for_beginning().await?;
-        }
-        self.input.unread(options);
-        self.input.unread(text);
-        Ok(head.pack_follows)
     }
 
     async fn answer_inline(&self, written: EngineResult<()>, out: Vec<u8>) -> Result<(), Trouble> {
@@ -315,6 +261,13 @@ impl<O: Outlet> Conversation<'_, O> {
         }
     }
 
+    fn lend(&mut self) -> (Lent, oneshot::Receiver<Inlet>) {
+        let (_, empty) = Inlet::new(self.input.waits.stall);
+        let mut input = std::mem::replace(&mut self.input, empty);
+        input.renew();
+        Lent::new(input)
+    }
+
     /// Runs `work` on a thread of the pool, and sends what it writes and what it leaves to be delivered.
     async fn run(
         &mut self,
@@ -324,12 +277,18 @@ impl<O: Outlet> Conversation<'_, O> {
         + 'static,
     ) -> Result<(), Trouble> {
         let stall_max = self.input.waits.stall;
-        let (_, empty) = Inlet::new(stall_max);
-        let mut input = std::mem::replace(&mut self.input, empty);
-        input.renew();
-        let (mut lent, returns) = Lent::new(input);
+        let (mut lent, returns) = self.lend();
         // The input comes back before what is left is made.
-        let mut response = bridge::start(self.app, stall_max, flow, move |app, out| work(app, &mut lent, out));
+        let response = bridge::start(self.app, stall_max, flow, move |app, out| work(app, &mut lent, out));
+        self.answer(response, returns).await
+    }
+
+    /// Sends an answer, and takes the input back that whoever makes it has.
+    async fn answer(
+        &mut self,
+        mut response: bridge::Response,
+        returns: oneshot::Receiver<Inlet>,
+    ) -> Result<(), Trouble> {
         let served = loop {
             let sent = match response.next().await {
                 Some(Ok(chunk)) => self.send(chunk).await,
@@ -350,58 +309,18 @@ impl<O: Outlet> Conversation<'_, O> {
     }
 }
 
-/// What is known of a push from its commands.
-#[derive(Debug, Clone, Copy)]
-struct PushHead {
-    /// Whether the commands are right, up to options that come in the next message.
-    is_right: bool,
-    has_options: bool,
-    pack_follows: bool,
-}
-
-impl PushHead {
-    /// Of the commands with their flush.
-    fn of(format: ObjectFormat, text: &[u8]) -> Self {
-        let mut request = PushRequest::new(format);
-        let read = request.read(&mut pkt::Reader::new(text), usize::MAX);
-        let pack_follows = !request.only_deletes() || request.commands.is_empty();
-        Self { is_right: read.is_ok(), has_options: request.has_options, pack_follows }
-    }
-}
-
-/// The input while a thread has it. It comes back however the work ends, also when it is never begun.
-struct Lent {
-    input: Option<Inlet>,
-    back: Option<oneshot::Sender<Inlet>>,
-}
-
-impl Lent {
-    fn new(input: Inlet) -> (Self, oneshot::Receiver<Inlet>) {
-        let (back, returns) = oneshot::channel();
-        (Self { input: Some(input), back: Some(back) }, returns)
-    }
-}
-
-impl Read for Lent {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        self.input.as_mut().map_or(Ok(0), |input| input.read(into))
-    }
-}
-
-impl Drop for Lent {
-    fn drop(&mut self) {
-        if let (Some(input), Some(back)) = (self.input.take(), self.back.take()) {
-            // Nobody waits for it when the conversation has ended.
-            let _ = back.send(input);
-        }
+/// What it means that nothing comes of a client's input.
+fn away(error: io::Error) -> Trouble {
+    match error.kind() {
+        io::ErrorKind::TimedOut => Trouble::Gone("the client is too slow"),
+        _ => Trouble::Gone("the client went away"),
     }
 }
 
 fn trouble(failure: Failure) -> Trouble {
     match &failure {
         Failure::Engine(error) => match bridge::client_failure(error) {
-            Some(io::ErrorKind::TimedOut) => Trouble::Gone("the client is too slow"),
-            Some(_) => Trouble::Gone("the client went away"),
+            Some(kind) => away(kind.into()),
             None => Trouble::Failed(failure.to_string()),
         },
         Failure::Work(_) | Failure::Stopping => Trouble::Failed(failure.to_string()),

@@ -3,8 +3,9 @@
 //! | file | owns |
 //! |---|---|
 //! | `route` | paths, headers, statuses |
-//! | `bridge` | connections on one side, working threads on the other |
-//! | `duplex`, `inlet` | conversations on a connection that goes both ways, such as SSH's |
+//! | `bridge`, `inlet` | connections on one side, working threads on the other |
+//! | `arrival` | pushes on their way in, however slow |
+//! | `duplex` | conversations on a connection that goes both ways, such as SSH's |
 //! | `pkt`, `sideband` | framing |
 //! | `advertise`, `ls_refs`, `listings` | which references there are |
 //! | `command`, `fetch_request`, `push_request` | what clients ask for |
@@ -22,6 +23,7 @@
 //! `git archive --remote`. None is advertised, and asking for one is a clear error.
 
 mod advertise;
+mod arrival;
 mod bridge;
 mod bundle_uri;
 mod cache;

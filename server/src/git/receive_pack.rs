@@ -17,7 +17,8 @@
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashSet};
 use std::io::{self, Read, Write};
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
 
 use govc_engine::{
     Cause, Certified, Error, ErrorKind, Expected, GitRules, Integration, Kind, Oid, Promotion, RefEdit, RefName, Repo,
@@ -25,7 +26,9 @@ use govc_engine::{
 };
 
 use super::bridge::Flow;
-use super::pack::receive::{self, Received};
+use super::pack::receive::{self, Came, Received};
+use super::pack::spool::Spool;
+use super::pack::stream::Part;
 use super::pkt::{self, Reader};
 use super::push_request::{Command, PushRequest};
 use super::sideband::{Bands, Sideband};
@@ -40,31 +43,42 @@ const ATTEMPTS_MAX: usize = 100;
 const ATOMIC_FAILURE: &str = "atomic push failure";
 
 /// Where a push goes.
-#[derive(Clone, Copy)]
-pub(crate) struct Target<'a> {
+pub(crate) struct Target {
     /// The repository.
-    pub(crate) repo: &'a Repo,
+    pub(crate) repo: Repo,
     /// Whether it is a draft, to be enlisted when something is published.
     pub(crate) is_draft: bool,
     /// Who pushes.
-    pub(crate) actor: &'a str,
+    pub(crate) actor: Arc<str>,
     /// Whether the input goes on after the pack, so that the pack's own end is all that tells it.
     pub(crate) is_live: bool,
     /// The nonce that the client got on the same connection, if it was the same.
-    pub(crate) nonce: Option<&'a str>,
+    pub(crate) nonce: Option<String>,
 }
 
-/// Answers one request of `git-receive-pack`.
+/// One request of `git-receive-pack`.
+pub(crate) struct Incoming<'a> {
+    /// The commands, and what has not begun to come of the pack.
+    pub(crate) input: &'a mut dyn Read,
+    /// When the commands came.
+    pub(crate) came: SystemTime,
+    /// What has come of the pack before, or why it will not come.
+    pub(crate) begun: Result<Spool>,
+}
+
+/// Answers one request of `git-receive-pack`. If the input gives up on a slow client, nothing has been answered or done: gives what
+/// has come of the pack.
 ///
 /// # Errors
 /// When the client is gone; all else is told to the client.
 pub(crate) fn serve(
     app: &App,
-    target: Target<'_>,
-    input: &mut dyn Read,
+    target: &Target,
+    incoming: Incoming<'_>,
     out: &mut dyn Write,
     flow: &Flow,
-) -> Result<()> {
+) -> Result<Option<Box<Part>>> {
+    let Incoming { input, came, begun } = incoming;
     let mut reader = Reader::new(input);
     let mut request = PushRequest::new(target.repo.object_format());
     if let Err(error) = request.read(&mut reader, app.store.limits().references_max) {
@@ -72,25 +86,29 @@ pub(crate) fn serve(
             return Err(error);
         }
         if request.bands == Bands::None {
-            return pkt::error(out, error.message()).map_err(pkt::input_error);
+            return pkt::error(out, error.message()).map(|()| None).map_err(pkt::input_error);
         }
         let mut sideband = Sideband::new(out, request.bands, false);
         sideband.error(error.message());
-        return sideband.finish().map_err(pkt::input_error);
+        return sideband.finish().map(|()| None).map_err(pkt::input_error);
     }
     if request.bands != Bands::None && !request.commands.is_empty() {
         flow.begin_packets(out).map_err(pkt::input_error)?;
     }
     let mut sideband = Sideband::new(out, request.bands, !request.quiet);
     if !request.commands.is_empty() {
-        let report = push(app, target, &request, reader.into_inner(), &sideband, flow);
+        let incoming = Incoming { input: reader.into_inner(), came, begun };
+        let report = match push(app, target, &request, incoming, &sideband, flow) {
+            Ok(report) => report,
+            Err(part) => return Ok(Some(part)),
+        };
         flow.end_packets();
         if request.report {
             let written = report.write(&request.commands, request.report_ids, &mut sideband.data());
             written.map_err(pkt::input_error)?;
         }
     }
-    sideband.finish().map_err(pkt::input_error)
+    sideband.finish().map(|()| None).map_err(pkt::input_error)
 }
 
 /// What became of a push.
@@ -140,25 +158,28 @@ impl Report {
     }
 }
 
+/// Does what a push asks for, or gives what has come of a pack that comes slowly.
 fn push(
     app: &App,
-    target: Target<'_>,
+    target: &Target,
     request: &PushRequest,
-    pack: &mut dyn Read,
+    incoming: Incoming<'_>,
     sideband: &Sideband<&mut dyn Write>,
     flow: &Flow,
-) -> Report {
-    let repo = target.repo;
+) -> std::result::Result<Report, Box<Part>> {
+    let repo = &target.repo;
+    let Incoming { input, came, begun } = incoming;
     let mut report = Report::new(request.commands.len());
     let certificate = request.certificate.as_ref();
-    let judged = certificate.map(|certificate| app.push_certs.judge(&repo.name(), certificate, target.nonce));
+    let judge = |certificate| app.push_certs.judge(&repo.name(), certificate, target.nonce.as_deref(), came);
+    let judged = certificate.map(judge);
     let refusal = match request.is_certified_whole {
         true => app.push_certs.refusal(repo.git_rules().require_signed_push, judged.as_ref()),
         false => Some("inconsistent push options".to_owned()),
     };
     if let Some(reason) = refusal {
         report.refuse_rest(&reason);
-        return report;
+        return Ok(report);
     }
     let mut progress = |text: &str| {
         if flow.received() {
@@ -168,8 +189,9 @@ fn push(
     let received = if request.only_deletes() {
         None
     } else {
-        match receive::receive(app, repo, pack, target.is_live.then_some(flow), &mut progress) {
-            Ok(received) => {
+        match receive::receive(app, repo, begun, input, target.is_live.then_some(flow), &mut progress) {
+            Ok(Came::Part(part)) => return Err(part),
+            Ok(Came::Whole(received)) => {
                 let (objects, plural) = (received.objects(), if received.objects() == 1 { "" } else { "s" });
                 progress(&format!("Checked {objects} object{plural}, done.\n"));
                 Some(received)
@@ -178,7 +200,7 @@ fn push(
                 tracing::debug!(repo = %repo.name(), %error, "pack refused");
                 report.unpack = Some(error.message().to_owned());
                 report.refuse_rest("unpacker error");
-                return report;
+                return Ok(report);
             }
         }
     };
@@ -191,8 +213,8 @@ fn push(
         store: &app.store,
         repo,
         is_draft,
-        actor: target.actor,
-        received: received.as_ref(),
+        actor: &target.actor,
+        received: received.as_deref(),
         edits,
         on_conflict: request.on_conflict,
         certified: judged.as_ref(),
@@ -219,7 +241,7 @@ fn push(
     {
         received.keep(app, repo, tips);
     }
-    report
+    Ok(report)
 }
 
 fn tips_of(edits: &[Edit]) -> Vec<Oid> {

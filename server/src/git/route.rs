@@ -6,9 +6,8 @@
 //! protocol is, with status 200, by the services themselves.
 //! Source: git's `Documentation/gitprotocol-http`, `http-backend.c`.
 
-use std::io::{Cursor, Read};
+use std::io::{self, Cursor};
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -18,15 +17,15 @@ use axum::http::header::{
 use axum::http::{HeaderMap, HeaderValue, Method};
 use axum::response::{IntoResponse, Response};
 use axum::{Router, routing::any};
-use bytes::Bytes;
-use flate2::read::GzDecoder;
 use govc_engine::{Error, ErrorKind, Repo, RepoName, Result};
 use percent_encoding::percent_decode_str;
 
 use super::advertise::{self, Service, Version};
-use super::bridge::{self, Failure, Flow, Limited, RequestReader};
+use super::arrival::{self, Commands, Lent, Push};
+use super::bridge::{self, Failure, Flow, Limited};
+use super::inlet::Inlet;
 use super::pointers::Pointers;
-use super::receive_pack::{self, ACTOR};
+use super::receive_pack::{ACTOR, Target};
 use super::{command, download, pkt, upload_pack};
 use crate::App;
 use crate::http::problem::{Code, Problem, Thing, about};
@@ -38,7 +37,7 @@ pub(super) const FETCH_BYTES_MAX: u64 = 128 << 20;
 /// What a push may send besides its pack, in bytes.
 pub(super) const COMMANDS_BYTES_MAX: u64 = 64 << 20;
 
-/// A body of at most this many bytes is taken in before a thread is asked for.
+/// So many bytes of a body, or all of it, are here before a thread is asked for.
 pub(super) const SMALL_BYTES_MAX: usize = 64 << 10;
 
 /// Up to this many references are listed where the request is served, without a thread of the pool.
@@ -137,7 +136,7 @@ async fn serve(app: Arc<App>, service: Service, request: Request) -> Response {
             "/git-receive-pack",
             "application/x-git-receive-pack-request",
             "application/x-git-receive-pack-result",
-            app.config.git.pack_bytes_max.saturating_add(COMMANDS_BYTES_MAX),
+            arrival::request_bytes_max(&app),
         ),
     };
     if request.method() != Method::POST {
@@ -164,32 +163,71 @@ async fn serve(app: Arc<App>, service: Service, request: Request) -> Response {
     let pointers = Pointers::over_http(&app, &request, &repo.name());
     let flow = Arc::new(Flow::noting(server_options).pointing(pointers));
     let stall_max = app.config.server.body_timeout;
-    let body = match take_in(request.into_body(), &headers, stall_max, &flow).await {
-        Ok(body) => body,
-        Err(refusal) => return *refusal,
+    let BodyHeaders { gzip, wire_bytes } = headers;
+    let input = match Inlet::of_body(request.into_body(), gzip, wire_bytes, stall_max, &flow).await {
+        Ok(input) => input,
+        Err(error) => return refuse_failure(Failure::of_input(error)),
     };
-    if let Taken::Small(body) = &body
-        && lists_references(body, &headers, service, version)
+    let response = match service {
+        Service::UploadPack => fetch(&app, repo, version, input, flow).await,
+        Service::ReceivePack => {
+            let target = Target { repo, is_draft, actor: ACTOR.into(), is_live: false, nonce: None };
+            push(&app, target, input, flow).await
+        }
+    };
+    match response {
+        Ok(Answer::Made(response)) => respond(response, result_type).await,
+        Ok(Answer::Whole(out)) => answer(Body::from(out), result_type),
+        Err(failure) => refuse_failure(failure),
+    }
+}
+
+enum Answer {
+    Whole(Vec<u8>),
+    Made(bridge::Response),
+}
+
+/// Answers a fetch, the most frequent of all requests at once.
+async fn fetch(
+    app: &Arc<App>,
+    repo: Repo,
+    version: Version,
+    mut input: Inlet,
+    flow: Arc<Flow>,
+) -> std::result::Result<Answer, Failure> {
+    let (beginning, is_whole) = input.beginning(SMALL_BYTES_MAX).await.map_err(Failure::of_input)?;
+    if is_whole
+        && version == Version::V2
+        && command::lists_references(&beginning)
         && repo.snapshot().reference_count() <= INLINE_REFERENCES_MAX
     {
         let mut out = Vec::new();
-        let mut input = Cursor::new(body.clone());
-        let served = upload_pack::serve(&app, &repo, version, &mut input, &mut out, &flow);
-        return answer_inline(served.map(drop), out, result_type);
+        let served = upload_pack::serve(app, &repo, version, &mut Cursor::new(beginning), &mut out, &flow);
+        return served.map(|_| Answer::Whole(out)).map_err(Failure::Engine);
     }
+    input.unread(beginning);
     let work_flow = Arc::clone(&flow);
-    let response = bridge::start(&app, stall_max, flow, move |app, out| {
-        // Made by the thread that reads it: a decoder waits for its first bytes at once.
-        let mut input = body.into_reader(&headers, bytes_max);
-        match service {
-            Service::UploadPack => upload_pack::serve(app, &repo, version, &mut *input, out, &work_flow),
-            Service::ReceivePack => {
-                let target = receive_pack::Target { repo: &repo, is_draft, actor: ACTOR, is_live: false, nonce: None };
-                receive_pack::serve(app, target, &mut *input, out, &work_flow).map(|()| None)
-            }
-        }
-    });
-    respond(response, result_type).await
+    Ok(Answer::Made(bridge::start(app, app.config.server.body_timeout, flow, move |app, out| {
+        let mut input = Limited::new(input, FETCH_BYTES_MAX);
+        upload_pack::serve(app, &repo, version, &mut input, out, &work_flow)
+    })))
+}
+
+/// Answers a push.
+async fn push(
+    app: &Arc<App>,
+    target: Target,
+    mut input: Inlet,
+    flow: Arc<Flow>,
+) -> std::result::Result<Answer, Failure> {
+    let commands = Commands::read(app, target.repo.object_format(), &mut input).await?;
+    let Some(commands) = commands else { return Ok(Answer::Whole(Vec::new())) };
+    if commands.awaits_pack() {
+        let (beginning, _) = input.beginning(SMALL_BYTES_MAX).await.map_err(Failure::of_input)?;
+        input.unread(beginning);
+    }
+    let (input, _) = Lent::new(input);
+    Ok(Answer::Made(Push { target, commands, input }.start(app, flow)))
 }
 
 /// What the headers say of a body.
@@ -225,57 +263,6 @@ fn check_headers(
         return refuse(Code::BodyTooLarge, text);
     }
     Ok(BodyHeaders { gzip, wire_bytes })
-}
-
-/// A body that is there, or on its way.
-enum Taken {
-    Small(Bytes),
-    Streamed(RequestReader),
-}
-
-impl Taken {
-    fn into_reader(self, headers: &BodyHeaders, bytes_max: u64) -> Box<dyn Read + Send> {
-        let wire: Box<dyn Read + Send> = match self {
-            Taken::Small(body) => Box::new(Cursor::new(body)),
-            Taken::Streamed(reader) => Box::new(reader),
-        };
-        if headers.gzip {
-            Box::new(Limited::new(GzDecoder::new(wire), bytes_max))
-        } else {
-            Box::new(Limited::new(wire, bytes_max))
-        }
-    }
-}
-
-async fn take_in(
-    body: Body,
-    headers: &BodyHeaders,
-    stall_max: Duration,
-    flow: &Arc<Flow>,
-) -> std::result::Result<Taken, Box<Response>> {
-    let small = headers.wire_bytes.is_some_and(|bytes| bytes <= SMALL_BYTES_MAX as u64);
-    if !small {
-        return Ok(Taken::Streamed(RequestReader::start(body, stall_max, Arc::clone(flow))));
-    }
-    match tokio::time::timeout(stall_max, axum::body::to_bytes(body, SMALL_BYTES_MAX)).await {
-        Ok(Ok(body)) => {
-            flow.set_received();
-            Ok(Taken::Small(body))
-        }
-        Ok(Err(_)) => {
-            let text = "the request's body did not arrive whole";
-            Err(Box::new(refuse(Problem::invalid(text), text)))
-        }
-        Err(_elapsed) => {
-            let text = "the request's body did not arrive in time";
-            Err(Box::new(refuse(Problem::new(Code::RequestTimeout, text), text)))
-        }
-    }
-}
-
-/// Whether a request is version 2's `ls-refs`, the most frequent of all.
-fn lists_references(body: &[u8], headers: &BodyHeaders, service: Service, version: Version) -> bool {
-    service == Service::UploadPack && version == Version::V2 && !headers.gzip && command::lists_references(body)
 }
 
 fn version_of(headers: &HeaderMap) -> Version {
@@ -370,10 +357,11 @@ pub(super) fn refuse(problem: Problem, text: &str) -> Response {
 fn refuse_failure(failure: Failure) -> Response {
     let text = failure.to_string();
     let problem = match failure {
-        Failure::Engine(error) if bridge::client_failure(&error) == Some(std::io::ErrorKind::TimedOut) => {
-            Problem::new(Code::RequestTimeout, text.as_str())
-        }
-        Failure::Engine(error) => about(Thing::Repo)(error),
+        Failure::Engine(error) => match bridge::client_failure(&error) {
+            Some(io::ErrorKind::TimedOut) => Problem::new(Code::RequestTimeout, text.as_str()),
+            Some(_) => Problem::invalid(text.as_str()),
+            None => about(Thing::Repo)(error),
+        },
         Failure::Work(error) => Problem::from(error),
         Failure::Stopping => Problem::new(Code::Busy, text.as_str()),
     };
@@ -397,8 +385,6 @@ fn discard(request: Request) {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write as _;
-
     use super::*;
 
     #[test]
@@ -443,34 +429,10 @@ mod tests {
     }
 
     #[test]
-    fn a_compressed_body_is_bounded_by_what_it_becomes() {
-        let mut zeros = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
-        zeros.write_all(&vec![0; 1 << 20]).unwrap();
-        let body = Bytes::from(zeros.finish().unwrap());
-        assert!(body.len() < 10_000);
-        let headers = BodyHeaders { gzip: true, wire_bytes: None };
-        let mut all = Vec::new();
-        Taken::Small(body.clone()).into_reader(&headers, 1 << 20).read_to_end(&mut all).unwrap();
-        assert_eq!(all.len(), 1 << 20);
-        let error = Taken::Small(body).into_reader(&headers, 100_000).read_to_end(&mut Vec::new()).unwrap_err();
-        assert_eq!(error.kind(), std::io::ErrorKind::FileTooLarge);
-    }
-
-    #[test]
-    fn the_frequent_request_is_recognised() {
-        let plain = BodyHeaders { gzip: false, wire_bytes: None };
-        let lists = |body: &[u8]| lists_references(body, &plain, Service::UploadPack, Version::V2);
-        assert!(lists(b"0014command=ls-refs\n0000"));
-        assert!(lists(b"0013command=ls-refs0000"));
-        assert!(!lists(b"0012command=fetch\n0000"));
-        assert!(!lists_references(b"0013command=ls-refs0000", &plain, Service::UploadPack, Version::V0));
-    }
-
-    #[test]
     fn a_client_that_was_too_slow_is_told_so() {
         let refusal = |kind| refuse_failure(Failure::Engine(pkt::input_error(std::io::Error::from(kind))));
         assert_eq!(refusal(std::io::ErrorKind::TimedOut).status().as_u16(), 408);
-        assert_eq!(refusal(std::io::ErrorKind::ConnectionAborted).status().as_u16(), 503);
+        assert_eq!(refusal(std::io::ErrorKind::ConnectionAborted).status().as_u16(), 400);
     }
 
     #[test]

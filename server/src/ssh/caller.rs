@@ -81,7 +81,7 @@ struct Line {
     out: Option<ChannelWriteHalf<Msg>>,
     version: Version,
     /// To the call; `None` before it, and after the end of the input.
-    input: Option<mpsc::Sender<Bytes>>,
+    input: Option<mpsc::Sender<io::Result<Bytes>>>,
     /// What came when nobody read any more.
     unread_bytes: u64,
     call: Option<Running>,
@@ -399,7 +399,7 @@ impl Handler for Caller {
     async fn data(&mut self, channel: ChannelId, data: &[u8], session: &mut Session) -> Result<(), russh::Error> {
         let Some(line) = self.channels.get_mut(&channel) else { return Ok(()) };
         let is_stuck = match &line.input {
-            Some(input) => match timeout(STALL_MAX, input.send(Bytes::copy_from_slice(data))).await {
+            Some(input) => match timeout(STALL_MAX, input.send(Ok(Bytes::copy_from_slice(data)))).await {
                 Ok(Ok(())) => return Ok(()),
                 Ok(Err(_closed)) => {
                     line.input = None;

@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::config::Config;
 use crate::git::inlet::Waits;
+use crate::git::route::COMMANDS_BYTES_MAX;
 
 const LONG: Duration = Duration::from_secs(3600);
 const SHORT: Duration = Duration::from_millis(10);
@@ -22,7 +23,7 @@ const ZERO: &str = "0000000000000000000000000000000000000000";
 
 /// The client's end.
 struct Client {
-    sender: mpsc::Sender<Bytes>,
+    sender: mpsc::Sender<io::Result<Bytes>>,
     answers: mpsc::UnboundedReceiver<Bytes>,
     conversation: JoinHandle<Result<(), Trouble>>,
     advertised: String,
@@ -51,7 +52,7 @@ impl Client {
     }
 
     async fn send(&self, text: impl Into<Bytes>) {
-        self.sender.send(text.into()).await.expect("the server reads");
+        self.sender.send(Ok(text.into())).await.expect("the server reads");
     }
 
     async fn answer(&mut self) -> String {
@@ -279,7 +280,7 @@ async fn silence_comes_to_an_end() {
     }
     let client = Client::call(&app, Service::ReceivePack, Version::V0, impatient).await;
     // Gone already, where this machine is slow.
-    let _ = client.sender.send(creations(1).into()).await;
+    let _ = client.sender.send(Ok(creations(1).into())).await;
     gone(client).await;
     // When the server stops, nobody waits for hooks.
     app.drain();

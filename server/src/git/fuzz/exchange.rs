@@ -6,6 +6,7 @@
 
 use std::io;
 use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use govc_backends::{Location, MemoryBackend};
@@ -23,9 +24,9 @@ use crate::config::Config;
 use crate::git::advertise::{Service, Version};
 use crate::git::bridge::{self, Flow, STALL_MAX};
 use crate::git::duplex::{self, Call, Inlet, Outlet};
-use crate::git::pack;
+use crate::git::pack::{self, spool::Spool};
 use crate::git::pkt::{Line, Reader};
-use crate::git::receive_pack::{self, Target};
+use crate::git::receive_pack::{self, Incoming, Target};
 use crate::git::upload_pack;
 
 /// The first byte of a push: the connection goes on after the pack, the repository's rules are strict, the pack's checksum is
@@ -65,9 +66,11 @@ pub(super) fn push(data: &[u8]) -> (Vec<u8>, bool) {
     let hidden = |repo: &Repo| repo.snapshot().reference(&reference("refs/internal/SECRET"));
     let was_hidden = hidden(&repo);
 
-    let target = Target { repo: &repo, is_draft: false, actor: "fuzz", is_live: mode & IS_LIVE != 0, nonce: None };
+    let is_live = mode & IS_LIVE != 0;
+    let target = Target { repo: repo.clone(), is_draft: false, actor: "fuzz".into(), is_live, nonce: None };
     let mut answer = Vec::new();
-    let _ = receive_pack::serve(APP.get_or_init(app), target, &mut &body[..], &mut answer, &Flow::default());
+    let incoming = Incoming { input: &mut &body[..], came: SystemTime::now(), begun: Ok(Spool::new(None)) };
+    let _ = receive_pack::serve(APP.get_or_init(app), &target, incoming, &mut answer, &Flow::default());
 
     let is_published = repo.snapshot().version().number != version;
     let told = |words: &[u8]| contains(&answer, words);
@@ -170,7 +173,7 @@ impl Served {
             let (sender, input) = Inlet::new(self.app.config.server.body_timeout);
             let send = async move {
                 for piece in body.chunks(pieces) {
-                    if sender.send(Bytes::copy_from_slice(piece)).await.is_err() {
+                    if sender.send(Ok(Bytes::copy_from_slice(piece))).await.is_err() {
                         break;
                     }
                 }

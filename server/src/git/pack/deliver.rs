@@ -34,15 +34,16 @@ use crate::{
     telemetry::PackSource,
 };
 
-/// What a delivery holds of memory at most.
-const HELD_BYTES: u64 = (PIECE_BYTES + CHUNKS_MAX * CHUNK_BYTES) as u64;
+/// What a pack on its way holds of memory at most.
+pub(crate) const HELD_BYTES: u64 = (PIECE_BYTES + CHUNKS_MAX * CHUNK_BYTES) as u64;
 
 /// Packets go to the queue when so many bytes of them have come together: one large one, or as many small ones.
 const PACKETS_BYTES: usize = CHUNK_BYTES / 2;
 
-/// How many large packs may be on their way at once: they leave half of the memory for answers to others.
-pub(crate) fn deliveries_max(buffered_bytes_max: u64) -> usize {
-    usize::try_from(buffered_bytes_max / 2 / HELD_BYTES).unwrap_or(usize::MAX).clamp(1, Semaphore::MAX_PERMITS)
+/// How many large packs may be on their way at once when they are to have one of so many parts of the memory for answers: those
+/// to clients have half of it, those from slow clients a quarter, and others the rest.
+pub(crate) fn on_their_way_max(buffered_bytes_max: u64, one_of: u64) -> usize {
+    usize::try_from(buffered_bytes_max / one_of / HELD_BYTES).unwrap_or(usize::MAX).clamp(1, Semaphore::MAX_PERMITS)
 }
 
 /// A pack for a client.
@@ -78,7 +79,7 @@ impl Delivery {
     pub(crate) async fn send(self, app: &App, flow: &Flow, out: ResponseWriter) -> Result<Held> {
         let Self { repo, bands, progress_wanted, pack } = self;
         let sideband = Sideband::new(Packets::default(), bands, progress_wanted);
-        let mut sending = Sending { app, sideband, out, held: Held::default(), turn: None };
+        let mut sending = Sending { app, sideband, out, share: Share::new(&app.deliveries) };
         let sent = match pack {
             Ok(Source::Kept(pack)) => sending.kept(&pack).await,
             Ok(Source::Shared(reader, source)) => sending.shared(reader, source).await,
@@ -98,7 +99,40 @@ impl Delivery {
             }
         }
         sending.pass(1).await?;
-        Ok(sending.held)
+        Ok(sending.share.held)
+    }
+}
+
+/// The part of the memory for answers that a pack on its way has, and its place among large ones.
+pub(crate) struct Share {
+    held: Held,
+    turns: Arc<Semaphore>,
+    turn: Option<OwnedSemaphorePermit>,
+}
+
+impl Share {
+    /// None yet, of a pack among those that take `turns`.
+    pub(crate) fn new(turns: &Arc<Semaphore>) -> Self {
+        Self { held: Held::default(), turns: Arc::clone(turns), turn: None }
+    }
+
+    /// Waits until it is one for `bytes`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] when others have it for too long.
+    pub(crate) async fn hold(&mut self, app: &App, bytes: u64) -> Result<()> {
+        let deadline = app.work.deadline();
+        if bytes > FREE_BYTES && self.turn.is_none() {
+            let turn = Arc::clone(&self.turns).acquire_owned();
+            let late = |_| Error::new(ErrorKind::Unavailable, "other packs are on their way; try again");
+            self.turn = timeout_at(deadline.into(), turn).await.map_err(late)?.ok();
+        }
+        while let Err(problem) = app.bodies.grow(&mut self.held, bytes).await {
+            if Instant::now() >= deadline || app.is_draining() {
+                return Err(Error::new(ErrorKind::Unavailable, problem.detail()));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -108,9 +142,7 @@ struct Sending<'a> {
     /// Puts packets together that have not gone to the queue.
     sideband: Sideband<Packets>,
     out: ResponseWriter,
-    held: Held,
-    /// Its place among large packs.
-    turn: Option<OwnedSemaphorePermit>,
+    share: Share,
 }
 
 impl Sending<'_> {
@@ -118,8 +150,8 @@ impl Sending<'_> {
     async fn kept(&mut self, pack: &Arc<KeptPack>) -> Result<Sent> {
         let objects = pack.entries.len();
         self.progress(&enumerated(objects)).await?;
-        self.hold(2 * pack.len()).await?;
         let (app, mut buffer) = (self.app, Vec::new());
+        self.share.hold(app, HELD_BYTES.min(2 * pack.len())).await?;
         let unread = |error: io::Error| match error.kind() {
             io::ErrorKind::ConnectionAborted => gone(error),
             _ => {
@@ -157,7 +189,7 @@ impl Sending<'_> {
                     self.data(&buffer).await?;
                     bytes += buffer.len() as u64;
                     if bytes >= FREE_BYTES {
-                        self.hold(HELD_BYTES).await?;
+                        self.share.hold(self.app, HELD_BYTES).await?;
                     }
                     if done > told {
                         told = done;
@@ -196,22 +228,6 @@ impl Sending<'_> {
         }
         let packets = packets.take();
         self.out.pass(Bytes::from(packets)).await.map_err(gone)
-    }
-
-    /// Waits for the part of the memory for answers that a delivery of `bytes` has.
-    async fn hold(&mut self, bytes: u64) -> Result<()> {
-        let deadline = self.app.work.deadline();
-        if bytes > FREE_BYTES && self.turn.is_none() {
-            let turn = Arc::clone(&self.app.deliveries).acquire_owned();
-            let late = |_| Error::new(ErrorKind::Unavailable, "other packs are on their way; try again");
-            self.turn = timeout_at(deadline.into(), turn).await.map_err(late)?.ok();
-        }
-        while let Err(problem) = self.app.bodies.grow(&mut self.held, bytes.min(HELD_BYTES)).await {
-            if Instant::now() >= deadline || self.app.is_draining() {
-                return Err(Error::new(ErrorKind::Unavailable, problem.detail()));
-            }
-        }
-        Ok(())
     }
 }
 

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `entry` | the header of an entry |
 //! | `spool` | a pack on its way in or out, in memory or in a temporary file |
-//! | `stream` | the first pass: entries as they arrive, in bounded memory |
+//! | `stream` | the first pass: entries as they arrive, in bounded memory; what has come of a pack that comes slowly |
 //! | `resolve` | the second pass: deltas on their bases |
 //! | `receive` | both passes, and what a push does with the result |
 //! | `workers` | the threads of both passes |
@@ -24,7 +24,7 @@ pub(crate) mod send;
 pub(crate) mod shared;
 mod sink;
 pub(crate) mod spool;
-mod stream;
+pub(crate) mod stream;
 mod targets;
 pub(crate) mod workers;
 pub(crate) mod write;

@@ -16,7 +16,7 @@ use super::{
     resolve::{Found, Resolution},
     sink::{Made, Riding, Sink, Sinks, Stored},
     spool::{Folder, Spool},
-    stream::{PackEntry, PackStream},
+    stream::{PackEntry, PackStream, Part},
     targets::{NotedTargets, Targets},
     workers::{Feed, IngestThreads, Job, Turn, run},
 };
@@ -47,33 +47,42 @@ pub(crate) struct Received {
     pack: Option<(NewPack, Spool)>,
 }
 
-/// Reads one pack to its end, checks it and stages its objects. Of a body that goes on after the pack, `live` is told when the
-/// pack is there; of any other, the pack is all.
+/// What has come of a pack.
+pub(crate) enum Came {
+    /// All of it.
+    Whole(Box<Received>),
+    /// As much as there was when the body gave up on a slow client. Nothing was made of it.
+    Part(Box<Part>),
+}
+
+/// Reads one pack to its end, the beginning from `begun` and the rest from `body`, checks it and stages its objects. Of a body
+/// that goes on after the pack, `live` is told when the pack is there; of any other, the pack is all.
 ///
 /// # Errors
 /// [`govc_engine::ErrorKind::Invalid`] and [`govc_engine::ErrorKind::Corrupt`] for a pack or an object that is not
 /// as it must be, [`govc_engine::ErrorKind::TooLarge`] over a limit, [`govc_engine::ErrorKind::StorageFull`], and
-/// whatever the body fails with. Nothing is left behind then.
+/// whatever the body fails with, or has failed with. Nothing is left behind then.
 pub(crate) fn receive(
     app: &App,
     repo: &Repo,
+    begun: Result<Spool>,
     body: &mut dyn Read,
     live: Option<&Flow>,
     progress: &mut dyn FnMut(&str),
-) -> Result<Received> {
+) -> Result<Came> {
     let mut limits = app.store.limits();
     if let Some(bytes) = repo.git_rules().object_bytes_max {
         limits.object_bytes_max = limits.object_bytes_max.min(bytes);
     }
     let intake = Intake { folder: app.packs.folder(), limits, threads: &app.ingest_threads };
-    let received = intake.receive(repo, body, live, progress);
-    if let Err(error) = &received
+    let came = begun.and_then(|begun| intake.go_on(repo, begun, body, live, progress));
+    if let Err(error) = &came
         && *error.kind() == ErrorKind::StorageFull
     {
         // The next push finds the room.
         app.packs.make_room();
     }
-    received
+    came
 }
 
 /// How packs are received.
@@ -85,7 +94,7 @@ pub(crate) struct Intake<'a> {
 }
 
 impl Intake<'_> {
-    /// As [`receive`].
+    /// As [`receive`], of a body that does not give up.
     ///
     /// # Errors
     /// As [`receive`].
@@ -96,15 +105,36 @@ impl Intake<'_> {
         live: Option<&Flow>,
         progress: &mut dyn FnMut(&str),
     ) -> Result<Received> {
-        let Self { folder, limits, threads } = self;
+        let begun = Spool::new(self.folder.clone());
+        match self.go_on(repo, begun, body, live, progress)? {
+            Came::Whole(received) => Ok(*received),
+            Came::Part(_) => Err(Error::new(ErrorKind::Cancelled, "the pack could not be read: it came too slowly")),
+        }
+    }
+
+    /// As [`receive`].
+    fn go_on(
+        self,
+        repo: &Repo,
+        begun: Spool,
+        body: &mut dyn Read,
+        live: Option<&Flow>,
+        progress: &mut dyn FnMut(&str),
+    ) -> Result<Came> {
+        let Self { limits, threads, .. } = self;
         let snapshot = repo.snapshot();
         let format = snapshot.object_format();
         let (ingest, targets) = (repo.ingest(), NotedTargets::new(format));
         let sinks = Sinks::new(&ingest, &targets);
-        let mut stream = PackStream::open(format, body, Spool::new(folder), limits)?;
-        let mut sink = sinks.first(stream.remaining());
-        let entries = first_pass(&mut stream, &sinks, &mut sink, threads)?;
-        let (spool, checksum, expanded) = stream.finish(live)?;
+        let mut stream = PackStream::new(format, body, begun, limits);
+        let (mut sink, entries, checksum) = match first_pass(&mut stream, &sinks, threads, live) {
+            // What is wrong with what came before is another error.
+            Err(error) if stream.has_given_up() && *error.kind() == ErrorKind::Cancelled => {
+                return Ok(Came::Part(Box::new(stream.into_part())));
+            }
+            read => read?,
+        };
+        let (spool, expanded) = stream.into_spool();
         let found = Found { entries, wholes: sinks.wholes(&mut sink), expanded };
 
         let deltas = found.entries.len() - found.wholes.len();
@@ -137,19 +167,21 @@ impl Intake<'_> {
         };
         received.closed = received.has_all(&targets)?;
         received.roots = received.roots_of(&targets);
-        Ok(received)
+        Ok(Came::Whole(Box::new(received)))
     }
 }
 
-/// Reads all entries, and takes the whole objects: one after another while they are few, then beside the reading.
+/// Reads the pack to its end, and takes the whole objects: one after another while they are few, then beside the reading.
 fn first_pass<'i>(
     stream: &mut PackStream<'_>,
     sinks: &Sinks<'i>,
-    sink: &mut Sink<'i>,
     threads: &IngestThreads,
-) -> Result<Vec<PackEntry>> {
-    let mut entries = Vec::with_capacity(stream.remaining().min(1 << 16) as usize);
-    run(sinks, threads, sink, |feed| {
+    live: Option<&Flow>,
+) -> Result<(Sink<'i>, Vec<PackEntry>, Oid)> {
+    let count = stream.open()?;
+    let mut sink = sinks.first(count);
+    let mut entries = Vec::with_capacity(count.min(1 << 16) as usize);
+    run(sinks, threads, &mut sink, |feed| {
         let mut piece = Wholes::default();
         let read = read_entries(stream, &mut entries, &mut piece, feed);
         // What came before an error may be wrong itself, and was so first.
@@ -158,7 +190,7 @@ fn first_pass<'i>(
         }
         read
     })?;
-    Ok(entries)
+    Ok((sink, entries, stream.end(live)?))
 }
 
 fn read_entries<'i>(

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, IoSliceMut, Write},
+    io::{self, IoSliceMut, Read, Write},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -170,6 +170,18 @@ impl Spool {
         self.buffer.capacity() as u64
     }
 
+    /// Moves what is in memory to the file, however little, and gives the memory back; without a folder, everything stays.
+    ///
+    /// # Errors
+    /// As [`Spool::flush_to_file`].
+    pub(crate) fn put_away(&mut self) -> io::Result<()> {
+        self.flush_to_file()?;
+        if self.buffer.is_empty() {
+            self.buffer = Vec::new();
+        }
+        Ok(())
+    }
+
     /// Gives memory back when nothing more is written.
     pub(crate) fn settle(&mut self) {
         if self.file.is_some() {
@@ -246,6 +258,26 @@ pub(crate) async fn read_file(file: &Arc<File>, offset: u64, len: usize, out: &m
     }
     *out = bytes;
     Ok(())
+}
+
+/// Reads a spool from its beginning to its end.
+pub(crate) struct SpoolReader<'a> {
+    spool: &'a Spool,
+    at: u64,
+}
+
+impl<'a> SpoolReader<'a> {
+    pub(crate) fn new(spool: &'a Spool) -> Self {
+        Self { spool, at: 0 }
+    }
+}
+
+impl Read for SpoolReader<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let read = self.spool.read_at(self.at, into)?;
+        self.at += read as u64;
+        Ok(read)
+    }
 }
 
 impl Write for Spool {

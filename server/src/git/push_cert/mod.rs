@@ -49,17 +49,23 @@ impl PushCerts {
 
     /// A nonce for a push that is about to begin.
     pub(crate) fn nonce(&self, repo: &RepoName) -> String {
-        self.nonces.make(repo, now_millis())
+        self.nonces.make(repo, millis_of(SystemTime::now()))
     }
 
-    /// What a certificate of a push to `repo` is worth now. `given` is the nonce that this very client got, where the
-    /// connection tells.
-    pub(crate) fn judge(&self, repo: &RepoName, certificate: &Certificate, given: Option<&str>) -> Certified {
-        let now = now_millis();
-        let found = signature::check(certificate, self.signers.as_ref(), now.div_euclid(1000));
+    /// What a certificate of a push to `repo` is worth that came at that time. `given` is the nonce that this very client got,
+    /// where the connection tells.
+    pub(crate) fn judge(
+        &self,
+        repo: &RepoName,
+        certificate: &Certificate,
+        given: Option<&str>,
+        came: SystemTime,
+    ) -> Certified {
+        let came = millis_of(came);
+        let found = signature::check(certificate, self.signers.as_ref(), came.div_euclid(1000));
         Certified {
             text: Bytes::clone(&certificate.text),
-            nonce: self.nonces.check(repo, certificate.nonce(), given, now),
+            nonce: self.nonces.check(repo, certificate.nonce(), given, came),
             signature: found.status,
             key: found.key.into(),
             signer: found.signer.into(),
@@ -96,7 +102,7 @@ pub(super) fn fuzz_certificate(certificate: &Certificate) {
     assert_ne!(found.status, SignatureStatus::Verified, "nobody may sign");
 }
 
-fn now_millis() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+fn millis_of(time: SystemTime) -> i64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
