@@ -57,6 +57,11 @@ fn signatures_rules_exports_and_imports_in_sha256() {
 }
 
 #[test]
+fn slow_pushes_in_sha256() {
+    in_sha256(&["slow_push"], &["memory"]);
+}
+
+#[test]
 fn the_api_in_sha256() {
     in_sha256(&["rest_commits", "rest_forks", "rest_read", "grep", "search"], &[]);
 }

@@ -15,7 +15,7 @@
 //! | `busy` | pushes to a branch that others push to |
 //! | `crash` | `kill -9` under load, the orderly end |
 //! | `wire` | clients that take their time |
-//! | `slow` | many clients that are slow to take what they fetch |
+//! | `slow`, `slow_push` | clients that are slow to take what they fetch, or to send what they push |
 //! | `signed_push` | push certificates |
 //! | `ssh` | Git over SSH, with OpenSSH's client |
 //! | `ssh_login` | who comes in over SSH |
@@ -89,6 +89,7 @@ mod search_diffs;
 mod search_words;
 mod signed_push;
 mod slow;
+mod slow_push;
 mod ssh;
 mod ssh_login;
 mod start;

@@ -52,7 +52,7 @@ fn signing(git: &Git, key: &Path) -> Git {
 }
 
 /// The newest versions of a repository, newest first.
-fn versions(server: &Server, repo: &str) -> Vec<Value> {
+pub(crate) fn versions(server: &Server, repo: &str) -> Vec<Value> {
     let page = server.http().get(&format!("/api/v1/repos/{repo}/versions")).expect(200);
     page["versions"].as_array().expect("versions").clone()
 }
@@ -61,7 +61,7 @@ fn certificate(server: &Server, repo: &str, version: &Value) -> Value {
     server.http().get(&format!("/api/v1/repos/{repo}/versions/{version}/push-cert")).expect(200)
 }
 
-fn require(server: &Server, repo: &str, what: &str) {
+pub(crate) fn require(server: &Server, repo: &str, what: &str) {
     let path = format!("/api/v1/repos/{repo}");
     let reply = server.http().patch(&path, &json!({ "git": { "require_signed_push": what } })).expect(200);
     assert_eq!(reply["git"]["require_signed_push"], what);
@@ -272,14 +272,14 @@ fn a_repository_takes_what_is_signed_as_it_wants() {
 }
 
 /// What a client is given to sign with.
-fn nonce(server: &Server, repo: &str) -> String {
+pub(crate) fn nonce(server: &Server, repo: &str) -> String {
     let text = server.http().get(&format!("/{repo}.git/info/refs?service=git-receive-pack")).text();
     let (_, rest) = text.split_once(" push-cert=").expect("certificates are offered");
     rest.split([' ', '\n']).next().expect("a nonce").to_owned()
 }
 
 /// A certificate of one command, signed in a way that nobody looks at.
-fn written(headers: &str, name: &str) -> String {
+pub(crate) fn written(headers: &str, name: &str) -> String {
     // Nobody has the reference: its removal needs no pack, and does nothing.
     let command = format!("{} {} refs/heads/{name}\n", tested::null(), tested::null());
     let signature = "-----BEGIN PGP SIGNATURE-----\n\niQ==\n-----END PGP SIGNATURE-----\n";
@@ -288,6 +288,14 @@ fn written(headers: &str, name: &str) -> String {
 
 /// Pushes a certificate by hand, with options and what comes behind.
 fn push_written(server: &Server, repo: &str, certificate: &str, options: Option<&[&str]>, rest: &[u8]) -> Vec<u8> {
+    let body = certified(certificate, options, rest);
+    let reply = server.http().send("POST", &format!("/{repo}.git/git-receive-pack"), RECEIVE_HEADERS, &body);
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    reply.body
+}
+
+/// A push with a certificate, options and what comes behind.
+pub(crate) fn certified(certificate: &str, options: Option<&[&str]>, rest: &[u8]) -> Vec<u8> {
     let capabilities = if options.is_some() { "report-status push-options" } else { "report-status" };
     let mut body = line(format!("push-cert\0{capabilities}{}", tested::capability()).as_bytes());
     body.extend(certificate.split_inclusive('\n').flat_map(|text| line(text.as_bytes())));
@@ -298,9 +306,7 @@ fn push_written(server: &Server, repo: &str, certificate: &str, options: Option<
         body.extend_from_slice(b"0000");
     }
     body.extend_from_slice(rest);
-    let reply = server.http().send("POST", &format!("/{repo}.git/git-receive-pack"), RECEIVE_HEADERS, &body);
-    assert_eq!(reply.status, 200, "{}", reply.text());
-    reply.body
+    body
 }
 
 #[test]

@@ -30,7 +30,7 @@ fn tip(place: &Place, git: &Git) -> String {
 
 /// Asserts that clients go on which are not slow: a clone, a push and a read.
 #[track_caller]
-fn assert_others_are_served(server: &Server, place: &Place, git: &Git, round: &str) {
+pub(crate) fn assert_others_are_served(server: &Server, place: &Place, git: &Git, round: &str) {
     let http = server.http();
     until("a free thread", || at_work(&http) == 0);
     git.clone_repo(&server.url("repo"), &place.path(&format!("copy-{round}")), &["--bare"]);

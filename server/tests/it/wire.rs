@@ -13,6 +13,7 @@ use crate::{
     pack::{Pack, push_new},
     server::{Place, govc},
     ssh_client::until,
+    tested,
 };
 
 /// How many pieces of long work run or wait.
@@ -35,26 +36,36 @@ fn slow_clients_leave_threads_to_others() {
     let tip = built.commit("ordinary");
     assert!(push_new(&http, "repo", "refs/heads/main", tip, &built.finish()).accepted());
 
-    let head = format!(
-        "POST /repo.git/git-receive-pack HTTP/1.1\r\nhost: {}\r\ntransfer-encoding: chunked\r\n\
-         content-type: application/x-git-receive-pack-request\r\n\r\n4\r\n00b3\r\n",
-        server.address()
-    );
-    let slow: Vec<_> = (0..2)
-        .map(|_| {
-            let mut connection = http.connect();
-            connection.write(head.as_bytes());
-            connection
-        })
-        .collect();
-    while at_work(&http) < 2 {
-        std::thread::yield_now();
-    }
+    let begun = |service: &str, headers: &str, begun: &str| {
+        let mut connection = http.connect();
+        connection.write(
+            format!(
+                "POST /repo.git/{service} HTTP/1.1\r\nhost: {}\r\ntransfer-encoding: chunked\r\n{headers}\
+                 content-type: application/x-{service}-request\r\n\r\n{:x}\r\n{begun}\r\n",
+                server.address(),
+                begun.len()
+            )
+            .as_bytes(),
+        );
+        connection
+    };
+    let deletion = format!("{tip} {} refs/heads/main\0report-status{}", tested::null(), tested::capability());
+    let creation = deletion.replace(&tested::null().to_string(), &tip.to_string());
+    let line = |text: &str| String::from_utf8(crate::pack::line(text.as_bytes())).expect("text");
+    let slow = [
+        begun("git-receive-pack", "", "00b3"),
+        begun("git-receive-pack", "", &line(&creation)),
+        begun("git-receive-pack", "", &format!("{}0000PACK", line(&creation))),
+        begun("git-receive-pack", "content-encoding: gzip\r\n", "\x1f"),
+        begun("git-upload-pack", "git-protocol: version=2\r\n", "0014command=ls-refs\n"),
+    ];
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(at_work(&http), 0, "nobody works for who has said so little");
     assert_eq!(http.get("/api/v1/repos/repo/commits").status, 200);
-    drop(slow);
     let mut built = Pack::new();
-    let tip = built.commit("afterwards");
-    assert!(push_new(&http, "repo", "refs/heads/afterwards", tip, &built.finish()).accepted());
+    let tip = built.commit("meanwhile");
+    assert!(push_new(&http, "repo", "refs/heads/meanwhile", tip, &built.finish()).accepted());
+    drop(slow);
 }
 
 /// Single bytes are no progress: whoever sends or takes no more loses the thread that waits for it.
