@@ -268,14 +268,16 @@ impl Job<'_> {
         if let Some((form, entries)) = form.zip(written.entries) {
             let tips = Tips { tips: self.tips.clone(), form: form.clone() };
             maker.written(written.checksum);
-            if let Some(Ok(Some(file))) = maker.with_spool(Spool::file) {
-                // If it fails, so does the keeping.
-                let _ = file.sync_data();
+            let pack = NewPack { entries, checksum: written.checksum };
+            let keep = |spool: &mut Spool| self.app.packs.keep(&self.repo, tips, pack, spool);
+            // Who reads it meanwhile does not wait for the disk.
+            match maker.with_spool(Spool::detach) {
+                Some(Some(mut spool)) => keep(&mut spool),
+                Some(None) => {
+                    maker.with_spool(keep);
+                }
+                None => {}
             }
-            maker.with_spool(|spool| {
-                let pack = NewPack { entries, checksum: written.checksum };
-                self.app.packs.keep(&self.repo, tips, pack, spool);
-            });
         }
         Ok(written.checksum)
     }

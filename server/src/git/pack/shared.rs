@@ -578,6 +578,38 @@ mod tests {
     }
 
     #[test]
+    fn a_pack_is_read_while_it_is_kept_and_afterwards() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let bytes = bytes(9 << 20);
+        for is_kept in [true, false] {
+            let packs = packs(Some(Folder::new(dir.path().to_owned(), 0)), u64::MAX);
+            let (maker, first) = maker(&packs);
+            (&maker).write_all(&bytes).expect("a reader is there");
+            maker.written(ObjectFormat::Sha1.null());
+            let mut detached = maker.with_spool(Spool::detach).flatten().expect("a file");
+            assert!(maker.with_spool(Spool::detach).flatten().expect("a file").persist(Path::new("twice")).is_err());
+            // With the keeping under way, nobody waits.
+            let second = follower(&packs);
+            assert!(read_all(first, 70_001).expect("a whole pack") == bytes);
+            let path = dir.path().join("kept");
+            if is_kept {
+                detached.persist(&path).expect("a file");
+            }
+            drop(detached);
+            let third = follower(&packs);
+            maker.end(Ok(Outcome::Made(ObjectFormat::Sha1.null())));
+            drop(maker);
+            for reader in [second, third] {
+                assert!(read_all(reader, 70_001).expect("a whole pack") == bytes);
+            }
+            assert_is_free(&packs);
+            assert_eq!(std::fs::read(&path).ok().map(|kept| kept == bytes), is_kept.then_some(true));
+            let _ = std::fs::remove_file(&path);
+            assert_eq!(std::fs::read_dir(dir.path()).expect("a folder").count(), 0, "nothing else is left");
+        }
+    }
+
+    #[test]
     fn who_comes_when_a_part_has_passed_gets_a_pack_of_its_own() {
         let packs = packs(None, 10);
         let (maker, mut reader) = maker(&packs);

@@ -76,7 +76,7 @@ pub(crate) struct Spool {
 }
 
 /// The CRC-32C of each [`PIECE_BYTES`] of what is written; of what follows the last whole ones, too.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct PieceSums {
     whole: Vec<u32>,
     last: u32,
@@ -129,16 +129,13 @@ impl Spool {
         self.file.is_none().then_some(&self.buffer)
     }
 
-    /// Where a large pack is; all of it.
-    ///
-    /// # Errors
-    /// When the file cannot be written.
-    pub(crate) fn file(&mut self) -> io::Result<Option<Arc<File>>> {
-        if self.file.is_none() {
-            return Ok(None);
-        }
-        self.flush_to_file()?;
-        Ok(self.file.as_ref().map(|file| Arc::clone(&file.file)))
+    /// A large pack for who keeps it: the file is that one's from now on, and can be read here all the same. Touches no disk.
+    pub(crate) fn detach(&mut self) -> Option<Self> {
+        let SpoolFile { file, temporary } = self.file.as_mut()?;
+        let file = SpoolFile { file: Arc::clone(file), temporary: temporary.take() };
+        let Self { buffer, file_bytes, folder, sums, .. } = &*self;
+        let (buffer, folder, sums) = (buffer.clone(), folder.clone(), sums.clone());
+        Some(Self { buffer, file: Some(file), file_bytes: *file_bytes, folder, sums })
     }
 
     /// Moves a large pack to `path`, where it stays. It can be read on.
