@@ -217,6 +217,55 @@ fn a_shallow_clone_is_deepened_and_completed() {
     }
 }
 
+/// What a fetch does to clones of one history, ours and git's own: the same.
+#[track_caller]
+fn fetch_both(git: &Git, clones: [(&Path, &str); 2], arguments: &[&str], reference: &str) {
+    for (dir, url) in clones {
+        git.ok(dir, &[&["fetch", "-q"][..], arguments, &[url, reference]].concat());
+    }
+    let [(wanted, _), (got, _)] = clones;
+    assert_eq!(commits(git, wanted), commits(git, got), "{arguments:?}");
+    assert_eq!(borders(wanted), borders(got), "{arguments:?}");
+}
+
+#[test]
+fn a_history_that_is_cut_in_one_way_is_cut_in_others() {
+    let place = Place::new();
+    let git = Git::new(&place.path("home"));
+    let source = history::generated(&place, &git);
+    // Tips that are older than what they lead to: see the next test.
+    let odd = git.ok(&source, &["for-each-ref", "--format=delete %(refname)", "refs/heads/odd", "refs/tags/odd-*"]);
+    git.ok_fed(&source, &["update-ref", "--stdin"], format!("{odd}\n").as_bytes());
+    let server = place.serve();
+    server.create("repo");
+    git.ok(&source, &["push", "-q", "--mirror", &server.url("repo")]);
+    let (local, remote) = (format!("file://{}", source.display()), server.url("repo"));
+    let (all, main) = ("+refs/heads/*:refs/heads/*", "refs/heads/main:refs/heads/main");
+    // With tips on both sides of the borders.
+    let both = &["--shallow-exclude=v0.40", "--shallow-since=1100300000"][..];
+    let by_time = &["--shallow-since=1100300000"][..];
+    let by_name = &["--shallow-exclude=v0.240", "--shallow-exclude=side/203"][..];
+    for (at, (version, first)) in
+        [("0", both), ("1", both), ("2", both), ("2", by_time), ("2", by_name)].into_iter().enumerate()
+    {
+        let git = git.with("protocol.version", version);
+        let (wanted, got) = (place.path(&format!("w{at}")), place.path(&format!("g{at}")));
+        let options = [&["--bare", "--no-single-branch"][..], first].concat();
+        git.clone_repo(&local, &wanted, &options);
+        git.clone_repo(&remote, &got, &options);
+        let clones = [(wanted.as_path(), local.as_str()), (got.as_path(), remote.as_str())];
+        fetch_both(&git, clones, &[], main);
+        assert!(!borders(&got).is_empty(), "protocol {version}, {first:?}");
+        fetch_both(&git, clones, &["--depth=3"], main);
+        fetch_both(&git, clones, &["--shallow-since=1100200000"], all);
+        fetch_both(&git, clones, &["--shallow-exclude=v0.280", "--shallow-since=1100250000"], main);
+        fetch_both(&git, clones, &["--depth=100"], main);
+        git.ok(&got, &["fsck", "--connectivity-only", "--no-dangling", "--no-progress"]);
+        fetch_both(&git, clones, &["--unshallow"], main);
+        git.ok(&got, &["fsck", "--connectivity-only", "--no-dangling", "--no-progress"]);
+    }
+}
+
 /// A repository as `source` and on a server, by commits of `main` and other branches: name, branch, seconds, parents.
 fn drawn(place: &Place, git: &Git, commits: &[(&str, &str, u64, &[&str])]) -> (Server, String) {
     let source = place.path("source.git");

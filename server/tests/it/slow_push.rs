@@ -91,10 +91,13 @@ impl Scene {
         Pushing { client, body, sent: 0 }
     }
 
-    /// Begins a push of which so much has come when no thread waits for it.
+    /// Begins a push of which so much is in a file when no thread waits for it any more.
     fn stalled(&self, way: Way, body: &[u8], part: f64) -> Pushing {
+        let data = self.place.path("data");
+        let before = incoming(&data);
         let mut push = self.begin(way, body);
         push.send(part);
+        until("a file for it", || incoming(&data).iter().any(|name| !before.contains(name)));
         self.await_no_work();
         push
     }
@@ -307,7 +310,11 @@ fn what_is_wrong_is_told_as_to_others() {
         assert!(!fast.accepted(), "{what}");
         let body = push_body(&[change("bad", tip)], "report-status agent=test/1", &pack);
         for way in WAYS {
-            let mut slow = scene.stalled(way, &body, 0.5);
+            let mut slow = match what {
+                // Refused at once.
+                "a damaged stream that has come" => scene.begin(way, &body),
+                _ => scene.stalled(way, &body, 0.5),
+            };
             slow.send(1.0);
             let told = if what == "an end before its end" { slow.cut() } else { slow.report() };
             assert_eq!((&told.unpack, &told.references), (&fast.unpack, &fast.references), "{what}, {way:?}");

@@ -612,7 +612,7 @@ mod tests {
     fn a_damaged_pack_that_comes_slowly_needs_no_more_and_says_the_same() {
         let format = ObjectFormat::Sha1;
         let pack = sample(format);
-        let damages: [(usize, u8); 5] = [(0, 1), (7, 9), (12, 0x70), (30, 0xff), (pack.len() - 25, 0xff)];
+        let damages: [(usize, u8); 5] = [(0, 1), (7, 9), (12, 0x60), (30, 0xff), (pack.len() - 25, 0xff)];
         for (at, bits) in damages {
             let mut damaged = pack.clone();
             damaged[at] ^= bits;
