@@ -25,35 +25,51 @@ struct Labels {
 
 /// Counters that are shared with those who count.
 #[derive(Debug, Clone)]
-pub(crate) struct PackFigures(Family<Labels, Counter>);
+pub(crate) struct PackFigures {
+    sent: Family<Labels, Counter>,
+    entries: Family<Labels, Counter>,
+}
 
 impl PackFigures {
     /// Figures that `registry` shows, from zero on.
     pub(super) fn registered(registry: &mut Registry) -> Self {
-        let figures = Self(Family::default());
+        let figures = Self { sent: Family::default(), entries: Family::default() };
         registry.register(
             "packs_sent",
             "Packs that fetches were sent whole, by where they came from",
-            figures.0.clone(),
+            figures.sent.clone(),
+        );
+        registry.register(
+            "pack_entries_written",
+            "Entries of packs that were made for fetches, by whether they were deflated or copied from a kept pack",
+            figures.entries.clone(),
         );
         for source in [PackSource::Made, PackSource::Extended, PackSource::Shared, PackSource::Kept] {
-            figures.of(source);
+            figures.sent_from(source);
         }
+        figures.made(0, 0);
         figures
     }
 
     /// Counts one that was sent whole.
     pub(crate) fn sent(&self, source: PackSource) {
-        self.of(source).inc();
+        self.sent_from(source).inc();
     }
 
-    fn of(&self, source: PackSource) -> Counter {
+    /// Counts one that was made of so many entries, so many of them copied from kept packs.
+    pub(crate) fn made(&self, entries: usize, copied: usize) {
+        for (source, count) in [("deflated", entries - copied), ("copied", copied)] {
+            self.entries.get_or_create(&Labels { source }).inc_by(count as u64);
+        }
+    }
+
+    fn sent_from(&self, source: PackSource) -> Counter {
         let source = match source {
             PackSource::Made => "made",
             PackSource::Extended => "extended",
             PackSource::Shared => "shared",
             PackSource::Kept => "kept",
         };
-        self.0.get_or_create(&Labels { source }).clone()
+        self.sent.get_or_create(&Labels { source }).clone()
     }
 }

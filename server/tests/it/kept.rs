@@ -1,15 +1,20 @@
 //! Packs that the server keeps to serve again: a clone gets what it would get without them.
 
 use std::path::{Path, PathBuf};
-use std::sync::Barrier;
+use std::sync::{
+    Barrier,
+    atomic::{AtomicUsize, Ordering},
+};
 use std::thread;
 
 use govc_engine::{Kind, Oid};
+use serde_json::{Value, json};
 
 use crate::{
     git::Git,
     history,
     pack::{Pack, RefChange, Report, command_head, line, push_new, push_raw},
+    rest_commits,
     server::{Launch, Place, Server},
     tested,
 };
@@ -160,12 +165,54 @@ fn shallow_and_partial_clones_are_kept_by_what_they_leave_out() {
 
 /// How many packs were sent that were made, extended, shared and kept.
 fn sources(server: &Server) -> [usize; 4] {
+    counted(server, "govc_packs_sent_total", ["made", "extended", "shared", "kept"])
+}
+
+/// Figures of one name, by their source.
+fn counted<const N: usize>(server: &Server, name: &str, sources: [&str; N]) -> [usize; N] {
     let metrics = server.http().get("/metrics").text();
-    ["made", "extended", "shared", "kept"].map(|source| {
-        let name = format!("govc_packs_sent_total{{source=\"{source}\"}} ");
+    sources.map(|source| {
+        let name = format!("{name}{{source=\"{source}\"}} ");
         let value = metrics.lines().find_map(|line| line.strip_prefix(&name));
         value.and_then(|value| value.parse::<usize>().ok()).unwrap_or_else(|| panic!("no {name}"))
     })
+}
+
+#[test]
+fn what_was_deflated_for_other_clones_is_copied() {
+    const FILES: usize = 1200;
+    let place = Place::new();
+    let git = Git::new(&place.path("home"));
+    let server = place.serve();
+    server.create("repo");
+    // Nothing of what comes over the API is compressed yet.
+    let put = |at: usize, content: String| json!({ "op": "put", "path": format!("dir{}/file{at}", at % 30), "content": content });
+    let commit = |changes: Vec<Value>| {
+        let reply = rest_commits::commit(&server, Value::Array(changes), json!({}));
+        assert_eq!(reply.status, 201, "{}", reply.text());
+    };
+    let clones = AtomicUsize::new(0);
+    // How many objects of a clone were deflated, and how many copied.
+    let clone = |options: &[&str]| {
+        let before = counted(&server, "govc_pack_entries_written_total", ["deflated", "copied"]);
+        let got = place.path(&format!("copy-{}", clones.fetch_add(1, Ordering::Relaxed)));
+        git.clone_repo(&server.url("repo"), &got, &[options, &["--bare"][..]].concat());
+        git.ok(&got, &["fsck", "--strict", "--no-dangling", "--no-progress"]);
+        let after = counted(&server, "govc_pack_entries_written_total", ["deflated", "copied"]);
+        let [deflated, copied] = [0, 1].map(|at| after[at] - before[at]);
+        assert_eq!(git.objects(&got).len(), deflated + copied, "{options:?}");
+        (deflated, copied)
+    };
+    commit((0..FILES).map(|at| put(at, format!("{at:0width$}\n", width = at / 10))).collect());
+    let all = FILES + 30 + 2;
+    assert_eq!(clone(&["--depth=1"]), (all, 0));
+    commit(vec![put(0, "changed\n".into()), put(31, "as well\n".into())]);
+    assert_eq!(clone(&["--depth=1"]), (6, all - 6), "two files, their directories, the root and a commit");
+    assert_eq!(clone(&[]), (0, all + 6), "each from one of two shallow clones");
+    commit(vec![put(0, "changed again\n".into())]);
+    assert_eq!(clone(&["--filter=blob:limit=100"]).0, 4);
+    // From the full clone, and the rest of what is new from one without large files.
+    assert_eq!(clone(&["--depth=1"]), (0, all));
 }
 
 #[test]

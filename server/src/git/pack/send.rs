@@ -206,9 +206,11 @@ impl Job<'_> {
         if let Some(pack) = ground.as_ref().filter(|_| reach.objects.is_empty()) {
             return Ok(Planned::Kept(Arc::clone(pack)));
         }
-        let is_ground = |pack: &Arc<KeptPack>| ground.as_ref().is_some_and(|ground| Arc::ptr_eq(ground, pack));
-        let whole = self.whole_packs().find(|pack| !is_ground(pack));
-        Plan::new(&self.snapshot, reach, sent, (ground, whole), self.ofs_delta).map(Planned::New)
+        let mut packs = self.app.packs.of(self.repo.id());
+        packs.retain(|pack| ground.as_ref().is_none_or(|ground| !Arc::ptr_eq(ground, pack)));
+        // Those with something left out have fewer deltas.
+        packs.sort_by_key(|pack| !pack.form.is_whole());
+        Plan::new(&self.snapshot, reach, sent, (ground, packs), self.ofs_delta).map(Planned::New)
     }
 
     /// What a client gets; if that is all of a kept pack and more, the pack, and the more without all of its objects. A kept
@@ -265,6 +267,7 @@ impl Job<'_> {
         };
         self.write(plan, &mut writer, step)?;
         let written = writer.finish()?;
+        self.app.metrics.packs().made(total, written.copied);
         if let Some((form, entries)) = form.zip(written.entries) {
             let tips = Tips { tips: self.tips.clone(), form: form.clone() };
             maker.written(written.checksum);

@@ -1,9 +1,8 @@
 //! Making packs: in which order and in which form objects go out.
 //!
-//! A kept pack all of which is sent goes first, as it is. Compressed entries are copied from another kept pack where it has
-//! them and their bases are sent too, stored deltas are
-//! deflated where their bases are sent, and the rest goes out whole; but to a client that has something, as a delta on
-//! what is at the same path, if that is much shorter.
+//! A kept pack all of which is sent goes first, as it is. Compressed entries are copied from other kept packs where these have
+//! them and their bases are sent too, stored deltas are deflated where their bases are sent, and the rest goes out whole; but
+//! to a client that has something, as a delta on what is at the same path, if that is much shorter.
 
 use std::{
     cell::RefCell,
@@ -67,7 +66,7 @@ pub(crate) fn write_offline(
         snapshot.reach(&ReachOptions { wants: tips, check: Some(&check), ..ReachOptions::default() })?
     };
     let sent = reach.objects.iter().map(|(oid, _)| *oid).collect();
-    let plan = Plan::new(snapshot, reach, sent, (None, None), true)?;
+    let plan = Plan::new(snapshot, reach, sent, (None, Vec::new()), true)?;
     let total = plan.len();
     let rules = Rules { filter: None, thin: false, ofs_delta: true, deadline: Instant::now() };
     let mut writer = PackWriter::new(snapshot.object_format(), &mut *out, total, false, rules)?;
@@ -99,20 +98,27 @@ pub(super) struct Item {
 }
 
 enum Source {
-    /// An entry of the kept pack, copied.
-    Kept(u32),
+    /// An entry of a kept pack, copied.
+    Kept(KeptPlace),
     /// A record, deflated.
     Record(Place),
     /// An object that is in memory or the journal only.
     Object,
 }
 
+/// Which entry of which kept pack, by their numbers.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct KeptPlace {
+    pack: usize,
+    entry: u32,
+}
+
 /// What goes into a pack.
 pub(super) struct Plan {
     /// All of it goes first, as it is.
     ground: Option<Arc<KeptPack>>,
-    /// Entries are copied from it.
-    pack: Option<Arc<KeptPack>>,
+    /// Entries are copied from them.
+    packs: Vec<Arc<KeptPack>>,
     /// What follows the ground.
     order: Vec<Item>,
     /// All objects of `order`.
@@ -123,27 +129,30 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// What is sent behind `ground`. Entries kept in `pack` come first, in its order, so that bases come before their deltas;
-    /// then records, those of one block together; last what may become a delta on what is at its path, newer versions before
-    /// older ones.
+    /// What is sent behind `ground`. Entries kept in `packs` come first, in their order, so that bases come before their
+    /// deltas; what several have is copied from the first of them. Then records, those of one block together; last what may
+    /// become a delta on what is at its path, newer versions before older ones.
     pub(super) fn new(
         snapshot: &Snapshot,
         reach: Reach,
         sent: HashSet<Oid>,
-        (ground, pack): (Option<Arc<KeptPack>>, Option<Arc<KeptPack>>),
+        (ground, mut packs): (Option<Arc<KeptPack>>, Vec<Arc<KeptPack>>),
         ofs_delta: bool,
     ) -> Result<Self> {
         let Reach { objects, similar, .. } = reach;
-        let pack = pack.filter(|_| ofs_delta);
-        let copyable = pack.as_ref().map(|pack| pack.copyable(&sent)).unwrap_or_default();
+        if !ofs_delta {
+            packs.clear();
+        }
+        let mut places = HashMap::new();
+        for (number, pack) in packs.iter().enumerate() {
+            pack.place_copyable(number, &sent, &mut places);
+        }
         let mut order = Vec::with_capacity(objects.len());
         let mut others = Vec::new();
         for (oid, kind) in &objects {
-            match pack.as_ref().and_then(|pack| pack.find(oid)) {
-                Some(index) if copyable.get(index as usize) == Some(&true) => {
-                    order.push(Item { oid: *oid, kind: *kind, source: Source::Kept(index) });
-                }
-                _ => others.push((*oid, *kind)),
+            match places.get(oid) {
+                Some(place) => order.push(Item { oid: *oid, kind: *kind, source: Source::Kept(*place) }),
+                None => others.push((*oid, *kind)),
             }
         }
         let mut by_place = HashMap::with_capacity(others.len());
@@ -162,12 +171,12 @@ impl Plan {
         }
         // Stable: objects without a record keep their order, and so do those with something similar.
         order.sort_by_key(|item| match item.source {
-            Source::Kept(index) => (0, index, None),
-            _ if similar.contains_key(&item.oid) => (3, 0, None),
-            Source::Record(place) => (1, 0, Some(place)),
-            Source::Object => (2, 0, None),
+            Source::Kept(place) => (0, Some(place), None),
+            _ if similar.contains_key(&item.oid) => (3, None, None),
+            Source::Record(place) => (1, None, Some(place)),
+            Source::Object => (2, None, None),
         });
-        Ok(Self { ground, pack, order, sent, similar, by_place })
+        Ok(Self { ground, packs, order, sent, similar, by_place })
     }
 
     /// How many objects it has.
@@ -191,7 +200,10 @@ impl Plan {
 
     /// The kept pack that an object is copied from.
     pub(super) fn copied_from(&self, item: &Item) -> Option<&Arc<KeptPack>> {
-        self.pack.as_ref().filter(|_| matches!(item.source, Source::Kept(_)))
+        match item.source {
+            Source::Kept(place) => self.packs.get(place.pack),
+            _ => None,
+        }
     }
 }
 
@@ -224,8 +236,10 @@ pub(super) struct PackWriter<'a> {
     compress: Compress,
     /// Begins with the pack's header.
     buffer: Vec<u8>,
-    /// The kept pack that entries are copied from.
-    copied: Option<Checked>,
+    /// The kept pack that entries are copied from, and its number.
+    copied_from: Option<(usize, Checked)>,
+    /// How many entries are copies.
+    copied: usize,
     /// What has been written, if that is asked for.
     entries: Option<Vec<KeptEntry>>,
     rules: Rules<'a>,
@@ -235,6 +249,8 @@ pub(super) struct PackWriter<'a> {
 pub(super) struct Written {
     pub(super) checksum: Oid,
     pub(super) entries: Option<Vec<KeptEntry>>,
+    /// How many of them were copied from kept packs.
+    pub(super) copied: usize,
 }
 
 impl<'a> PackWriter<'a> {
@@ -258,7 +274,8 @@ impl<'a> PackWriter<'a> {
             offsets: HashMap::with_capacity(objects),
             compress: Compress::new(Compression::new(LEVEL), true),
             buffer,
-            copied: None,
+            copied_from: None,
+            copied: 0,
             entries: notes_entries.then(|| Vec::with_capacity(objects)),
             rules,
         })
@@ -269,9 +286,11 @@ impl<'a> PackWriter<'a> {
     /// # Errors
     /// [`ErrorKind::Cancelled`] when the receiver takes no more, and whatever the storage fails with.
     pub(super) fn item(&mut self, snapshot: &Snapshot, plan: &Plan, item: &Item) -> Result<()> {
-        match (&item.source, &plan.pack) {
-            (Source::Kept(index), Some(pack)) => {
-                let is_whole = pack.entries.get(*index as usize).is_some_and(|entry| entry.base == KeptBase::Whole);
+        match &item.source {
+            Source::Kept(place) => {
+                let pack =
+                    plan.packs.get(place.pack).ok_or_else(|| Error::corrupt("a kept pack is not of this plan"))?;
+                let is_whole = pack.entries.get(place.entry as usize).is_some_and(|kept| kept.base == KeptBase::Whole);
                 if is_whole && plan.similar.contains_key(&item.oid) {
                     // A delta is shorter than the copy, and copied deltas stand on it as well.
                     let data = snapshot.object_of(&item.oid, item.kind)?;
@@ -279,9 +298,9 @@ impl<'a> PackWriter<'a> {
                         return self.delta(item.oid, base, &delta);
                     }
                 }
-                return self.copy_entry(pack, *index, item.oid);
+                return self.copy_entry(pack, *place, item.oid);
             }
-            (Source::Record(place), _) => {
+            Source::Record(place) => {
                 let record = snapshot.record(*place)?;
                 match record.base {
                     None if !plan.similar.contains_key(&item.oid) => return self.whole(item, &record.body),
@@ -295,7 +314,7 @@ impl<'a> PackWriter<'a> {
                     }
                 }
             }
-            _ => {}
+            Source::Object => {}
         }
         let data = snapshot.object_of(&item.oid, item.kind)?;
         match self.delta_for(snapshot, plan, item, &data)? {
@@ -421,6 +440,7 @@ impl<'a> PackWriter<'a> {
         if let Some(entries) = &mut self.entries {
             entries.extend_from_slice(&pack.entries);
         }
+        self.copied += pack.entries.len();
         let mut checked = pack.checked();
         let mut done = 0;
         // Its header has a count of its own.
@@ -435,19 +455,21 @@ impl<'a> PackWriter<'a> {
     }
 
     /// Copies a kept entry; a delta's distance is written anew.
-    fn copy_entry(&mut self, pack: &Arc<KeptPack>, index: u32, oid: Oid) -> Result<()> {
-        let mut copied = self.copied.take().unwrap_or_else(|| pack.checked());
-        let done = self.copy_from(pack, &mut copied, index, oid);
-        self.copied = Some(copied);
+    fn copy_entry(&mut self, pack: &Arc<KeptPack>, place: KeptPlace, oid: Oid) -> Result<()> {
+        let same = self.copied_from.take().filter(|(number, _)| *number == place.pack);
+        let mut checked = same.map_or_else(|| pack.checked(), |(_, checked)| checked);
+        let done = self.copy_from(pack, &mut checked, place.entry, oid);
+        self.copied_from = Some((place.pack, checked));
+        self.copied += 1;
         done
     }
 
-    fn copy_from(&mut self, pack: &KeptPack, copied: &mut Checked, index: u32, oid: Oid) -> Result<()> {
+    fn copy_from(&mut self, pack: &KeptPack, checked: &mut Checked, index: u32, oid: Oid) -> Result<()> {
         let (start, end) = pack.range(index);
         let len = end.saturating_sub(start);
         let mut head = [0; HEADER_BYTES_MAX + 10];
         let head_len = usize::try_from(len).unwrap_or(usize::MAX).min(head.len());
-        copied.read_exact_at(start, &mut head[..head_len]).map_err(unreadable)?;
+        checked.read_exact_at(start, &mut head[..head_len]).map_err(unreadable)?;
         let (kind, size, header_len) = read_header(self.format, &head[..head_len])?
             .ok_or_else(|| Error::corrupt("a kept pack's entry is cut off"))?;
         let base = match pack.entries.get(index as usize).map(|entry| entry.base) {
@@ -468,7 +490,7 @@ impl<'a> PackWriter<'a> {
         write_header(&mut self.buffer, kind, size);
         let mut at = start + header_len as u64;
         while at < end {
-            let piece = copied.at(at).map_err(unreadable)?;
+            let piece = checked.at(at).map_err(unreadable)?;
             let piece = &piece[..usize::try_from(end - at).unwrap_or(usize::MAX).min(piece.len())];
             self.buffer.extend_from_slice(piece);
             at += piece.len() as u64;
@@ -493,23 +515,30 @@ impl<'a> PackWriter<'a> {
     /// As [`PackWriter::item`].
     pub(super) fn finish(mut self) -> Result<Written> {
         self.flush_buffer()?;
-        Ok(Written { checksum: self.hasher.finish()?, entries: self.entries })
+        Ok(Written { checksum: self.hasher.finish()?, entries: self.entries, copied: self.copied })
     }
 }
 
 impl KeptPack {
-    /// Which entries can be copied into a pack that holds `sent`: objects, and deltas on entries that are copied.
-    fn copyable(&self, sent: &HashSet<Oid>) -> Vec<bool> {
-        let mut copyable = Vec::with_capacity(self.entries.len());
-        for (index, entry) in self.entries.iter().enumerate() {
+    /// Adds the places of entries that can be copied into a pack that holds `sent`, of objects that have no place yet: whole
+    /// objects, and deltas on entries of this pack that are copied.
+    fn place_copyable(&self, number: usize, sent: &HashSet<Oid>, places: &mut HashMap<Oid, KeptPlace>) {
+        let mut copied = Vec::with_capacity(self.entries.len());
+        for (index, entry) in (0..).zip(&self.entries) {
             let stands = match entry.base {
                 KeptBase::Whole => true,
-                KeptBase::Entry(base) => copyable.get(base as usize) == Some(&true),
+                KeptBase::Entry(base) => copied.get(base as usize) == Some(&true),
                 KeptBase::Elsewhere => false,
             };
             // An object may stand in a pack twice; one of its entries is copied.
-            copyable.push(stands && sent.contains(&entry.oid) && self.find(&entry.oid) == Some(index as u32));
+            let is_copied = stands
+                && sent.contains(&entry.oid)
+                && self.find(&entry.oid) == Some(index)
+                && !places.contains_key(&entry.oid);
+            if is_copied {
+                places.insert(entry.oid, KeptPlace { pack: number, entry: index });
+            }
+            copied.push(is_copied);
         }
-        copyable
     }
 }
