@@ -1,4 +1,5 @@
-//! A backend in one folder of files, through RocksDB: a column family for each [`Family`], one log for all.
+//! A backend in one folder of files, through RocksDB: a column family for each [`Family`], one for what [`reclaim`] notes, one log
+//! for all.
 //!
 //! What always holds:
 //! - A write is in the log before it returns, and on the disk if it asked for [`Sync::Yes`], with all writes
@@ -204,6 +205,7 @@ impl RocksBackend {
                 // RocksDB takes an inverted range for an error.
                 Op::DeleteRange { family, from, to } if from < to => {
                     encoded.delete_range_cf(self.family(*family)?, from, to);
+                    reclaim::note(&mut encoded, *family, from, to);
                 }
                 Op::DeleteRange { .. } => {}
             }
@@ -244,9 +246,9 @@ impl RocksBackend {
 
     /// Writes what is in write buffers into tables; whether that went well.
     fn flush(&self) -> bool {
-        // All of them, also after a failure.
+        // All of them, also after a failure; and the notes of removed ranges.
         let flushed = Family::ALL.map(|family| self.family(family).map(|handle| self.db.flush_cf(handle)));
-        flushed.iter().all(|flushed| matches!(flushed, Ok(Ok(()))))
+        self.db.flush().is_ok() && flushed.iter().all(|flushed| matches!(flushed, Ok(Ok(()))))
     }
 
     /// Removes the logs, if all that they hold is in tables and nothing is written any more. RocksDB keeps some at their full
@@ -254,7 +256,8 @@ impl RocksBackend {
     fn remove_spent_logs(&self) {
         let counts = [properties::NUM_ENTRIES_ACTIVE_MEM_TABLE, properties::NUM_ENTRIES_IMM_MEM_TABLES];
         let is_spent = |family| counts.iter().all(|count| matches!(self.property(family, count), Ok(0)));
-        if !Family::ALL.into_iter().all(is_spent) {
+        let noted = counts.iter().all(|count| matches!(self.db.property_int_value(*count), Ok(Some(0))));
+        if !(noted && Family::ALL.into_iter().all(is_spent)) {
             return;
         }
         let Ok(entries) = std::fs::read_dir(&self.folder) else { return };
@@ -382,11 +385,11 @@ impl Backend for RocksBackend {
         }
         let synced = self.sync();
         self.closed.store(true, Ordering::Release);
-        self.reclaimer.iter().for_each(Reclaimer::end);
         // Only to make the next open quick, and the folder small: the log, which is synced, holds everything already. So a
         // failure here loses nothing.
         let flushed = synced.is_ok() && self.check_room(0, false).is_ok() && self.flush();
         if flushed {
+            self.reclaimer.iter().for_each(|reclaimer| reclaimer.finish(CLOSING_COMPACTION_MAX));
             // One that is broken off leaves its unfinished tables until the next opening.
             let mut patience = WaitForCompactOptions::default();
             patience.set_timeout(u64::try_from(CLOSING_COMPACTION_MAX.as_micros()).unwrap_or(u64::MAX));

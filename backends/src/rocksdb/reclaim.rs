@@ -2,7 +2,10 @@
 //!
 //! RocksDB notes that a range is removed; the tables that hold its entries go when a compaction comes by, which may be
 //! never where nobody writes any more. So a thread compacts the ranges that were removed, once what they hold is worth
-//! it, without holding up other compactions. What it had not come to when the store was closed is left to RocksDB.
+//! it, without holding up other compactions. Closing waits for it for a moment.
+//!
+//! A batch that removes a range notes it, in the column family that RocksDB always has and no [`Family`] is: family, `00` and
+//! the range's beginning → its end. The note goes once nothing is left of the range, so nothing is forgotten that was not come to.
 
 use std::{
     mem,
@@ -11,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use ::rocksdb::{CompactOptions, DB, Range};
+use ::rocksdb::{CompactOptions, DB, Direction, IteratorMode, Range, WriteBatch};
 use govc_engine::backend::{BackendError, BackendErrorKind, BackendResult, Family};
 use parking_lot::{Condvar, Mutex};
 
@@ -40,6 +43,8 @@ pub(super) struct Reclaimer {
 struct Pending {
     ranges: Vec<Removed>,
     has_news: bool,
+    /// Whether what there is shall be compacted now, for the last time.
+    is_closing: bool,
     is_over: bool,
 }
 
@@ -62,12 +67,16 @@ struct Stretch {
 }
 
 impl Reclaimer {
-    /// Begins to wait for ranges.
+    /// Begins to wait for ranges, with those that are noted.
     ///
     /// # Errors
     /// [`BackendErrorKind::Failed`] if there can be no thread.
     pub(super) fn start(db: Arc<DB>, room: Arc<Room>) -> BackendResult<Self> {
-        let pending = Arc::<(Mutex<Pending>, Condvar)>::default();
+        let ranges = notes(&db);
+        let pending = Arc::new((
+            Mutex::new(Pending { has_news: !ranges.is_empty(), ranges, ..Pending::default() }),
+            Condvar::new(),
+        ));
         let work = {
             let (db, pending) = (db.clone(), pending.clone());
             move || run(&db, &room, &pending)
@@ -90,14 +99,23 @@ impl Reclaimer {
             pending.ranges = coarsened(mem::take(&mut pending.ranges));
         }
         pending.has_news = true;
-        wake.notify_one();
+        wake.notify_all();
+    }
+
+    /// Compacts at once what is worth it, and waits for that, but not for longer than `patience`.
+    pub(super) fn finish(&self, patience: Duration) {
+        let (pending, wake) = &*self.pending;
+        let mut pending = pending.lock();
+        pending.is_closing = true;
+        wake.notify_all();
+        wake.wait_while_for(&mut pending, |pending| !pending.is_over, patience);
     }
 
     /// Begins nothing any more.
     pub(super) fn end(&self) {
         let (pending, wake) = &*self.pending;
         pending.lock().is_over = true;
-        wake.notify_one();
+        wake.notify_all();
     }
 
     /// Ends, breaking off what is under way with all background work of the database.
@@ -119,35 +137,81 @@ impl Drop for Reclaimer {
 
 fn run(db: &DB, room: &Room, (pending, wake): &(Mutex<Pending>, Condvar)) {
     loop {
-        let ranges = {
+        let (ranges, is_late, is_last) = {
             let mut pending = pending.lock();
-            while !pending.has_news && !pending.is_over {
+            let mut is_late = false;
+            while !pending.has_news && !pending.is_closing && !pending.is_over {
                 if pending.ranges.is_empty() {
                     wake.wait(&mut pending);
                 } else if wake.wait_for(&mut pending, PATIENCE).timed_out() {
+                    is_late = true;
                     break;
                 }
             }
-            if pending.has_news && !pending.is_over {
-                wake.wait_while_for(&mut pending, |pending| !pending.is_over, GATHERING);
+            if pending.has_news {
+                wake.wait_while_for(&mut pending, |pending| !pending.is_closing && !pending.is_over, GATHERING);
             }
             if pending.is_over {
                 return;
             }
             pending.has_news = false;
-            mem::take(&mut pending.ranges)
+            (mem::take(&mut pending.ranges), is_late, pending.is_closing)
         };
         let mut left = Vec::new();
         for stretch in stretches(joined(ranges), |family, from, to| bytes_between(db, family, from, to)) {
             if pending.lock().is_over {
                 return;
             }
-            if !stretch.is_worth_it() || !compact(db, room, &stretch) {
+            // What was in write buffers only, or has been given back by other compactions.
+            let is_gone = is_late && stretch.removed_bytes == 0;
+            if is_gone || stretch.is_worth_it() && compact(db, room, &stretch) {
+                stretch.ranges.iter().for_each(|range| forget(db, range));
+            } else {
                 left.extend(stretch.ranges);
             }
         }
-        pending.lock().ranges.extend(left);
+        let mut pending = pending.lock();
+        pending.ranges.extend(left);
+        if is_last {
+            pending.is_over = true;
+            wake.notify_all();
+            return;
+        }
     }
+}
+
+/// Notes a range, in the batch that removes it.
+pub(super) fn note(batch: &mut WriteBatch, family: Family, from: &[u8], to: &[u8]) {
+    batch.put(note_key(family, from), to);
+}
+
+fn note_key(family: Family, from: &[u8]) -> Vec<u8> {
+    [family.name().as_bytes(), b"\0", from].concat()
+}
+
+/// The ranges that are noted. What cannot be read is left to RocksDB.
+fn notes(db: &DB) -> Vec<Removed> {
+    let rows = db.iterator(IteratorMode::Start).map_while(Result::ok);
+    let range = |(key, to): (Box<[u8]>, Box<[u8]>)| {
+        let at = key.iter().position(|byte| *byte == 0)?;
+        let family = Family::ALL.into_iter().find(|family| family.name().as_bytes() == &key[..at])?;
+        Some(Removed { family, from: key[at + 1..].to_vec(), to: to.into_vec() })
+    };
+    rows.filter_map(range).collect()
+}
+
+/// Removes the notes of ranges within one.
+fn forget(db: &DB, range: &Removed) {
+    let (from, end) = (note_key(range.family, &range.from), note_key(range.family, &range.to));
+    let rows = db.iterator(IteratorMode::From(&from, Direction::Forward)).map_while(Result::ok);
+    let mut batch = WriteBatch::default();
+    for (key, to) in rows.take_while(|(key, _)| **key < *end) {
+        if *to <= *range.to {
+            batch.delete(key);
+        }
+    }
+    // A note that stays costs a look at what is there no more.
+    let _ = db.write(batch);
 }
 
 impl Stretch {

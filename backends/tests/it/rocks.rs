@@ -185,6 +185,62 @@ fn removed_ranges_give_their_room_back() {
     assert_eq!(store.scan(Family::Blocks, Scan::all()).expect("scan").count(), 41);
 }
 
+#[test]
+fn removed_ranges_are_not_forgotten_when_the_store_is_closed_or_killed() {
+    const ROW: usize = 1 << 20;
+    let sizes = |folder: &Path| {
+        let tables = std::fs::read_dir(folder).expect("list").map(|entry| entry.expect("an entry").path());
+        let tables = tables.filter(|path| path.extension().is_some_and(|extension| extension == "sst"));
+        tables.map(|path| path.metadata().map_or(0, |metadata| metadata.len())).sum::<u64>()
+    };
+    let folder = TempDir::new().expect("a temporary folder");
+    let store = open(folder.path());
+    for at in 0..60 {
+        let mut batch = Batch::new();
+        batch.put(Family::Blocks, vec![at / 20, at], vec![at; ROW]);
+        store.write(batch, Sync::No).expect("write");
+    }
+    store.close().expect("close");
+    drop(store);
+    assert!(sizes(folder.path()) > 60 * ROW as u64);
+    // A closed store gives room back at once.
+    let store = open(folder.path());
+    let remove = |store: &RocksBackend, of: u8| {
+        let mut batch = Batch::new();
+        batch.delete_range(Family::Blocks, vec![of], vec![of + 1]);
+        store.write(batch, Sync::Yes).expect("write");
+    };
+    remove(&store, 1);
+    store.close().expect("close");
+    drop(store);
+    assert!(sizes(folder.path()) < 41 * ROW as u64, "{} bytes are left", sizes(folder.path()));
+    // One that was not closed, when it runs again.
+    let store = open(folder.path());
+    remove(&store, 0);
+    drop(store);
+    assert!(sizes(folder.path()) > 40 * ROW as u64, "nothing has been done about it");
+    let again = open(folder.path());
+    let begin = Instant::now();
+    while sizes(folder.path()) > 21 * ROW as u64 {
+        assert!(begin.elapsed() < Duration::from_secs(120), "{} bytes are left", sizes(folder.path()));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(again.scan(Family::Blocks, Scan::all()).expect("scan").count(), 20);
+    // What has been given back is noted no more.
+    again.close().expect("close");
+    drop(again);
+    let left = rocksdb_notes(folder.path());
+    assert_eq!(left, 0);
+}
+
+/// How many notes of removed ranges a closed store has.
+fn rocksdb_notes(folder: &Path) -> usize {
+    let options = rocksdb::Options::default();
+    let names = rocksdb::DB::list_cf(&options, folder).expect("families");
+    let database = rocksdb::DB::open_cf_for_read_only(&options, folder, names, false).expect("open");
+    database.iterator(rocksdb::IteratorMode::Start).count()
+}
+
 fn names(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).expect("a folder");
     let mut names: Vec<_> =
