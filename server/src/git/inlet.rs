@@ -388,6 +388,28 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn one_that_trickles_is_given_up_while_it_is_gathered() {
+        let (sender, mut inlet) = Inlet::new(Duration::from_millis(300));
+        let trickle = async move {
+            while sender.send(Ok(Bytes::from_static(b"x"))).await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::spawn(trickle);
+        let mut gathered = Vec::new();
+        let given_up = async {
+            loop {
+                match inlet.gather(&mut gathered, 1 << 20).await {
+                    Ok(true) => {}
+                    Ok(false) => panic!("the input does not end"),
+                    Err(error) => return error.kind(),
+                }
+            }
+        };
+        assert_eq!(timeout(Duration::from_secs(60), given_up).await.expect("an end"), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
     async fn so_much_is_awaited_or_all() {
         let (sender, mut inlet) = Inlet::new(Duration::from_secs(60));
         for piece in [&b"ab"[..], b"", b"cd", b"ef"] {
