@@ -17,12 +17,17 @@ use govc_engine::{
     Error, ErrorKind, Filter, Kind, ObjectFormat, Oid, Place, Reach, ReachOptions, Result, Similar, Snapshot,
     block::make_delta, object::PackHasher,
 };
+use libdeflater::{CompressionLvl, Compressor};
 
 use super::entry::{EntryKind, HEADER_BYTES_MAX, read_header, write_header};
 use crate::git::cache::{Checked, KeptBase, KeptEntry, KeptPack};
 
-/// Deflate's level for what has no compressed form yet.
+/// Deflate's level for what has no compressed form yet, as zlib and libdeflate count. The latter takes two thirds of the time
+/// for as many bytes, but only does whole objects.
 const LEVEL: u32 = 4;
+const WHOLE_LEVEL: i32 = 4;
+/// Larger objects are deflated piece by piece, in bytes.
+const WHOLE_BYTES_MAX: usize = 1 << 20;
 /// Bytes copied at once.
 pub(super) const COPY_BYTES: usize = 256 << 10;
 /// Bytes deflated at once: room is zeroed before it is filled, so more would cost more than it gives.
@@ -234,6 +239,7 @@ pub(super) struct PackWriter<'a> {
     offset: u64,
     offsets: HashMap<Oid, Sent>,
     compress: Compress,
+    compress_whole: Compressor,
     /// Begins with the pack's header.
     buffer: Vec<u8>,
     /// The kept pack that entries are copied from, and its number.
@@ -273,6 +279,7 @@ impl<'a> PackWriter<'a> {
             offset: 0,
             offsets: HashMap::with_capacity(objects),
             compress: Compress::new(Compression::new(LEVEL), true),
+            compress_whole: Compressor::new(CompressionLvl::new(WHOLE_LEVEL).unwrap_or_default()),
             buffer,
             copied_from: None,
             copied: 0,
@@ -397,6 +404,19 @@ impl<'a> PackWriter<'a> {
     /// Writes an entry that is deflated now.
     fn entry(&mut self, oid: Oid, kind: EntryKind, body: &[u8]) -> Result<()> {
         write_header(&mut self.buffer, kind, body.len() as u64);
+        if body.len() <= WHOLE_BYTES_MAX {
+            let filled = self.buffer.len();
+            self.buffer.resize(filled + self.compress_whole.zlib_compress_bound(body.len()), 0);
+            let deflated = self.compress_whole.zlib_compress(body, &mut self.buffer[filled..]);
+            let len = deflated.map_err(|error| Error::corrupt(format!("deflating {oid} failed: {error}")))?;
+            self.buffer.truncate(filled + len);
+        } else {
+            self.deflate_piece_by_piece(oid, body)?;
+        }
+        if self.buffer.len() >= COPY_BYTES / 2 { self.flush_buffer() } else { Ok(()) }
+    }
+
+    fn deflate_piece_by_piece(&mut self, oid: Oid, body: &[u8]) -> Result<()> {
         self.compress.reset();
         let mut input = body;
         loop {
@@ -418,7 +438,7 @@ impl<'a> PackWriter<'a> {
                 self.flush_buffer()?;
             }
         }
-        if self.buffer.len() >= COPY_BYTES / 2 { self.flush_buffer() } else { Ok(()) }
+        Ok(())
     }
 
     /// Begins with all of a kept pack, as it is. `step` hears how many objects are written.
