@@ -304,6 +304,19 @@ fn bytes_of(entries: usize, len: u64, in_memory: bool) -> [u64; 2] {
     if in_memory { [index + len, 0] } else { [index, len] }
 }
 
+/// What a cache holds at a moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct PackCacheStats {
+    /// Packs that are kept.
+    pub(crate) packs: usize,
+    /// What they take in memory.
+    pub(crate) memory_bytes: u64,
+    /// What they take in the folder.
+    pub(crate) disk_bytes: u64,
+    /// What is in memory or in the folder of packs that are being sent while they are made.
+    pub(crate) spooled_bytes: u64,
+}
+
 /// Packs by repository.
 pub struct PackCache {
     options: PackCacheOptions,
@@ -469,6 +482,19 @@ impl PackCache {
             missing = missing.saturating_sub(oldest.len);
             remove(&mut packs, &oldest);
         }
+    }
+
+    /// What is kept, and what is spooled of packs that are being made.
+    pub(crate) fn stats(&self) -> PackCacheStats {
+        let packs = self.packs.lock();
+        let mut stats = PackCacheStats { spooled_bytes: self.shared.spooled_bytes(), ..PackCacheStats::default() };
+        for pack in packs.values().flatten() {
+            let [memory, disk] = pack.bytes();
+            stats.packs += 1;
+            stats.memory_bytes += memory;
+            stats.disk_bytes += disk;
+        }
+        stats
     }
 
     /// Drops a pack that turned out to be damaged or to hold what nobody may have any more.

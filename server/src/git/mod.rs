@@ -55,6 +55,7 @@ mod visible;
 pub(crate) use advertise::{Service, Version};
 pub(crate) use bridge::{Patience, discard};
 pub(crate) use bundle_uri::signature as bundle_signature;
+pub(crate) use cache::PackCacheStats;
 pub use cache::{PackCache, PackCacheOptions};
 pub use fuzz::{fuzz_fetch, fuzz_filter, fuzz_kept_index, fuzz_pack, fuzz_pkt_line, fuzz_push};
 pub use fuzz::{fuzz_receive_commands, fuzz_upload_request};

@@ -103,6 +103,8 @@ pub(crate) fn serve(
             Err(part) => return Ok(Some(part)),
         };
         flow.end_packets();
+        let refused = report.refused.iter().filter(|refused| refused.is_some()).count();
+        app.metrics.packs().pushed(report.refused.len() - refused, refused);
         if request.report {
             let written = report.write(&request.commands, request.report_ids, &mut sideband.data());
             written.map_err(pkt::input_error)?;

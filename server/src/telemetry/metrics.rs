@@ -26,6 +26,7 @@ use super::tls::TlsFigures;
 use crate::app::App;
 use crate::cli::VERSION;
 use crate::compaction::Overview;
+use crate::git::PackCacheStats;
 use crate::work::WorkStats;
 
 /// The content type of [`Metrics::encode`]'s text.
@@ -122,6 +123,7 @@ impl Metrics {
         scrape.store(&app.store.stats(), app.transactions.len());
         scrape.work(app.work.stats());
         scrape.compactions(&app.compactions.overview());
+        scrape.packs(app.packs.stats());
         scrape.search(&app.search.status(), app.store.feed_last().0);
         scrape.0.register_collector(Box::new(StorageFigures(app.backend.figures())));
         let mut process = Scrape(Registry::with_prefix("process"));
@@ -193,6 +195,14 @@ impl Scrape {
         self.0.register("compaction_cpu_seconds", "Processor time that compactions took", cpu);
         let rested = ConstCounter::new(totals.rested_seconds);
         self.0.register("compaction_rested_seconds", "Time that compactions rested for their budgets' sake", rested);
+    }
+
+    fn packs(&mut self, stats: PackCacheStats) {
+        let PackCacheStats { packs, memory_bytes, disk_bytes, spooled_bytes } = stats;
+        self.gauge("kept_packs", "Packs that are kept to serve again", packs);
+        self.gauge("kept_packs_memory_bytes", "Memory that they take", memory_bytes);
+        self.gauge("kept_packs_disk_bytes", "Bytes of their files", disk_bytes);
+        self.gauge("spooled_packs_bytes", "Bytes of packs that are being sent while they are made", spooled_bytes);
     }
 
     fn search(&mut self, status: &SearchStatus, newest: u64) {

@@ -1,4 +1,4 @@
-//! What is counted of the packs that fetches are sent.
+//! What is counted of the packs that fetches are sent, and of what pushes change.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -23,17 +23,23 @@ struct Labels {
     source: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultLabels {
+    result: &'static str,
+}
+
 /// Counters that are shared with those who count.
 #[derive(Debug, Clone)]
 pub(crate) struct PackFigures {
     sent: Family<Labels, Counter>,
     entries: Family<Labels, Counter>,
+    pushed: Family<ResultLabels, Counter>,
 }
 
 impl PackFigures {
     /// Figures that `registry` shows, from zero on.
     pub(super) fn registered(registry: &mut Registry) -> Self {
-        let figures = Self { sent: Family::default(), entries: Family::default() };
+        let figures = Self { sent: Family::default(), entries: Family::default(), pushed: Family::default() };
         registry.register(
             "packs_sent",
             "Packs that fetches were sent whole, by where they came from",
@@ -44,10 +50,16 @@ impl PackFigures {
             "Entries of packs that were made for fetches, by whether they were deflated or copied from a kept pack",
             figures.entries.clone(),
         );
+        registry.register(
+            "pushed_references",
+            "Changes of references that pushes asked for, by what came of them",
+            figures.pushed.clone(),
+        );
         for source in [PackSource::Made, PackSource::Extended, PackSource::Shared, PackSource::Kept] {
             figures.sent_from(source);
         }
         figures.made(0, 0);
+        figures.pushed(0, 0);
         figures
     }
 
@@ -60,6 +72,13 @@ impl PackFigures {
     pub(crate) fn made(&self, entries: usize, copied: usize) {
         for (source, count) in [("deflated", entries - copied), ("copied", copied)] {
             self.entries.get_or_create(&Labels { source }).inc_by(count as u64);
+        }
+    }
+
+    /// Counts a push that changed so many references, and was refused so many changes.
+    pub(crate) fn pushed(&self, done: usize, refused: usize) {
+        for (result, count) in [("done", done), ("refused", refused)] {
+            self.pushed.get_or_create(&ResultLabels { result }).inc_by(count as u64);
         }
     }
 

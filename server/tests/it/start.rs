@@ -1,5 +1,7 @@
 //! What the program says and refuses before it serves: help, settings and their precedence, addresses, locks.
 
+use std::collections::BTreeSet;
+
 use crate::server::{Launch, Place, govc};
 
 /// Runs `govc` to its end; whether it succeeded, and both its outputs.
@@ -141,8 +143,20 @@ fn health_metrics_and_version_are_served() {
     for name in ["govc_http_requests_total", "govc_http_request_duration_seconds", "govc_repositories_total"] {
         assert!(metrics.text().contains(name), "{name} is missing");
     }
-    let types = metrics.text().lines().filter(|line| line.starts_with("# TYPE ")).count();
-    assert!(types > 5, "{types} metrics");
+    let text = metrics.text();
+    let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    let told: BTreeSet<&str> = types.filter_map(|line| line.split(' ').next()).collect();
+    let documentation = include_str!("../../README.md");
+    let rows =
+        documentation.split("\n## Metrics\n").nth(1).expect("a section").split("\n## ").next().expect("its text");
+    let names = rows.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    let listed: BTreeSet<&str> = names.collect();
+    let unlisted: Vec<_> = told.difference(&listed).collect();
+    assert!(unlisted.is_empty(), "the table in the README lacks {unlisted:?}");
+    // These come with their first login and handshake.
+    let is_later = |name: &str| ["govc_ssh_", "govc_tls_"].iter().any(|prefix| name.starts_with(prefix));
+    let stale: Vec<_> = listed.difference(&told).filter(|name| !is_later(name)).collect();
+    assert!(stale.is_empty(), "the table in the README has {stale:?}, which the server does not tell");
     let document = http.get("/api/v1/openapi.json").expect(200);
     assert!(document["openapi"].as_str().is_some_and(|version| version.starts_with("3.")), "{}", document["openapi"]);
     let paths = document["paths"].as_object().expect("paths");

@@ -194,6 +194,11 @@ impl SharedPacks {
         Self { under_way: Mutex::default(), folder, spooled: Budget::new(bytes), in_memory: Budget::new(memory_bytes) }
     }
 
+    /// Bytes of all spools.
+    pub(crate) fn spooled_bytes(&self) -> u64 {
+        self.spooled.taken.load(Ordering::Relaxed)
+    }
+
     /// Finds who makes the pack, or becomes it. Readers that the window waits for may take nothing for `stall_max`.
     pub(crate) fn join(&self, key: FetchKey, stall_max: Duration) -> Seat<'_> {
         let mut tried: Option<Arc<Shared>> = None;
