@@ -20,6 +20,9 @@ use crate::subject::{Cpu, Subject, free_address};
 const READY_MAX: Duration = Duration::from_secs(300);
 const STOP_MAX: Duration = Duration::from_secs(120);
 
+/// Settings without what a server does behind a push: indexing for search, and compaction.
+pub(crate) const ALONE: [(&str, &str); 2] = [("GOVC_SEARCH_ENABLED", "false"), ("GOVC_COMPACTION_ENABLED", "false")];
+
 /// A running govc.
 pub(crate) struct Govc {
     child: Child,

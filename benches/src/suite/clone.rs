@@ -4,6 +4,9 @@
 //! measured. The peer serves a copy that `git repack -adq` has put into one pack, once without bitmaps
 //! and once with them. govc is measured twice as well: the first clone after a start, with nothing in
 //! memory but what opening brings, and the clones after it. The file system's cache is warm for all.
+//!
+//! Those copy the pack that was kept of the push. What a clone costs of which nothing is kept has rows of its own: of what
+//! is stored as it was pushed, and compacted. Indexing and compaction beside it are off.
 
 use std::fs::File;
 use std::io::BufWriter;
@@ -17,7 +20,7 @@ use crate::history::{Facts, History};
 use crate::http::Client;
 use crate::peer::GitHttp;
 use crate::report::{Row, median};
-use crate::server::{Govc, NewRepository};
+use crate::server::{ALONE, Govc, NewRepository};
 use crate::subject::{Cost, Subject, measure, measure_repeated};
 use crate::wire;
 
@@ -59,7 +62,7 @@ fn one_history(bench: &Bench, history: &History) -> Result<Vec<Row>> {
     let folder = bench.fresh_folder()?;
     let data = folder.path().join("data");
     progress(&format!("clone of {name}: filling govc and the peer"));
-    let server = Govc::start(&bench.govc, &data)?;
+    let server = Govc::start_with(&bench.govc, &data, &ALONE)?;
     let default_branch = &history.default_branch(git);
     server.create(&NewRepository { name, default_branch, durability: "durable" })?;
     history.push(git, &server.url(name))?;
@@ -72,7 +75,7 @@ fn one_history(bench: &Bench, history: &History) -> Result<Vec<Row>> {
     let mut verified = true;
     for number in 1..=bench.runs {
         progress(&format!("clone of {name}, run {number} of {}", bench.runs));
-        let server = Govc::start(&bench.govc, &data)?;
+        let server = Govc::start_with(&bench.govc, &data, &ALONE)?;
         first.add(&measure(&server, || clone_into_nothing(&server, name))?);
         again.add(&measure_repeated(&server, || clone_into_nothing(&server, name))?);
         if number == bench.runs {
@@ -81,6 +84,21 @@ fn one_history(bench: &Bench, history: &History) -> Result<Vec<Row>> {
         server.stop()?;
         plain.add(&measure_repeated(&peer, || clone_into_nothing(&peer, "plain"))?);
         bitmap.add(&measure_repeated(&peer, || clone_into_nothing(&peer, "bitmap"))?);
+    }
+    let [mut made, mut compacted] = [(); 2].map(|()| Figures::default());
+    for figures in [&mut made, &mut compacted] {
+        progress(&format!("clone of {name}, of which nothing is kept"));
+        for number in 1..=bench.runs {
+            let packs = data.join("packs");
+            std::fs::remove_dir_all(&packs).context(|| format!("cannot remove {}", packs.display()))?;
+            let server = Govc::start_with(&bench.govc, &data, &ALONE)?;
+            figures.add(&measure(&server, || clone_into_nothing(&server, name))?);
+            if number == bench.runs {
+                verified &= verify(git, &server, name, &facts, bench.fresh_folder()?.path())?;
+            }
+            server.stop()?;
+        }
+        finish(Govc::command(&bench.govc, "compact", &data))?;
     }
 
     let row = |work: &str, unit, values: &[f64]| {
@@ -99,6 +117,10 @@ fn one_history(bench: &Bench, history: &History) -> Result<Vec<Row>> {
         beside(row("pack", "MiB", &first.mebibytes), without, &plain.mebibytes),
         beside(row("pack", "MiB", &first.mebibytes), with, &bitmap.mebibytes),
         beside(row("wall time, again", "s", &again.wall), whole, &bitmap.wall),
+        beside(row("server CPU, nothing kept", "s", &made.cpu), without, &plain.cpu),
+        beside(row("pack, nothing kept", "MiB", &made.mebibytes), without, &plain.mebibytes),
+        beside(row("server CPU, nothing kept, compacted", "s", &compacted.cpu), without, &plain.cpu),
+        beside(row("pack, nothing kept, compacted", "MiB", &compacted.mebibytes), without, &plain.mebibytes),
     ])
 }
 

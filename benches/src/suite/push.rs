@@ -7,7 +7,7 @@
 //! that have ended, so the peer has none.
 //!
 //! What the peer does not do at all, indexing and compaction, is off beside it; with both, until the server is at rest
-//! again, there are rows of their own.
+//! again, there are rows of their own. So there are of a server with a memory budget that the history is far beyond.
 
 use crate::bench::{Bench, progress};
 use crate::error::Result;
@@ -15,11 +15,15 @@ use crate::git::Git;
 use crate::history::{Facts, History};
 use crate::peer::GitHttp;
 use crate::report::{Row, median};
-use crate::server::{Govc, NewRepository};
+use crate::server::{ALONE, Govc, NewRepository};
 use crate::subject::{Cost, Subject, measure};
 
 const SUITE: &str = "push";
-const TAKING_ALONE: [(&str, &str); 2] = [("GOVC_SEARCH_ENABLED", "false"), ("GOVC_COMPACTION_ENABLED", "false")];
+/// A budget far below what a history takes.
+const BUDGET: &str = "64MiB";
+const BUDGET_MEBIBYTES: f64 = 64.0;
+/// How far above its budget a server may come.
+const OVER_BUDGET_MEBIBYTES: f64 = 512.0;
 const MEBIBYTE: f64 = 1024.0 * 1024.0;
 
 /// Flaws that real histories contain; git is told to let them pass, as govc does.
@@ -69,11 +73,12 @@ impl Figures {
 fn one_history(bench: &Bench, history: &History) -> Result<Vec<Row>> {
     let git = &bench.git;
     let facts = history.facts(git)?;
-    let [mut ours, mut with_index, mut plain, mut checked] = [(); 4].map(|()| Figures::default());
+    let [mut ours, mut small, mut with_index, mut plain, mut checked] = [(); 5].map(|()| Figures::default());
+    let in_budget = [&ALONE[..], &[("GOVC_MEMORY", BUDGET)]].concat();
     let mut verified = true;
     for number in 1..=bench.runs {
         progress(&format!("push of {}, run {number} of {}", history.name, bench.runs));
-        for (figures, settings) in [(&mut ours, &TAKING_ALONE[..]), (&mut with_index, &[])] {
+        for (figures, settings) in [(&mut ours, &ALONE[..]), (&mut small, &in_budget), (&mut with_index, &[])] {
             let (cost, peak) = push_to_govc(bench, history, &facts, settings, number == bench.runs)?;
             verified &= cost.output;
             figures.add(&cost);
@@ -98,6 +103,9 @@ fn one_history(bench: &Bench, history: &History) -> Result<Vec<Row>> {
         row("wall time with the client", "s", ours.wall)
             .beside("nginx + fcgiwrap + git, checks off", median(plain.wall)),
         row("peak memory", "MiB", ours.peaks),
+        row(&format!("server CPU, budget of {BUDGET}"), "s", small.cpu),
+        row(&format!("peak memory, budget of {BUDGET}"), "MiB", small.peaks)
+            .beside("the budget and 512 MiB", BUDGET_MEBIBYTES + OVER_BUDGET_MEBIBYTES),
         row("server CPU with indexing and compaction", "s", with_index.cpu),
         row("wall time with the client, indexing beside it", "s", with_index.wall),
         row("peak memory with indexing and compaction", "MiB", with_index.peaks),

@@ -26,7 +26,7 @@ use crate::git::{Git, finish};
 use crate::history::History;
 use crate::peer::GitHttp;
 use crate::report::Row;
-use crate::server::{Govc, NewRepository};
+use crate::server::{ALONE, Govc, NewRepository};
 use crate::subject::Subject;
 
 const PEER: &str = "nginx + fcgiwrap + git http-backend";
@@ -51,7 +51,9 @@ fn one_history(bench: &Bench, history: &History) -> Result<Vec<Row>> {
     let folder = bench.fresh_folder()?;
     let data = folder.path().join("data");
     progress(&format!("filling govc and the peer with {name}"));
-    let server = Govc::start_with(&bench.govc, &data, &idle::SETTINGS)?;
+    // What it does behind the push is no part of what fetches cost.
+    let settings = [ALONE, idle::SETTINGS].concat();
+    let server = Govc::start_with(&bench.govc, &data, &settings)?;
     let default_branch = &history.default_branch(git);
     server.create(&NewRepository { name, default_branch, durability: "durable" })?;
     history.push(git, &server.url(name))?;
@@ -60,7 +62,7 @@ fn one_history(bench: &Bench, history: &History) -> Result<Vec<Row>> {
 
     // The first fetches after a start come first: everything else would keep packs for them.
     server.stop()?;
-    let server = Govc::start_with(&bench.govc, &data, &idle::SETTINGS)?;
+    let server = Govc::start_with(&bench.govc, &data, &settings)?;
     let mut rows = fetches::rows(bench, history, &server, &peer)?;
     rows.extend(clients::clones(bench, history, &server, &peer)?);
     rows.extend(idle::rows(bench, history, &server)?);
@@ -69,7 +71,7 @@ fn one_history(bench: &Bench, history: &History) -> Result<Vec<Row>> {
 }
 
 /// Makes the peer's copy: the same references, one pack, with bitmaps.
-fn copy(git: &Git, history: &History, path: &Path) -> Result<()> {
+pub(super) fn copy(git: &Git, history: &History, path: &Path) -> Result<()> {
     let mut command = git.command(&history.path);
     command.args(["clone", "--quiet", "--mirror", "--no-hardlinks"]).arg(&history.path).arg(path);
     finish(command)?;
