@@ -43,7 +43,7 @@ fn in_sha256(modules: &[&str], skipped: &[&str]) {
 
 #[test]
 fn whole_histories_fetches_and_pushes_in_sha256() {
-    in_sha256(&["identity", "fetch", "push", "refused"], &["signed_push"]);
+    in_sha256(&["identity", "fetch", "push", "refused"], &["signed_push", "slow_push"]);
 }
 
 #[test]
