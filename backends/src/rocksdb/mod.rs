@@ -1,5 +1,5 @@
-//! A backend in one folder of files, through RocksDB: a column family for each [`Family`], one for what [`reclaim`] notes, one log
-//! for all.
+//! A backend in one folder of files, through RocksDB: a column family for each [`Family`], one for what deletions
+//! have still to give back (`reclaim`), one log for all.
 //!
 //! What always holds:
 //! - A write is in the log before it returns, and on the disk if it asked for [`Sync::Yes`], with all writes
