@@ -41,7 +41,7 @@ pub struct WorkPool {
     client_turns: Arc<Semaphore>,
     /// Turns of work that computes.
     turns: Arc<Semaphore>,
-    /// Pieces that wait for a slot. Changed by [`Place`] only; bounds the queue, orders nothing.
+    /// Pieces that wait for a slot. Changed by [`Place`] only; bounds the queue and tells that others wait, orders nothing.
     waiting: AtomicUsize,
     /// Counted by the working threads, read by metrics; orders nothing.
     panics_total: Arc<AtomicU64>,
@@ -204,6 +204,11 @@ impl WorkPool {
             Err(error) if error.is_cancelled() => Err(WorkError::Busy),
             Err(_) => Err(WorkError::Panicked),
         }
+    }
+
+    /// Whether somebody waits for a thread at this moment.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
     }
 
     /// What the pool is doing at this moment.

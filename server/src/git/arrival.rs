@@ -2,8 +2,8 @@
 //!
 //! - The commands are here before a thread is asked for, in memory; those of more than some KiB are part of `server.max_buffered`.
 //!   (Of more than [`COMMANDS_BYTES_MAX`], a thread reads the rest, and never gives up.)
-//! - A thread takes the pack in as it comes. When it has waited too long for the client ([`Inlet::hurry`]) it gives up: what it has
-//!   made is dropped, what has come is in the pack's spool, and the thread is free.
+//! - A thread takes the pack in as it comes. When it has waited too long for the client ([`Inlet::hurry`]) it gives up, sooner while
+//!   others want the thread: what it has made is dropped, what has come is in the pack's spool, and the thread is free.
 //! - From then on a task takes in what comes, a piece at a time, and writes it to the same file. Meanwhile the push holds
 //!   [`HELD_BYTES`] of memory as packs on their way to clients do, large commands are in a file too, and a scan of the entries tells
 //!   where the pack ends: over SSH, nothing else does.
@@ -186,7 +186,8 @@ impl Work {
         if let Some(input) = self.push.input.input.as_mut() {
             input.renew();
             if self.push.commands.is_whole {
-                input.hurry();
+                let for_others = Arc::clone(&app);
+                input.hurry(move || for_others.work.is_wanted());
             }
         }
         let on_thread = Arc::clone(&app);

@@ -22,8 +22,10 @@ const BEGIN_MAX: Duration = Duration::from_secs(15 * 60);
 /// How many pieces of input wait to be read.
 const QUEUE_LEN: usize = 8;
 
-/// How long a thread that may give up waits for its client, in sum, until so many bytes have come.
+/// How long a thread that may give up waits for its client, in sum, until so many bytes have come: while nobody else wants the
+/// thread, and while somebody does.
 const THREAD_WAIT_MAX: Duration = Duration::from_secs(1);
+const WANTED_THREAD_WAIT_MAX: Duration = Duration::from_millis(50);
 const THREAD_WAIT_ANEW_BYTES: u64 = 1 << 20;
 
 /// For how long what comes is gathered to be looked at together.
@@ -49,8 +51,21 @@ pub(crate) struct Inlet {
     runtime: Handle,
     patience: Patience,
     /// For how long a thread waits that may give up.
-    hurry: Option<Patience>,
+    hurry: Option<Hurry>,
     pub(super) waits: Waits,
+}
+
+struct Hurry {
+    alone: Patience,
+    wanted: Patience,
+    is_wanted: Box<dyn Fn() -> bool + Send + Sync>,
+}
+
+impl Hurry {
+    /// How long the thread waits now.
+    fn left(&self) -> Duration {
+        if (self.is_wanted)() { self.wanted.left() } else { self.alone.left() }
+    }
 }
 
 /// The error of a read that was given up because the client is slow, and may yet come to something.
@@ -130,9 +145,12 @@ impl Inlet {
         self.patience = Patience::of(self.waits.stall);
     }
 
-    /// From now on, reads of a thread fail soon with [`GivenUp`] if the client is slow.
-    pub(super) fn hurry(&mut self) {
-        self.hurry = Some(Patience::anew_for_each(THREAD_WAIT_ANEW_BYTES, THREAD_WAIT_MAX));
+    /// From now on, reads of a thread fail soon with [`GivenUp`] if the client is slow, and sooner while `is_wanted` says that
+    /// others want the thread.
+    pub(super) fn hurry(&mut self, is_wanted: impl Fn() -> bool + Send + Sync + 'static) {
+        let [alone, wanted] = [THREAD_WAIT_MAX, WANTED_THREAD_WAIT_MAX]
+            .map(|wait_max| Patience::anew_for_each(THREAD_WAIT_ANEW_BYTES, wait_max));
+        self.hurry = Some(Hurry { alone, wanted, is_wanted: Box::new(is_wanted) });
     }
 
     /// Takes what comes until it is so many bytes or the input has ended; and whether it has.
@@ -259,23 +277,30 @@ impl Read for Inlet {
                 Err(mpsc::error::TryRecvError::Disconnected) => return Ok(0),
                 Err(mpsc::error::TryRecvError::Empty) => {
                     let began = Instant::now();
-                    let hurry = self.hurry.as_ref().map(Patience::left).filter(|left| *left < self.patience.left());
-                    let wait = hurry.unwrap_or(self.patience.left());
-                    let pieces = &mut self.pieces;
-                    match self.runtime.block_on(async { timeout(wait, pieces.recv()).await }) {
-                        Ok(Some(piece)) => {
-                            waited = began.elapsed();
-                            piece?
+                    let piece = loop {
+                        waited = began.elapsed();
+                        let left = self.patience.left().saturating_sub(waited);
+                        let hurry = self.hurry.as_ref().map(|hurry| hurry.left().saturating_sub(waited));
+                        let wait = match hurry.filter(|hurry| *hurry < left) {
+                            Some(Duration::ZERO) => return Err(io::Error::new(io::ErrorKind::WouldBlock, GivenUp)),
+                            // Somebody may want the thread meanwhile.
+                            Some(hurry) => hurry.min(WANTED_THREAD_WAIT_MAX),
+                            None if left.is_zero() => return Err(silent()),
+                            None => left,
+                        };
+                        let pieces = &mut self.pieces;
+                        match self.runtime.block_on(async { timeout(wait, pieces.recv()).await }) {
+                            Ok(Some(piece)) => break piece?,
+                            Ok(None) => return Ok(0),
+                            Err(_elapsed) => {}
                         }
-                        Ok(None) => return Ok(0),
-                        Err(_elapsed) if hurry.is_some() => {
-                            return Err(io::Error::new(io::ErrorKind::WouldBlock, GivenUp));
-                        }
-                        Err(_elapsed) => return Err(silent()),
-                    }
+                    };
+                    waited = began.elapsed();
+                    piece
                 }
             };
-            for patience in self.hurry.iter_mut().chain([&mut self.patience]) {
+            let hurry = self.hurry.iter_mut().flat_map(|hurry| [&mut hurry.alone, &mut hurry.wanted]);
+            for patience in hurry.chain([&mut self.patience]) {
                 patience.waited(waited, piece.len() as u64);
             }
             self.piece = piece;
@@ -312,6 +337,8 @@ impl Message {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
 
     const BYTES_MAX: usize = 64 << 10;
@@ -367,7 +394,7 @@ mod tests {
     #[tokio::test]
     async fn a_thread_in_a_hurry_gives_up_and_loses_nothing() {
         let (sender, mut inlet) = Inlet::new(Duration::from_secs(60));
-        inlet.hurry();
+        inlet.hurry(|| false);
         sender.send(Ok(Bytes::from_static(b"one"))).await.unwrap();
         let read = move |mut inlet: Inlet| {
             let mut read = Vec::new();
@@ -407,6 +434,31 @@ mod tests {
             }
         };
         assert_eq!(timeout(Duration::from_secs(60), given_up).await.expect("an end"), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn a_thread_that_others_want_gives_up_sooner() {
+        // A client of which a little comes again and again, and one of which nothing comes.
+        for pause in [WANTED_THREAD_WAIT_MAX / 5, Duration::MAX] {
+            let (sender, mut inlet) = Inlet::new(Duration::from_secs(60));
+            let wanted = Arc::new(AtomicBool::new(false));
+            let is_wanted = Arc::clone(&wanted);
+            inlet.hurry(move || is_wanted.load(Ordering::Relaxed));
+            let client = tokio::spawn(async move {
+                while sender.send(Ok(Bytes::from_static(b"x"))).await.is_ok() {
+                    tokio::time::sleep(pause).await;
+                }
+            });
+            let began = Instant::now();
+            let reading = tokio::task::spawn_blocking(move || (io::read_to_string(&mut inlet), began.elapsed()));
+            tokio::time::sleep(3 * WANTED_THREAD_WAIT_MAX).await;
+            assert!(!reading.is_finished(), "nobody wants it yet");
+            wanted.store(true, Ordering::Relaxed);
+            let (ended, held) = reading.await.unwrap();
+            assert!(GivenUp::is_reason_of(&ended.unwrap_err()));
+            assert!(held < THREAD_WAIT_MAX, "{held:?}");
+            client.abort();
+        }
     }
 
     #[tokio::test]
