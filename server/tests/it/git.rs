@@ -4,10 +4,48 @@ use std::{
     io::Write,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
+    sync::OnceLock,
     thread,
 };
 
 use crate::tested;
+
+/// The oldest git that clients are held to have, and that the tests know.
+const OLDEST: [u32; 2] = [2, 39];
+
+/// Asserts that the git in PATH is as new as it must be, and says once which one it is.
+fn assert_recent() {
+    static SAID: OnceLock<String> = OnceLock::new();
+    let said = SAID.get_or_init(|| {
+        let output = Command::new("git").arg("--version").output().expect("git is installed");
+        let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        // Past the capture of what tests print.
+        let _ = writeln!(std::io::stderr(), "the tests' client and oracle is {said}");
+        said
+    });
+    assert!(is_recent(said), "the tests need a git of {}.{} or newer in PATH; it is {said:?}", OLDEST[0], OLDEST[1]);
+}
+
+/// Whether `git version 2.39.5 (of somebody)` is recent enough.
+fn is_recent(said: &str) -> bool {
+    let version = said.strip_prefix("git version ").unwrap_or_default();
+    let mut numbers = version.split('.').map_while(|number| number.parse::<u32>().ok());
+    let found = [numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)];
+    found >= OLDEST
+}
+
+#[test]
+fn the_git_of_the_tests_is_as_new_as_it_must_be() {
+    assert_recent();
+    for recent in
+        ["git version 2.39.0", "git version 2.39.3 (Apple Git-146)", "git version 2.51.0.rc1", "git version 3.0"]
+    {
+        assert!(is_recent(recent), "{recent}");
+    }
+    for old in ["git version 2.38.9", "git version 1.99", "git version", "", "2.39.0"] {
+        assert!(!is_recent(old), "{old}");
+    }
+}
 
 /// Runs git with a home of its own.
 #[derive(Clone)]
@@ -20,6 +58,7 @@ pub(crate) struct Git {
 impl Git {
     /// A git whose home is created below `dir`.
     pub(crate) fn new(dir: &Path) -> Self {
+        assert_recent();
         std::fs::create_dir_all(dir).expect("a home for git");
         let settings = [
             ("init.defaultBranch", "main"),
