@@ -12,17 +12,27 @@ use std::{
 
 use serde_json::Value;
 
+use crate::tls::Trust;
+
 /// A guard against waiting for ever; no test depends on its length.
 const ANSWER_WITHIN: Duration = Duration::from_secs(180);
 
 /// How long a trickling client rests after each byte.
 const TRICKLE_EVERY: Duration = Duration::from_millis(20);
 
-/// Speaks to one server.
+/// Speaks to one server, over TLS if it is told whom to trust.
 #[derive(Clone, Copy)]
 pub(crate) struct Http {
     address: SocketAddr,
+    trust: Option<&'static Trust>,
 }
+
+/// The bytes of a connection, whatever they go over.
+pub(crate) trait Duplex: Read + Write + Send {}
+
+impl<T: Read + Write + Send> Duplex for T {}
+
+pub(crate) type Wire = Box<dyn Duplex>;
 
 /// One answer.
 #[derive(Debug)]
@@ -34,12 +44,17 @@ pub(crate) struct Reply {
 
 /// One open connection, for exchanges in steps.
 pub(crate) struct Connection {
-    stream: BufReader<TcpStream>,
+    stream: BufReader<Wire>,
 }
 
 impl Http {
     pub(crate) fn new(address: SocketAddr) -> Self {
-        Self { address }
+        Self { address, trust: None }
+    }
+
+    /// The same over TLS.
+    pub(crate) fn trusting(self, trust: &'static Trust) -> Self {
+        Self { trust: Some(trust), ..self }
     }
 
     pub(crate) fn get(&self, path: &str) -> Reply {
@@ -110,18 +125,32 @@ impl Http {
 
     /// The same where the server may be gone.
     pub(crate) fn try_connect(&self) -> std::io::Result<Connection> {
+        Ok(Connection { stream: BufReader::new(self.wire(None)?) })
+    }
+
+    /// Opens a connection; over TLS, one for which such a protocol is agreed on.
+    pub(crate) fn wire(&self, protocol: Option<&str>) -> std::io::Result<Wire> {
+        let stream = self.tcp()?;
+        Ok(match self.trust {
+            None => Box::new(stream),
+            Some(trust) => Box::new(trust.shake_hands(stream, protocol)?),
+        })
+    }
+
+    fn tcp(&self) -> std::io::Result<TcpStream> {
         let stream = TcpStream::connect(self.address)?;
         stream.set_read_timeout(Some(ANSWER_WITHIN))?;
         stream.set_write_timeout(Some(ANSWER_WITHIN))?;
         stream.set_nodelay(true)?;
-        Ok(Connection { stream: BufReader::new(stream) })
+        Ok(stream)
     }
 
     /// Sends `head` at once, then a byte of `rest` now and then until an answer comes.
     pub(crate) fn trickle(&self, head: &[u8], rest: impl IntoIterator<Item = u8> + Send) -> Reply {
-        let mut connection = self.connect();
+        let mut sender = self.tcp().expect("the server accepts connections");
+        let stream: Wire = Box::new(sender.try_clone().expect("a second handle"));
+        let mut connection = Connection { stream: BufReader::new(stream) };
         connection.write(head);
-        let mut sender = connection.stream.get_ref().try_clone().expect("a second handle");
         let answered = AtomicBool::new(false);
         let reply = thread::scope(|scope| {
             scope.spawn(|| {
@@ -153,7 +182,8 @@ impl Connection {
     }
 
     pub(crate) fn try_write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
-        self.stream.get_mut().write_all(bytes)
+        let wire = self.stream.get_mut();
+        wire.write_all(bytes).and_then(|()| wire.flush())
     }
 
     pub(crate) fn reply(&mut self) -> Reply {

@@ -11,12 +11,16 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
+    time::Duration,
 };
 
-use crate::git::Git;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+
+use crate::{git::Git, http::Wire, tls::Pair};
 
 /// A server of the bare repositories in a folder.
 pub(crate) struct HttpBackend {
+    scheme: &'static str,
     address: SocketAddr,
     asked: Arc<Mutex<Vec<Asked>>>,
     stopped: Arc<AtomicBool>,
@@ -35,7 +39,7 @@ pub(crate) struct Asked {
 }
 
 /// An answer.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Given {
     pub(crate) status: u16,
     pub(crate) headers: Vec<(String, String)>,
@@ -44,6 +48,8 @@ pub(crate) struct Given {
     pub(crate) cut: Option<usize>,
     /// After so many bytes of the body nothing comes any more.
     pub(crate) stall: Option<usize>,
+    /// After so many bytes of the body nothing comes for so long.
+    pub(crate) pause: Option<(usize, Duration)>,
 }
 
 type Script = dyn Fn(&Asked, Given) -> Given + Send + Sync;
@@ -66,22 +72,29 @@ impl HttpBackend {
         root: &Path,
         script: impl Fn(&Asked, Given) -> Given + Send + Sync + 'static,
     ) -> Self {
-        Self::begin(git, root, true, script)
+        Self::begin(git, root, None, true, script)
     }
 
     /// The same of a git that knows no version but 0.
     pub(crate) fn start_old(git: &Git, root: &Path) -> Self {
-        Self::begin(git, root, false, |_, given| given)
+        Self::begin(git, root, None, false, |_, given| given)
+    }
+
+    /// The same over HTTPS, with such a certificate.
+    pub(crate) fn start_secure(git: &Git, root: &Path, pair: &Pair) -> Self {
+        Self::begin(git, root, Some(Arc::new(pair.server())), true, |_, given| given)
     }
 
     fn begin(
         git: &Git,
         root: &Path,
+        tls: Option<Arc<ServerConfig>>,
         has_versions: bool,
         script: impl Fn(&Asked, Given) -> Given + Send + Sync + 'static,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("an address");
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let (asked, stopped) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
         let (git, root, script): (Git, PathBuf, Arc<Script>) = (git.clone(), root.to_owned(), Arc::new(script));
         let (log, ends) = (asked.clone(), stopped.clone());
@@ -91,16 +104,23 @@ impl HttpBackend {
                     return;
                 }
                 let Ok(stream) = stream else { continue };
-                let (git, root, script, log) = (git.clone(), root.clone(), script.clone(), log.clone());
+                let (git, root, script, log, tls) =
+                    (git.clone(), root.clone(), script.clone(), log.clone(), tls.clone());
                 // A client that goes away ends one connection.
-                thread::spawn(move || serve(stream, &git, &root, has_versions, &*script, &log));
+                thread::spawn(move || {
+                    let wire: Wire = match tls {
+                        None => Box::new(stream),
+                        Some(tls) => Box::new(StreamOwned::new(ServerConnection::new(tls).ok()?, stream)),
+                    };
+                    serve(wire, &git, &root, has_versions, &*script, &log)
+                });
             }
         });
-        Self { address, asked, stopped }
+        Self { scheme, address, asked, stopped }
     }
 
     pub(crate) fn url(&self, repo: &str) -> String {
-        format!("http://{}/{repo}", self.address)
+        format!("{}://{}/{repo}", self.scheme, self.address)
     }
 
     /// What was asked so far, and forgets it.
@@ -123,14 +143,14 @@ impl Drop for HttpBackend {
 }
 
 fn serve(
-    stream: TcpStream,
+    wire: Wire,
     git: &Git,
     root: &Path,
     has_versions: bool,
     script: &Script,
     log: &Mutex<Vec<Asked>>,
 ) -> Option<()> {
-    let mut stream = BufReader::new(stream);
+    let mut stream = BufReader::new(wire);
     let mut asked = read(&mut stream)?;
     {
         let mut log = log.lock().expect("not poisoned");
@@ -147,7 +167,12 @@ fn serve(
     let stream = stream.get_mut();
     stream.write_all(head.as_bytes()).ok()?;
     let sent = given.cut.or(given.stall).unwrap_or(given.body.len()).min(given.body.len());
-    stream.write_all(&given.body[..sent]).ok()?;
+    let (first, rest) = given.body[..sent].split_at(given.pause.map_or(sent, |(bytes, _)| bytes.min(sent)));
+    stream.write_all(first).and_then(|()| stream.flush()).ok()?;
+    if let Some((_, pause)) = given.pause {
+        thread::sleep(pause);
+    }
+    stream.write_all(rest).and_then(|()| stream.flush()).ok()?;
     if given.stall.is_some() {
         // Until the client goes away.
         let _ = stream.read(&mut [0]);
@@ -155,7 +180,7 @@ fn serve(
     Some(())
 }
 
-fn read(stream: &mut BufReader<TcpStream>) -> Option<Asked> {
+fn read(stream: &mut BufReader<Wire>) -> Option<Asked> {
     let mut asked = Asked::default();
     let mut line = String::new();
     stream.read_line(&mut line).ok()?;
@@ -187,7 +212,12 @@ fn run(git: &Git, root: &Path, has_versions: bool, asked: &Asked) -> Given {
     command.env("GIT_PROJECT_ROOT", root).env("GIT_HTTP_EXPORT_ALL", "1").env("REMOTE_ADDR", "127.0.0.1");
     command.env("REQUEST_METHOD", &asked.method).env("PATH_INFO", &asked.path).env("QUERY_STRING", &asked.query);
     command.env("CONTENT_LENGTH", asked.body.len().to_string());
-    for (name, header) in [("CONTENT_TYPE", "content-type"), ("GIT_PROTOCOL", "git-protocol")] {
+    let variables = [
+        ("CONTENT_TYPE", "content-type"),
+        ("HTTP_CONTENT_ENCODING", "content-encoding"),
+        ("GIT_PROTOCOL", "git-protocol"),
+    ];
+    for (name, header) in variables {
         if let Some(value) = asked.header(header).filter(|_| has_versions || name != "GIT_PROTOCOL") {
             command.env(name, value);
         }
@@ -202,8 +232,7 @@ fn run(git: &Git, root: &Path, has_versions: bool, asked: &Asked) -> Given {
     let _ = feeder.join();
     let end = output.stdout.windows(4).position(|bytes| bytes == b"\r\n\r\n").expect("CGI headers");
     let head = String::from_utf8_lossy(&output.stdout[..end]).into_owned();
-    let mut given =
-        Given { status: 200, headers: Vec::new(), body: output.stdout[end + 4..].to_vec(), cut: None, stall: None };
+    let mut given = Given { status: 200, body: output.stdout[end + 4..].to_vec(), ..Given::default() };
     for line in head.split("\r\n") {
         let (name, value) = line.split_once(": ").expect("a header");
         match name {

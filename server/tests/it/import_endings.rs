@@ -43,8 +43,7 @@ fn troubled(git: &Git, place: &Place) -> (HttpBackend, Arc<Mutex<Trouble>>, Arc<
             status,
             headers: vec![("Location".to_owned(), "http://127.0.0.1:1/x/info/refs?service=git-upload-pack".to_owned())],
             body: Vec::new(),
-            cut: None,
-            stall: None,
+            ..Given::default()
         };
         let what = match (&asked.method[..], asked.text()) {
             ("GET", _) => "who",

@@ -6,13 +6,16 @@ use std::sync::{
     Arc, Mutex,
     atomic::{AtomicUsize, Ordering},
 };
+use std::time::Duration;
 
 use crate::{
     admin::text,
     git::{Git, assert_same},
+    history::noise,
     http_backend::{Asked, Given, HttpBackend},
     import::{empty_store, exists, exported, git_dir, import, odd, on_store, refused, run},
     server::{Place, govc},
+    tls::Authority,
 };
 
 /// The script of a server that does as git does.
@@ -322,8 +325,7 @@ fn a_server_that_lies_changes_nothing() {
             status,
             headers: vec![("Content-Type".to_owned(), kind.to_owned())],
             body: body.into(),
-            cut: None,
-            stall: None,
+            ..Given::default()
         });
         refused(&place, &[&server.url("x.git"), "--into", "y"], &[word, &server.url("x.git")]);
     }
@@ -336,6 +338,106 @@ fn a_server_that_lies_changes_nothing() {
     });
     refused(&place, &[&silent.url("x.git"), "--into", "y", "--silence", "300ms"], &["timeout"]);
     assert!(!exists(&place, "y"));
+}
+
+#[test]
+fn over_https_who_answers_must_be_known_and_be_who_was_asked() {
+    let place = Place::new();
+    let git = Git::new(&place.path("home"));
+    empty_store(&place);
+    let source = odd(&git, &place, 20);
+    let root = source.parent().expect("a folder").to_owned();
+    let name = source.file_name().and_then(|name| name.to_str()).expect("a name").to_owned();
+    let (ours, theirs) = (Place::new(), Place::new());
+    let (known, unknown) = (Authority::new(&ours), Authority::new(&theirs));
+    let backend = |pair| HttpBackend::start_secure(&git, &root, &pair);
+
+    let before = place.left();
+    let garbage = place.path("garbage.pem");
+    std::fs::write(&garbage, "nothing of the kind\n").expect("a file");
+    let good = backend(known.pair(2999));
+    for (server, ca, word) in [
+        // Of the same name as the one that is known.
+        (&good, Some(unknown.ca()), "BadSignature"),
+        (&good, None, "UnknownIssuer"),
+        (&backend(known.pair_of(&["elsewhere.example"], 2999)), Some(known.ca()), "not valid for name"),
+        (&backend(known.pair(2002)), Some(known.ca()), "certificate expired"),
+        (&good, Some(text(&garbage)), "--ca-file holds no certificate"),
+    ] {
+        let url = server.url(&name);
+        let mut arguments = vec![&url[..], "--mirror", "--into", "x"];
+        arguments.extend(ca.iter().flat_map(|ca| ["--ca-file", ca]));
+        let said = refused(&place, &arguments, &[word]);
+        let told = word.starts_with("--") || said.contains(&format!("cannot ask {url}"));
+        assert!(told && said.lines().count() == 1, "{said}");
+        assert!(server.take_asked().is_empty(), "{word}: nothing is said to who is not trusted");
+        assert_eq!((exists(&place, "x"), kept_imports(&place)), (false, 0), "{word}");
+    }
+    assert_eq!(place.left(), before);
+    // TLS where there is none.
+    let plain = HttpBackend::start(&git, &root, honest);
+    let url = plain.url(&name).replace("http://", "https://");
+    refused(&place, &[&url, "--into", "x", "--ca-file", known.ca()], &["cannot ask https://"]);
+
+    // All at once, and in slices.
+    for slice in ["0", "1"] {
+        let into = format!("x{slice}");
+        let arguments = [&good.url(&name)[..], "--mirror", "--into", &into, "--slice", slice, "--ca-file", known.ca()];
+        let said = import(&place, &arguments);
+        assert!(said.contains("which is new"), "{said}");
+        assert!(good.fetches() >= if slice == "0" { 1 } else { 2 });
+        assert_same(&git, &source, &exported(&place, &into, "out.git"));
+        good.take_asked();
+    }
+    // From our own server.
+    let served = Place::new();
+    known.fresh();
+    let server = known.trusted(served.launch()).start();
+    server.create("odd");
+    let trusting = git.with("http.sslCAInfo", known.ca());
+    trusting.ok(&source, &["push", "-q", &server.url("odd"), "refs/heads/*:refs/heads/*", "refs/tags/*:refs/tags/*"]);
+    import(&place, &[&server.url("odd"), "--into", "ours", "--ca-file", known.ca()]);
+    let mirror = place.path("mirror.git");
+    trusting.clone_repo(&server.url("odd"), &mirror, &["--mirror"]);
+    assert_same(&git, &mirror, &exported(&place, "ours", "out.git"));
+}
+
+#[test]
+fn where_nobody_watches_progress_is_lines() {
+    let place = Place::new();
+    let git = Git::new(&place.path("home"));
+    let work = place.path("work");
+    git.init(&work);
+    git.commit(&work, "noise", &noise(1, 400_000), "more than one packet of the side-band");
+    let root = place.path("root");
+    let source = root.join("noise.git");
+    std::fs::create_dir(&root).expect("a folder");
+    git.clone_repo(text(&work), &source, &["--mirror"]);
+    empty_store(&place);
+    // The pack takes longer than what lies between two lines.
+    let server = HttpBackend::start(&git, &root, |asked, given| match asked.text().contains("want ") {
+        true => Given { pause: Some((given.body.len() / 2, Duration::from_millis(5500))), ..given },
+        false => given,
+    });
+    let arguments = ["import", &server.url("noise.git"), "--mirror", "--into", "x", "--slice", "0"];
+    let (code, out, err) = run(&place, &arguments);
+    assert_eq!(code, 0, "{out}{err}");
+    assert!(out.starts_with("imported into x, which is new: 1 references") && out.lines().count() == 1, "{out}");
+    let objects = git.objects(&source).len();
+    // No line is written over, and each says who says it; sizes are not the same with every git.
+    let masked = err.replace(|digit: char| digit.is_ascii_digit(), "#");
+    let masked: Vec<String> =
+        masked.lines().map(|line| line.split('#').filter(|part| !part.is_empty()).collect()).collect();
+    let wanted = ["govc: receiving  objects", "govc: receiving  objects:  KiB", "govc: receiving  objects:  KiB, done"];
+    assert_eq!(masked, wanted, "{err:?}");
+    let numbers = |at: usize| -> Vec<usize> {
+        let line = err.lines().nth(at).expect("a line");
+        line.split(|char: char| !char.is_ascii_digit()).filter_map(|number| number.parse().ok()).collect()
+    };
+    for at in 0..3 {
+        assert_eq!(numbers(at)[0], objects, "{err}");
+    }
+    assert!(numbers(1)[1] < numbers(2)[1], "{err}");
 }
 
 #[test]
@@ -354,7 +456,7 @@ fn secrets_are_sent_where_they_belong_and_nowhere_else() {
     let guarded = |wanted: &'static str| {
         HttpBackend::start(&git, &root, move |asked, given| match asked.header("authorization") {
             Some(found) if found == wanted => given,
-            _ => Given { status: 401, headers: Vec::new(), body: Vec::new(), cut: None, stall: None },
+            _ => Given { status: 401, ..Given::default() },
         })
     };
     // x-access-token:s3cret-token and ada:s3cret-token.
@@ -378,8 +480,7 @@ fn secrets_are_sent_where_they_belong_and_nowhere_else() {
         status: 302,
         headers: vec![("Location".to_owned(), target.clone())],
         body: Vec::new(),
-        cut: None,
-        stall: None,
+        ..Given::default()
     });
     let url = redirecting.url("x.git").replace("http://", "http://ada:s3cret-token@");
     let said = refused(&place, &[&url, "--into", "d"], &["redirects to", "--follow-redirects"]);

@@ -20,7 +20,7 @@ use govc_engine::ObjectFormat;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{http::Http, tested};
+use crate::{http::Http, tested, tls::Trust};
 
 /// Only a guard against waiting for ever; no test depends on its length.
 const READY_WITHIN: Duration = Duration::from_secs(120);
@@ -39,6 +39,8 @@ pub(crate) struct Launch {
     disk: Option<(PathBuf, u32)>,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
+    /// Whom clients trust, if it is served over HTTPS.
+    trust: Option<&'static Trust>,
 }
 
 /// A running server.
@@ -91,19 +93,25 @@ impl Place {
     /// What a server that is stopped has left, which must be sound.
     #[track_caller]
     pub(crate) fn left(&self) -> Left {
-        let data = self.path("data");
+        Left::of(&self.path("data"), "rocksdb")
+    }
+}
+
+impl Left {
+    /// What is in a data folder with such a backend, which must be sound.
+    #[track_caller]
+    pub(crate) fn of(data: &Path, backend: &str) -> Self {
         let ask = |verb: &str| -> Value {
-            let output = govc().args([verb, "--json", "--data"]).arg(&data).output().expect("govc runs");
+            let output = govc().args([verb, "--json", "--backend", backend, "--data"]).arg(data).output();
+            let output = output.expect("govc runs");
             let text = String::from_utf8_lossy(&output.stdout);
             assert!(output.status.success(), "govc {verb}: {text}{}", String::from_utf8_lossy(&output.stderr));
             serde_json::from_str(&text).expect("JSON")
         };
         assert_eq!(ask("fsck")["clean"], true);
-        Left { families: ask("stats")["families"].take(), incoming: incoming(&data) }
+        Self { families: ask("stats")["families"].take(), incoming: incoming(data) }
     }
-}
 
-impl Left {
     /// How many rows a family of the store has.
     pub(crate) fn rows(&self, family: &str) -> u64 {
         self.families[family]["rows"].as_u64().expect("a number of rows")
@@ -113,7 +121,7 @@ impl Left {
 impl Launch {
     /// `govc serve` without any argument.
     pub(crate) fn bare() -> Self {
-        Self { program: None, disk: None, arguments: Vec::new(), environment: Vec::new() }
+        Self { program: None, disk: None, arguments: Vec::new(), environment: Vec::new(), trust: None }
     }
 
     /// The same with further arguments.
@@ -131,6 +139,12 @@ impl Launch {
     /// The same with a small file system of its own at a folder, which is gone with the server.
     pub(crate) fn disk(mut self, folder: PathBuf, megabytes: u32) -> Self {
         self.disk = Some((folder, megabytes));
+        self
+    }
+
+    /// The same to clients over HTTPS, which trust these authorities.
+    pub(crate) fn trusting(mut self, trust: &'static Trust) -> Self {
+        self.trust = Some(trust);
         self
     }
 
@@ -224,12 +238,14 @@ impl Process {
 impl Server {
     /// A client of this server.
     pub(crate) fn http(&self) -> Http {
-        Http::new(self.address)
+        let http = Http::new(self.address);
+        self.launch.trust.map_or(http, |trust| http.trusting(trust))
     }
 
     /// The address for `git clone` and `git push`.
     pub(crate) fn url(&self, repo: &str) -> String {
-        format!("http://{}/{repo}.git", self.address)
+        let scheme = if self.launch.trust.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}/{repo}.git", self.address)
     }
 
     /// Creates a repository with the defaults.

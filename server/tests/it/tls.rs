@@ -11,8 +11,8 @@ use std::{
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 use rustls::{
-    ClientConfig, ClientConnection, RootCertStore, StreamOwned,
-    pki_types::{CertificateDer, ServerName, pem::PemObject},
+    ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned,
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
 };
 
 use crate::{
@@ -32,6 +32,9 @@ pub(crate) struct Authority {
     key: PathBuf,
 }
 
+/// What a client trusts.
+pub(crate) struct Trust(ClientConfig);
+
 /// A server's certificate and its key, in PEM.
 pub(crate) struct Pair {
     cert: String,
@@ -50,9 +53,14 @@ impl Authority {
         Self { issuer: Issuer::new(params, key), ca, cert: place.path("cert.pem"), key: place.path("key.pem") }
     }
 
-    fn pair(&self, last_year: i32) -> Pair {
+    pub(crate) fn pair(&self, last_year: i32) -> Pair {
+        self.pair_of(&["127.0.0.1", "localhost"], last_year)
+    }
+
+    /// A certificate of a server of these names.
+    pub(crate) fn pair_of(&self, names: &[&str], last_year: i32) -> Pair {
         let key = KeyPair::generate().expect("a key");
-        let names = ["127.0.0.1".to_owned(), "localhost".to_owned()];
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
         let mut params = CertificateParams::new(names).expect("names");
         (params.not_before, params.not_after) = (date_time_ymd(2001, 1, 1), date_time_ymd(last_year, 1, 1));
         let cert = params.signed_by(&key, &self.issuer).expect("a certificate");
@@ -81,12 +89,18 @@ impl Authority {
         launch.with(&["--tls-cert", &path(&self.cert)]).env("GOVC_TLS_KEY", &path(&self.key))
     }
 
+    /// The same, and the clients of the tests speak to it over HTTPS as well.
+    pub(crate) fn trusted(&self, launch: Launch) -> Launch {
+        // A client is a copy of a few words, wherever it goes.
+        self.secure(launch).trusting(Box::leak(Box::new(self.trust())))
+    }
+
     pub(crate) fn ca(&self) -> &str {
         self.ca.to_str().expect("UTF-8")
     }
 
-    /// Opens a connection that trusts the authority.
-    fn connect(&self, server: &Server) -> Secure {
+    /// What a client trusts that trusts this authority alone.
+    pub(crate) fn trust(&self) -> Trust {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(&self.ca).expect("a certificate")).expect("an authority");
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -95,14 +109,47 @@ impl Authority {
             .expect("versions")
             .with_root_certificates(roots)
             .with_no_client_auth();
+        Trust(config)
+    }
+
+    /// Opens a connection that trusts the authority.
+    fn connect(&self, server: &Server) -> Secure {
+        let stream = TcpStream::connect(server.address()).expect("the server accepts connections");
+        stream.set_read_timeout(Some(SOON)).expect("a time-out");
+        Secure(BufReader::new(self.trust().shake_hands(stream, None).expect("a handshake")))
+    }
+}
+
+impl Pair {
+    /// What shows it.
+    pub(crate) fn server(&self) -> ServerConfig {
+        let cert = CertificateDer::from_pem_slice(self.cert.as_bytes()).expect("a certificate");
+        let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes()).expect("a key");
+        ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![cert], key)
+            .expect("a pair")
+    }
+}
+
+impl Trust {
+    /// Makes a connection one over TLS, for which such a protocol is agreed on.
+    pub(crate) fn shake_hands(
+        &self,
+        mut stream: TcpStream,
+        protocol: Option<&str>,
+    ) -> std::io::Result<StreamOwned<ClientConnection, TcpStream>> {
+        let mut config = self.0.clone();
+        config.alpn_protocols = protocol.into_iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
         let name = ServerName::try_from("localhost").expect("a name");
         let mut client = ClientConnection::new(Arc::new(config), name).expect("a client");
-        let mut stream = TcpStream::connect(server.address()).expect("the server accepts connections");
-        stream.set_read_timeout(Some(SOON)).expect("a time-out");
         while client.is_handshaking() {
-            client.complete_io(&mut stream).expect("a handshake");
+            client.complete_io(&mut stream)?;
         }
-        Secure(BufReader::new(StreamOwned::new(client, stream)))
+        assert_eq!(client.alpn_protocol(), protocol.map(str::as_bytes), "what was agreed on");
+        Ok(StreamOwned::new(client, stream))
     }
 }
 
