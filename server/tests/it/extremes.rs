@@ -16,7 +16,8 @@ use serde_json::json;
 use crate::{
     admin,
     git::Git,
-    http::items,
+    http::{Wire, items},
+    http2_client::{End, Exchange},
     pack::{
         Pack, RECEIVE_HEADERS, RefChange, Report, command_head, commit_of, delta, insert, line, push_body, push_new,
         push_raw, tree_entry,
@@ -324,21 +325,25 @@ pub(crate) fn with_noise(launch: Launch, place: &Place, git: &Git, megabytes: u3
 }
 
 /// A clone that has been asked for, and what has come of the answer.
-pub(crate) struct Cloning {
-    stream: TcpStream,
-    came: Vec<u8>,
+pub(crate) enum Cloning {
+    Http1 { wire: Wire, came: Vec<u8> },
+    Http2(Exchange),
 }
 
 /// A request of HTTP up to its body, on a connection of its own.
 fn begin(server: &Server, service: &str, length: usize) -> TcpStream {
-    let head = format!(
-        "POST /repo.git/{service} HTTP/1.1\r\nhost: x\r\ngit-protocol: version=2\r\ncontent-length: {length}\r\n\
-         content-type: application/x-{service}-request\r\nconnection: close\r\n\r\n"
-    );
     let mut stream = TcpStream::connect(server.address()).expect("the server accepts connections");
     stream.set_read_timeout(Some(Duration::from_secs(180))).expect("a time-out");
-    stream.write_all(head.as_bytes()).expect("the server reads");
+    stream.write_all(&head(service, length)).expect("the server reads");
     stream
+}
+
+fn head(service: &str, length: usize) -> Vec<u8> {
+    format!(
+        "POST /repo.git/{service} HTTP/1.1\r\nhost: x\r\ngit-protocol: version=2\r\ncontent-length: {length}\r\n\
+         content-type: application/x-{service}-request\r\nconnection: close\r\n\r\n"
+    )
+    .into_bytes()
 }
 
 /// Asks for everything, with such arguments.
@@ -358,27 +363,60 @@ impl Cloning {
     /// The same with such arguments.
     pub(crate) fn with(server: &Server, tip: &str, arguments: &[&str], bytes: usize) -> Self {
         let body = fetch_body(tip, arguments);
-        let mut stream = begin(server, "git-upload-pack", body.len());
-        stream.write_all(&body).expect("the server reads");
-        let mut clone = Self { stream, came: Vec::new() };
+        let mut wire = server.http().wire(None).expect("the server accepts connections");
+        let request = [&head("git-upload-pack", body.len())[..], &body].concat();
+        wire.write_all(&request).and_then(|()| wire.flush()).expect("the server reads");
+        let mut clone = Self::Http1 { wire, came: Vec::new() };
         clone.read(bytes);
         clone
     }
 
-    /// Reads `bytes` more.
+    /// As [`Cloning::begin`], over HTTP/2.
+    pub(crate) fn over_http2(server: &Server, tip: &str, is_kept: bool, bytes: usize) -> Self {
+        let headers = [("git-protocol", "version=2"), ("content-type", "application/x-git-upload-pack-request")];
+        let mut exchange = Exchange::begin(&server.http(), "/repo.git/git-upload-pack", &headers);
+        exchange.send(&fetch_body(tip, if is_kept { &["ofs-delta\n"] } else { &[] }));
+        exchange.end();
+        let mut clone = Self::Http2(exchange);
+        clone.read(bytes);
+        clone
+    }
+
+    /// Reads `bytes` more; over HTTP/2 until so much has come in sum.
     pub(crate) fn read(&mut self, bytes: usize) {
-        let mut came = vec![0; bytes];
-        self.stream.read_exact(&mut came).expect("so much of an answer");
-        self.came.extend(came);
+        match self {
+            Self::Http1 { wire, came } => {
+                let before = came.len();
+                came.resize(before + bytes, 0);
+                wire.read_exact(&mut came[before..]).expect("so much of an answer");
+            }
+            Self::Http2(exchange) => exchange.read(bytes),
+        }
+    }
+
+    /// Over HTTP/2, waits without opening a window until the server has ended the connection. Over HTTP/1.1 that is seen only
+    /// by who reads.
+    pub(crate) fn await_cut_off(&mut self) {
+        if let Self::Http2(exchange) = self {
+            exchange.await_cut_off();
+        }
     }
 
     /// Reads to the end, in whichever way that comes, and gives the bands of what came. What is said to have ended must be
     /// whole, and what has not must not seem to have: it gives `None`.
-    pub(crate) fn bands(mut self) -> Option<Vec<Vec<u8>>> {
-        let _ = self.stream.read_to_end(&mut self.came);
-        let head = self.came.windows(4).position(|window| window == b"\r\n\r\n").expect("a head") + 4;
-        assert!(self.came.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&self.came[..head]));
-        let (body, is_ended) = unchunked(&self.came[head..]);
+    pub(crate) fn bands(self) -> Option<Vec<Vec<u8>>> {
+        let (body, is_ended) = match self {
+            Self::Http1 { mut wire, mut came } => {
+                let _ = wire.read_to_end(&mut came);
+                let head = came.windows(4).position(|window| window == b"\r\n\r\n").expect("a head") + 4;
+                assert!(came.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&came[..head]));
+                unchunked(&came[head..])
+            }
+            Self::Http2(exchange) => {
+                let (body, end) = exchange.answer();
+                (body, end == End::Whole)
+            }
+        };
         let is_whole = body.ends_with(b"0000");
         assert_eq!(is_whole, is_ended, "half a pack ends as if it were a whole one, or the other way");
         is_whole.then(|| crate::pack::lines(&body))

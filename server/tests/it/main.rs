@@ -40,6 +40,7 @@ mod client;
 mod git;
 mod history;
 mod http;
+mod http2_client;
 mod http_backend;
 mod oddities;
 mod pack;

@@ -1,9 +1,12 @@
 //! Clients that are slow to take what they fetch: they hold no thread and little memory, and get all of it in the end.
 //!
 //! A client here reads the beginning of its answer and leaves the rest lying. What systems hold of that between the two ends
-//! is less than any pack here has.
+//! is less than any pack here has; over HTTP/2 it opens no window.
 
-use std::io::Read;
+use std::{
+    io::Read,
+    time::{Duration, Instant},
+};
 
 use serde_json::json;
 
@@ -15,8 +18,48 @@ use crate::{
     server::{Launch, Place, Server, incoming},
     ssh_client::{Keys, Started, until},
     tested,
+    tls::Authority,
     wire::at_work,
 };
+
+/// How a clone is asked for over HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Http1,
+    Http1OverTls,
+    Http2,
+    Http2OverTls,
+}
+
+impl Way {
+    fn is_http2(self) -> bool {
+        matches!(self, Self::Http2 | Self::Http2OverTls)
+    }
+
+    /// A server that is asked in this way, with so many megabytes, and a git that trusts it.
+    fn served(self, place: &Place, megabytes: u32, launch: impl FnOnce(Launch) -> Launch) -> (Server, Git) {
+        let git = Git::new(&place.path("home"));
+        // A client here does not answer when it is asked whether it is there.
+        let launch = launch(with_one_thread(place.launch())).env("GOVC_HEADER_TIMEOUT", "10m");
+        if matches!(self, Self::Http1 | Self::Http2) {
+            return (with_noise(launch, place, &git, megabytes), git);
+        }
+        let authority = Authority::new(place);
+        authority.fresh();
+        let git = git.with("http.sslCAInfo", authority.ca());
+        (with_noise(authority.trusted(launch), place, &git, megabytes), git)
+    }
+
+    fn begin(self, server: &Server, tip: &str, is_kept: bool) -> Cloning {
+        match self.is_http2() {
+            false => Cloning::begin(server, tip, is_kept, 1000),
+            true => Cloning::over_http2(server, tip, is_kept, 1000),
+        }
+    }
+}
+
+/// For how long others wait at most; what they ask takes a second where nobody is in the way.
+pub(crate) const AT_ONCE: Duration = Duration::from_secs(20);
 
 /// As few threads as there can be: one.
 fn with_one_thread(launch: Launch) -> Launch {
@@ -60,20 +103,45 @@ fn assert_all_get_it(clones: Vec<Cloning>, place: &Place, git: &Git) {
 #[test]
 fn a_hundred_that_clone_hold_no_thread_and_little_memory() {
     // A pack that is kept in memory, and one in a file.
-    for megabytes in [7, 12] {
+    let plain = [(Way::Http1, 7), (Way::Http1, 12)];
+    for (way, megabytes) in plain.into_iter().chain([(Way::Http1OverTls, 12), (Way::Http2, 7), (Way::Http2OverTls, 12)])
+    {
         let place = Place::new();
-        let git = Git::new(&place.path("home"));
-        let server = with_noise(with_one_thread(place.launch()), &place, &git, megabytes);
+        let (server, git) = way.served(&place, megabytes, |launch| launch);
         let tip = tip(&place, &git);
         let before = server.peak_bytes();
-        let mut slow: Vec<_> = (0..100).map(|_| Cloning::begin(&server, &tip, true, 1000)).collect();
+        let mut slow: Vec<_> = (0..100).map(|_| way.begin(&server, &tip, true)).collect();
+        let began = Instant::now();
         assert_others_are_served(&server, &place, &git, "meanwhile");
+        assert!(began.elapsed() < AT_ONCE, "{way:?}: others waited for {:?}", began.elapsed());
         let grown = (server.peak_bytes() - before) >> 20;
-        assert!(grown < 150, "{grown} MiB more resident");
+        assert!(grown < 150, "{way:?}: {grown} MiB more resident");
         // Half of them leave.
         slow.truncate(50);
         assert_all_get_it(slow, &place, &git);
         assert_others_are_served(&server, &place, &git, "afterwards");
+    }
+}
+
+#[test]
+fn those_that_take_nothing_are_given_up_in_the_midst_of_a_pack() {
+    const PATIENCE: Duration = Duration::from_secs(2);
+    for way in [Way::Http1, Way::Http1OverTls, Way::Http2, Way::Http2OverTls] {
+        let place = Place::new();
+        let (server, git) = way.served(&place, 12, |launch| launch.env("GOVC_BODY_TIMEOUT", "2s"));
+        let tip = tip(&place, &git);
+        let files = || incoming(&place.path("data")).len();
+        let began = Instant::now();
+        let mut clone = way.begin(&server, &tip, false);
+        until("a file for it", || files() > 0);
+        assert_others_are_served(&server, &place, &git, "meanwhile");
+        until("the end of what was made", || files() == 0);
+        let held = began.elapsed();
+        assert!((PATIENCE..PATIENCE + AT_ONCE).contains(&held), "{way:?}: given up after {held:?}");
+        clone.await_cut_off();
+        assert!(clone.pack().is_none(), "{way:?}: what was cut off has no end");
+        assert_eq!(at_work(&server.http()), 0);
+        git.clone_repo(&server.url("repo"), &place.path("copy"), &["--bare"]);
     }
 }
 

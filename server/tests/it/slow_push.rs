@@ -3,7 +3,12 @@
 //! A client here sends the beginning of its pack and then nothing, until no thread works any more: whoever waits for it then
 //! does so without one.
 
-use std::{io::Write as _, path::PathBuf, thread, time::Duration};
+use std::{
+    io::Write as _,
+    path::PathBuf,
+    thread,
+    time::{Duration, Instant},
+};
 
 use flate2::{
     Compression,
@@ -15,24 +20,30 @@ use crate::{
     git::Git,
     history::noise,
     http::Connection,
-    pack::{Pack, RECEIVE_HEADERS, RefChange, Report, commit_of, delta, insert, line, push_body, push_raw, tree_entry},
+    http2_client::{End, Exchange},
+    pack::{
+        Pack, RECEIVE_HEADERS, RefChange, Report, commit_of, delta, insert, line, push_body, push_new, push_raw,
+        tree_entry,
+    },
     server::{Launch, Place, Server, incoming},
     signed_push::{certified, nonce, require, versions, written},
-    slow::assert_others_are_served,
+    slow::{AT_ONCE, assert_others_are_served},
     ssh_client::{Keys, Started, until},
     tested,
+    tls::Authority,
     wire::at_work,
 };
 
-/// How a push gets there.
+/// How a push gets there. HTTP goes over TLS if the server is one of HTTPS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
     Http,
     Gzip,
+    Http2,
     Ssh,
 }
 
-const WAYS: [Way; 3] = [Way::Http, Way::Gzip, Way::Ssh];
+const WAYS: [Way; 4] = [Way::Http, Way::Gzip, Way::Http2, Way::Ssh];
 
 /// A server with a repository, and its clients.
 struct Scene {
@@ -46,13 +57,30 @@ struct Scene {
 impl Scene {
     /// With so many threads.
     fn new(threads: &str, launch: impl FnOnce(Launch) -> Launch) -> Self {
+        Self::served(false, threads, launch)
+    }
+
+    /// The same over HTTPS.
+    fn secure(threads: &str, launch: impl FnOnce(Launch) -> Launch) -> Self {
+        Self::served(true, threads, launch)
+    }
+
+    fn served(is_secure: bool, threads: &str, launch: impl FnOnce(Launch) -> Launch) -> Self {
         let place = Place::new();
         let keys = Keys::new(&place);
         let key = keys.allowed("ada");
-        let git = keys.git(&place, &key);
+        let mut git = keys.git(&place, &key);
         // What else reads objects would be measured too.
         let quiet = keys.launch(&place).env("GOVC_SEARCH_ENABLED", "false").env("GOVC_COMPACTION_ENABLED", "false");
-        let server = launch(quiet.env("GOVC_WORK_THREADS", threads)).start();
+        // A client here does not answer when it is asked whether it is there.
+        let mut launch = launch(quiet.env("GOVC_WORK_THREADS", threads).env("GOVC_HEADER_TIMEOUT", "10m"));
+        if is_secure {
+            let authority = Authority::new(&place);
+            authority.fresh();
+            git = git.with("http.sslCAInfo", authority.ca());
+            launch = authority.trusted(launch);
+        }
+        let server = launch.start();
         server.create("repo");
         let scene = Self { place, keys, key, git, server };
         let (body, _) = push("main", 0, 1, 1000);
@@ -68,6 +96,9 @@ impl Scene {
                 while !client.read_line().is_empty() {}
                 Client::Ssh(client)
             }
+            Way::Http2 => {
+                Client::Http2(Exchange::begin(&self.server.http(), "/repo.git/git-receive-pack", RECEIVE_HEADERS))
+            }
             Way::Http | Way::Gzip => {
                 let encoding = if way == Way::Gzip { "content-encoding: gzip\r\n" } else { "" };
                 let head = format!(
@@ -81,7 +112,7 @@ impl Scene {
             }
         };
         let body = match way {
-            Way::Http | Way::Ssh => body.to_vec(),
+            Way::Http | Way::Http2 | Way::Ssh => body.to_vec(),
             Way::Gzip => {
                 let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
                 encoder.write_all(body).expect("memory takes it");
@@ -135,6 +166,7 @@ struct Pushing {
 
 enum Client {
     Http(Connection),
+    Http2(Exchange),
     Ssh(Started),
 }
 
@@ -153,6 +185,7 @@ impl Pushing {
                 // Who was refused need not have sent everything.
                 let _ = connection.try_write(&chunk);
             }
+            Client::Http2(exchange) => exchange.send(bytes),
             Client::Ssh(client) => client.write(bytes),
         }
         self.sent = end;
@@ -179,6 +212,12 @@ impl Pushing {
                 let reply = connection.reply();
                 assert_eq!(reply.status, 200, "{}", reply.text());
                 Report::parse(&reply.body)
+            }
+            Client::Http2(mut exchange) => {
+                exchange.end();
+                let (body, end) = exchange.answer();
+                assert_eq!(end, End::Whole);
+                Report::parse(&body)
             }
             Client::Ssh(mut client) => {
                 // Its input stays open.
@@ -217,7 +256,15 @@ fn change(branch: &str, new: Oid) -> RefChange {
 
 #[test]
 fn those_that_stall_hold_no_thread_and_come_through() {
-    let scene = Scene::new("1", |launch| launch);
+    stall(Scene::new("1", |launch| launch));
+}
+
+#[test]
+fn those_that_stall_over_tls_hold_no_thread_either() {
+    stall(Scene::secure("1", |launch| launch));
+}
+
+fn stall(scene: Scene) {
     let (mut slow, mut tips) = (Vec::new(), Vec::new());
     for way in WAYS {
         // One that is less than is awaited without a thread, one that would be in memory, one in a file.
@@ -240,7 +287,7 @@ fn those_that_stall_hold_no_thread_and_come_through() {
         push.send_to((push.sent + 1).min(push.body.len()));
     }
     assert_others_are_served(&scene.server, &scene.place, &scene.git, "later");
-    assert!(scene.incoming() >= 7, "what has come of packs is in files: {}", scene.incoming());
+    assert!(scene.incoming() >= 9, "what has come of packs is in files: {}", scene.incoming());
     for push in slow {
         let report = push.finish();
         assert!(report.accepted(), "{report:?}");
@@ -286,6 +333,39 @@ fn they_hold_little_memory() {
     many.truncate(8);
     tips.extend(finish(many));
     scene.assert_has(&tips);
+}
+
+#[test]
+fn a_hundred_at_once_keep_nobody_waiting() {
+    for (is_secure, way) in [(false, Way::Http2), (true, Way::Http), (true, Way::Http2)] {
+        // One of them may wait for its client.
+        let scene = Scene::served(is_secure, "2", |launch| launch);
+        let bodies: Vec<_> = (0..100).map(|at| push(&format!("b{at}"), at + 1, 3, 100_000)).collect();
+        let mut slow: Vec<_> = bodies.iter().map(|(body, _)| scene.begin(way, body)).collect();
+        // All begin together, and then nothing comes of any.
+        slow.iter_mut().for_each(|push| push.send(0.5));
+        let began = Instant::now();
+        let (http, url) = (scene.server.http(), scene.server.url("repo"));
+        http.get("/api/v1/repos/repo/commits").expect(200);
+        let read = began.elapsed();
+        let mut built = Pack::new();
+        let tip = built.commit("meanwhile");
+        assert!(push_new(&http, "repo", "refs/heads/meanwhile", tip, &built.finish()).accepted());
+        let work = scene.place.path("work");
+        scene.git.init(&work);
+        scene.git.commit(&work, "noise", &noise(999, 1 << 20), "more than is awaited without a thread");
+        scene.git.ok(&work, &["push", "-q", &url, "HEAD:refs/heads/large"]);
+        scene.git.clone_repo(&url, &scene.place.path("copy"), &["--bare"]);
+        let all = began.elapsed();
+        assert!(read < AT_ONCE / 4 && all < AT_ONCE, "{is_secure} {way:?}: others waited for {read:?}, {all:?}");
+        scene.await_no_work();
+        assert_eq!(scene.incoming(), slow.len());
+        for push in slow {
+            assert!(push.finish().accepted(), "{way:?}");
+        }
+        let tips: Vec<_> = bodies.iter().enumerate().map(|(at, (_, tip))| (format!("b{at}"), *tip)).collect();
+        scene.assert_has(&tips);
+    }
 }
 
 #[test]
