@@ -73,7 +73,7 @@ impl Lfs {
 }
 
 /// What `sha256sum` says: the server's own hash is no witness.
-fn sha256(content: &[u8]) -> String {
+pub(crate) fn sha256(content: &[u8]) -> String {
     let mut child = std::process::Command::new("sha256sum")
         .stdin(std::process::Stdio::piped())
         .stdout(std::process::Stdio::piped())
@@ -257,8 +257,17 @@ fn batches_say_where_contents_are_and_go() {
 
 #[test]
 fn contents_come_back_whole_and_in_part() {
+    come_back("rocksdb");
+}
+
+#[test]
+fn contents_come_back_from_postgres() {
+    come_back(&postgres());
+}
+
+fn come_back(backend: &str) {
     let place = Place::new();
-    let server = place.serve();
+    let server = on(&place, backend).start();
     server.create("repo");
     let lfs = Lfs::new(&server, "repo");
     let content = noise(7, LARGE);
@@ -343,28 +352,47 @@ fn nothing_is_visible_that_is_not_what_it_says() {
     assert!((LARGE as u64..LARGE as u64 + 10_000).contains(&bytes), "{bytes} bytes in {sizes}");
 }
 
-/// A server whose store `govc` is asked about once it is stopped.
+/// A database of its own in the real PostgreSQL.
+fn postgres() -> String {
+    let server = govc_postgres_server::shared();
+    server.url(&server.database())
+}
+
+/// A server with such a backend, about which `govc` is asked once it is stopped.
+fn on(place: &Place, backend: &str) -> Launch {
+    place.launch().env("GOVC_BACKEND", backend)
+}
+
 fn on_sqlite(place: &Place) -> Launch {
-    place.launch().env("GOVC_BACKEND", "sqlite")
+    on(place, "sqlite")
 }
 
 /// What `govc stats` says of a place whose server is stopped.
 fn stats(place: &Place) -> Value {
-    admin(place, "stats")
+    admin(place, "sqlite", "stats")
 }
 
-fn admin(place: &Place, verb: &str) -> Value {
+fn admin(place: &Place, backend: &str, verb: &str) -> Value {
     let data = place.path("data");
     let data = data.to_str().expect("a path");
-    let output = govc().args([verb, "--json", "--backend", "sqlite", "--data", data]).output().expect("govc runs");
+    let output = govc().args([verb, "--json", "--backend", backend, "--data", data]).output().expect("govc runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).expect("JSON")
 }
 
 #[test]
 fn a_killed_upload_leaves_nothing_and_a_finished_one_stays() {
+    killed("sqlite");
+}
+
+#[test]
+fn a_killed_upload_leaves_nothing_in_postgres() {
+    killed(&postgres());
+}
+
+fn killed(backend: &str) {
     let place = Place::new();
-    let server = on_sqlite(&place).start();
+    let server = on(&place, backend).start();
     server.create("repo");
     let lfs = Lfs::new(&server, "repo");
     let (stays, cut) = (noise(11, LARGE), noise(12, LARGE));
@@ -375,6 +403,7 @@ fn a_killed_upload_leaves_nothing_and_a_finished_one_stays() {
     connection.write(head.as_bytes());
     connection.write(&cut[..LARGE - 1]);
     // Some of it has been written by now, or will never be.
+    lfs.store(&noise(13, LARGE));
     lfs.store(b"another");
     let server = server.kill().start();
     drop(connection);
@@ -382,11 +411,11 @@ fn a_killed_upload_leaves_nothing_and_a_finished_one_stays() {
     assert!(lfs.content(&stays_oid, &[]).body == stays);
     refused(&lfs.content(&sha256(&cut), &[]), 404);
     server.stop();
-    let families = stats(&place)["families"].clone();
-    assert_eq!(families["blocks"]["rows"], 3 + 1, "{families}");
-    let checked = admin(&place, "fsck");
-    assert_eq!((&checked["clean"], &checked["large_contents"]), (&json!(true), &json!(2)), "{checked}");
-    assert_eq!(checked["large_content_bytes"], LARGE + 7, "{checked}");
+    let families = admin(&place, backend, "stats")["families"].take();
+    assert_eq!(families["blocks"]["rows"], 3 + 3 + 1, "{families}");
+    let checked = admin(&place, backend, "fsck");
+    assert_eq!((&checked["clean"], &checked["large_contents"]), (&json!(true), &json!(3)), "{checked}");
+    assert_eq!(checked["large_content_bytes"], 2 * LARGE + 7, "{checked}");
 }
 
 #[test]
@@ -409,7 +438,7 @@ fn forks_copies_and_deletions_take_large_contents_along() {
     refused(&source.content(&oid, &[]), 404);
     assert!(fork.content(&oid, &[]).body == content);
     let launch = server.stop();
-    let checked = admin(&place, "fsck");
+    let checked = admin(&place, "sqlite", "fsck");
     assert_eq!((&checked["clean"], &checked["large_contents"]), (&json!(true), &json!(2)), "{checked}");
     // A copy has it too.
     let from = format!("sqlite://{}", place.path("data/sqlite").display());
@@ -596,9 +625,18 @@ fn bad_requests_are_told_so() {
 
 #[test]
 fn many_large_uploads_take_little_memory() {
+    many_large("sqlite");
+}
+
+#[test]
+fn many_large_uploads_to_postgres_take_little_memory() {
+    many_large(&postgres());
+}
+
+fn many_large(backend: &str) {
     const BYTES: usize = 64 << 20;
     let place = Place::new();
-    let server = on_sqlite(&place).env("GOVC_MEMORY", "64MiB").start();
+    let server = on(&place, backend).env("GOVC_MEMORY", "64MiB").start();
     server.create("repo");
     let lfs = Lfs::new(&server, "repo");
     let contents: Vec<Vec<u8>> = (0..3).map(|seed| noise(seed, BYTES)).collect();
@@ -616,8 +654,8 @@ fn many_large_uploads_take_little_memory() {
     let peak = server.peak_bytes();
     assert!(peak < 250 << 20, "{} MiB resident", peak >> 20);
     server.stop();
-    let checked = admin(&place, "fsck");
+    let checked = admin(&place, backend, "fsck");
     assert_eq!((&checked["clean"], &checked["large_contents"]), (&json!(true), &json!(3)), "{checked}");
-    let left = stats(&place);
+    let left = admin(&place, backend, "stats");
     assert_eq!(left["families"]["blocks"]["rows"], 3 * 64, "{left}");
 }
