@@ -1,7 +1,7 @@
 //! A full disk, made by a reserve that no disk can keep free, and a small one that fills up in the middle of pushes: writes are
 //! refused with 507 or the protocol's own error, reads and deletions go on, and everything works again once there is room.
 
-use std::{fs::File, path::Path};
+use std::{fs::File, path::Path, process::Command};
 
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
 use serde_json::json;
@@ -11,7 +11,9 @@ use crate::{
     git::{Git, assert_same},
     history,
     http::Reply,
-    server::{Launch, Place, Server, incoming},
+    http_backend::HttpBackend,
+    lfs::sha256,
+    server::{BUILT, Launch, Left, Place, Server, incoming},
     ssh_client::{self, Keys, text, until},
 };
 
@@ -118,6 +120,27 @@ impl Disk<'_> {
     fn empty(&self) {
         let _ = std::fs::remove_file(self.server.seen(&self.data.join("ballast")));
     }
+
+    /// What a server has left that begins anew with what there is now: in a copy, since the disk is gone with the server.
+    fn left(&self, backend: &str, place: &Place) -> Left {
+        self.empty();
+        let copy = place.path("begun-anew");
+        let _ = std::fs::remove_dir_all(&copy);
+        self.server.signal("STOP");
+        let copied = Command::new("cp").arg("-a").args([&self.server.seen(self.data), &copy]).status();
+        self.server.signal("CONT");
+        assert!(copied.expect("cp runs").success());
+        on(&copy, backend).start().stop();
+        Left::of(&copy, backend)
+    }
+}
+
+/// A server of a folder that does nothing unasked.
+fn on(data: &Path, backend: &str) -> Launch {
+    Launch::bare()
+        .with(&["--listen", "127.0.0.1:0", "--data", text(data), "--backend", backend])
+        .env("GOVC_SEARCH_ENABLED", "false")
+        .env("GOVC_COMPACTION_ENABLED", "false")
 }
 
 /// A commit of so many megabytes that do not compress, on a branch of its own.
@@ -146,11 +169,9 @@ fn fills_up(backend: &str) {
     let keys = Keys::new(&place);
     let git = keys.git(&place, &keys.allowed("ada"));
     let data = place.path("small");
-    let server = Launch::bare()
-        .with(&["--listen", "127.0.0.1:0", "--ssh-listen", "127.0.0.1:0"])
-        .with(&["--ssh-authorized-keys", text(&keys.authorized), "--data", text(&data)])
-        .with(&["--backend", backend, "--reserve", &RESERVE_BYTES.to_string()])
-        .env("GOVC_SEARCH_ENABLED", "false")
+    let server = on(&data, backend)
+        .with(&["--ssh-listen", "127.0.0.1:0", "--ssh-authorized-keys", text(&keys.authorized)])
+        .with(&["--reserve", &RESERVE_BYTES.to_string()])
         .disk(data.clone(), DISK_MEGABYTES)
         .start();
     server.create("repo");
@@ -163,9 +184,19 @@ fn fills_up(backend: &str) {
     for (name, megabytes) in [("little", 0), ("middle", 6), ("large", 24)] {
         noise(&git, &work, name, megabytes);
     }
+    // What counts the parts of the store is there, and what its format has come to.
+    server.create("other");
+    git.ok(&work, &["push", "-q", &server.url("other"), "middle"]);
+    let http = server.http();
+    let put = |repo: &str, content: &[u8]| {
+        let path = format!("/{repo}.git/info/lfs/objects/{}", sha256(content));
+        (http.send("PUT", &path, &[("content-type", "application/octet-stream")], content), path)
+    };
+    assert_eq!(put("other", &history::noise(8, 3 << 20)).0.status, 200);
     let disk = Disk { server: &server, data: &data };
-    let versions = || server.http().get("/api/v1/repos/repo/versions").expect(200)["count"].clone();
+    let versions = || http.get("/api/v1/repos/repo/versions").expect(200)["count"].clone();
     assert_eq!(versions(), 2);
+    let before = disk.left(backend, &place);
     for (attempt, (name, room)) in [("little", 0), ("middle", 0), ("large", 10), ("large", 30)].into_iter().enumerate()
     {
         for url in &urls {
@@ -184,15 +215,94 @@ fn fills_up(backend: &str) {
         git.clone_repo(&urls[attempt % 2], &copy, &[]);
         assert_eq!(std::fs::read(copy.join("file")).ok().as_deref(), Some(&b"there before\n"[..]));
     }
-    disk.empty();
+    // One that may ride in the journal, and one of many chunks, of which a part fits.
+    for (length, room) in [(1000, 0), (1 << 20, 0), (24 << 20, 30)] {
+        let content = history::noise(7, length);
+        disk.fill(RESERVE_BYTES + room * MIB);
+        let (reply, path) = put("repo", &content);
+        assert_eq!(reply.status, 507, "{backend} {length}: {}", reply.text());
+        assert_eq!(reply.header("content-type"), Some("application/vnd.git-lfs+json"));
+        let said = reply.json()["message"].as_str().unwrap_or_default().to_owned();
+        assert!(said.contains("full"), "{backend} {length}: {said}");
+        assert_eq!(http.get(&path).status, 404, "{backend} {length}");
+    }
+    let left = disk.left(backend, &place);
+    assert_eq!(left.measures(), before.measures(), "{backend}: something stayed of what was refused");
+    // Beside them, the store may have the row by which it has found out that there is room again.
+    let [now, then] = [&left, &before].map(|left| left.rows("meta"));
+    assert!(now <= then + 1, "{backend}: {then} rows have become {now}");
     for (at, name) in ["little", "middle", "large"].into_iter().enumerate() {
         git.ok(&work, &["push", "-q", &urls[at % 2], name]);
     }
     let copy = place.path("copy");
     git.clone_repo(&urls[0], &copy, &["--mirror"]);
     assert_same(&git, &work, &copy);
-    // SQLite goes where the links of a path lead by their text, which is not where the server's files are.
-    if backend == "rocksdb" {
-        admin::ok(&["fsck", "--data", text(&server.seen(&data)), "--backend", backend]);
+    let content = history::noise(7, 24 << 20);
+    let (reply, path) = put("repo", &content);
+    assert_eq!(reply.status, 200, "{backend}: {}", reply.text());
+    assert!(http.get(&path).body == content);
+    assert!(disk.left(backend, &place).rows("blocks") > before.rows("blocks"));
+}
+
+#[test]
+fn a_disk_that_fills_up_under_an_import_takes_none_of_it() {
+    for backend in ["rocksdb", "sqlite"] {
+        imports(backend);
     }
+}
+
+fn imports(backend: &str) {
+    let place = Place::new();
+    let git = Git::new(&place.path("home"));
+    let work = place.path("work");
+    git.init(&work);
+    git.commit(&work, "file", b"there before\n", "before");
+    let root = place.path("root");
+    let source = root.join("large.git");
+    std::fs::create_dir(&root).expect("a folder");
+    let data = place.path("data");
+    on(&data, backend).start().stop();
+    let here = ["--data", text(&data), "--backend", backend];
+    admin::ok(&[&["import", text(&work), "--into", "before"], &here[..]].concat());
+    noise(&git, &work, "large", 24);
+    git.clone_repo(text(&work), &source, &["--mirror"]);
+    let before = Left::of(&data, backend);
+    let small = place.path("small");
+    std::fs::create_dir(&small).expect("a folder");
+    let server = HttpBackend::start(&git, &root, |_, given| given);
+    // Before anything has come, and in the midst of it; into a new repository, and into one that is there.
+    for (from, room) in [(text(&source), 0), (text(&source), 30), (&server.url("large.git")[..], 30)] {
+        for into in ["new", "before"] {
+            let after = place.path("after");
+            let _ = std::fs::remove_dir_all(&after);
+            let script = format!(
+                "mount -t tmpfs -o size={DISK_MEGABYTES}m tmpfs '{small}' && cp -a '{data}/.' '{small}' && \
+                 fallocate -l $(($(stat -f -c '%a * %S' '{small}') - {free})) '{small}/ballast' || exit 99
+                 GOVC_RESERVE={RESERVE_BYTES} \"$0\" import '{from}' --mirror --into {into} --slice 0 --data '{small}' --backend {backend}
+                 status=$?
+                 rm '{small}/ballast' && cp -a '{small}' '{after}' || exit 99; exit $status",
+                small = small.display(),
+                data = data.display(),
+                after = after.display(),
+                free = RESERVE_BYTES + room * MIB,
+            );
+            let output = Command::new("unshare")
+                .args(["--map-root-user", "--mount", "sh", "-c", &script, BUILT])
+                .output()
+                .expect("unshare runs");
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            let what = format!("{backend}, {from} with room for {room} MiB into {into}");
+            assert_eq!(output.status.code(), Some(1), "{what}: {said}");
+            assert!(said.contains("disk") && said.contains("full"), "{what}: {said}");
+            let kept = std::fs::read_dir(after.join("imports")).into_iter().flatten().flatten();
+            let kept: usize = kept.map(|store| std::fs::read_dir(store.path()).expect("a folder").count()).sum();
+            assert_eq!(kept, 0, "{what}: an import is kept that nothing has come of");
+            on(&after, backend).start().stop();
+            assert_eq!(Left::of(&after, backend), before, "{what}: something stayed");
+        }
+    }
+    admin::ok(&[&["import", text(&source), "--mirror", "--into", "before"], &here[..]].concat());
+    let copy = place.path("copy.git");
+    admin::ok(&["export", "before", text(&copy), "--data", text(&data), "--backend", backend]);
+    assert_same(&git, &source, &copy);
 }

@@ -112,6 +112,13 @@ impl Left {
         Self { families: ask("stats")["families"].take(), incoming: incoming(data) }
     }
 
+    /// The rows of what repositories consist of, and the bytes of all blocks: of other rows, those are what their numbers are.
+    pub(crate) fn measures(&self) -> (Vec<(&str, u64)>, u64) {
+        let families = self.families.as_object().expect("families").keys().filter(|family| *family != "meta");
+        let rows = families.map(|family| (family.as_str(), self.rows(family))).collect();
+        (rows, self.families["blocks"]["bytes"].as_u64().expect("a number of bytes"))
+    }
+
     /// How many rows a family of the store has.
     pub(crate) fn rows(&self, family: &str) -> u64 {
         self.families[family]["rows"].as_u64().expect("a number of rows")
