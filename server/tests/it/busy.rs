@@ -2,7 +2,9 @@
 
 use crate::{
     git::Git,
+    pack::{RECEIVE_HEADERS, RefChange, line, lines, push_body},
     server::{Place, Server},
+    tested,
 };
 
 /// A server whose `repo` has one commit, and a path for checkouts.
@@ -165,4 +167,86 @@ fn what_cannot_be_brought_is_refused_and_changes_nothing() {
     let forced = git.ok(&ours, &["rev-parse", "HEAD"]);
     git.ok(&ours, &["push", "-q", "--force", "-o", "govc.on-conflict=fail", "-o", "ci.skip", "origin", "apart:main"]);
     assert!(git.ok(&ours, &["ls-remote", "origin", "refs/heads/main"]).starts_with(&forced));
+}
+
+/// As `gitprotocol-pack` has it, the lines of a push that the server did otherwise than it was told. What is not otherwise
+/// gets none: neither other names nor other ids are told by git either, of a push that it has done as it was told.
+#[test]
+fn the_second_version_of_the_report_has_the_ids_that_the_first_has_not() {
+    let place = Place::new();
+    let git = Git::new(&place.path("home"));
+    let server = begin(&place, &git);
+    let (ours, theirs) = (place.path("ours"), place.path("theirs"));
+    for work in [&ours, &theirs] {
+        git.clone_repo(&server.url("repo"), work, &[]);
+    }
+    let tip = |name: &str| git.ok(&ours, &["ls-remote", "origin", name]).split('\t').next().unwrap_or("").to_owned();
+    let id = |hex: &str| hex.parse().expect("an id");
+    // A push of `work` to main, and as another branch, by a client that has not seen main since `base`.
+    let body = |features: &str, options: &[&str], base: &str, work: &str, other: &str| {
+        let output =
+            git.feed(&ours, &["pack-objects", "-q", "--revs", "--stdout"], format!("{work}\n^{base}\n").as_bytes());
+        assert!(output.status.success(), "{output:?}");
+        let change = |old, name: &str| RefChange { old, new: id(work), name: name.as_bytes().to_vec() };
+        let changes = [change(id(base), "refs/heads/main"), change(tested::null(), &format!("refs/heads/{other}"))];
+        let mut behind: Vec<u8> = options.iter().flat_map(|option| line(option.as_bytes())).collect();
+        behind.extend_from_slice(if options.is_empty() { b"" } else { b"0000" });
+        push_body(&changes, features, &[behind, output.stdout].concat())
+    };
+    let report = |body: &[u8]| {
+        let reply = server.http().send("POST", "/repo.git/git-receive-pack", RECEIVE_HEADERS, body);
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        assert!(reply.body.ends_with(b"0000"), "{}", reply.text());
+        let text = |line: Vec<u8>| String::from_utf8(line).expect("text").trim_end().to_owned();
+        lines(&reply.body).into_iter().map(text).collect::<Vec<_>>()
+    };
+    let base = git.ok(&ours, &["rev-parse", "HEAD"]);
+    let options = ["govc.on-conflict=rebase"];
+    for (round, version) in ["report-status", "report-status-v2", "report-status report-status-v2"].iter().enumerate() {
+        git.ok(&theirs, &["pull", "-q"]);
+        let moved = git.commit(&theirs, &format!("theirs{round}"), b"1\n", "theirs");
+        git.ok(&theirs, &["push", "-q", "origin", "main"]);
+        git.ok(&ours, &["reset", "-q", "--hard", &base]);
+        let work = git.commit(&ours, &format!("ours{round}"), b"1\n", "ours");
+        let other = format!("other{round}");
+        let told = report(&body(&format!("{version} push-options"), &options, &base, &work, &other));
+        let brought = tip("refs/heads/main");
+        assert!(brought != work && brought != moved);
+        git.ok(&ours, &["fetch", "-q"]);
+        // So that the update was not forced, whatever it was of what the client knew.
+        git.ok(&ours, &["merge-base", "--is-ancestor", &moved, &brought]);
+        let ok = ["main", &other].map(|name| format!("ok refs/heads/{name}"));
+        let (unpack, [main, other]) = ("unpack ok".to_owned(), ok);
+        let (old, new) = (format!("option old-oid {moved}"), format!("option new-oid {brought}"));
+        match round {
+            0 => assert_eq!(told, [unpack, main, other], "{version}"),
+            _ => assert_eq!(told, [unpack, main, old, new, other], "{version}"),
+        }
+        // The same again: all of it is there.
+        let told = report(&body("report-status-v2 push-options", &options, &base, &work, &format!("again{round}")));
+        assert_eq!(told[2..4], [format!("option old-oid {brought}"), format!("option new-oid {brought}")], "{told:?}");
+        assert_eq!(tip("refs/heads/main"), brought);
+    }
+
+    // What is done as it was told, by git and here.
+    let bare = place.path("bare.git");
+    git.clone_repo(&server.url("repo"), &bare, &["--mirror"]);
+    let main = tip("refs/heads/main");
+    git.ok(&ours, &["reset", "-q", "--hard", &base]);
+    let work = git.commit(&ours, "forced", b"1\n", "forced");
+    for version in ["report-status", "report-status-v2"] {
+        let forced = |other: &str| {
+            let body = body(version, &[], &main, &work, other);
+            let output = git.feed(&bare, &["receive-pack", "--stateless-rpc", "."], &body);
+            assert!(output.status.success(), "{output:?}");
+            let text = |line: Vec<u8>| String::from_utf8(line).expect("text").trim_end().to_owned();
+            (report(&body), lines(&output.stdout).into_iter().map(text).collect::<Vec<_>>())
+        };
+        let (told, gits) = forced(version);
+        assert_eq!(told, gits, "{version}");
+        assert_eq!(told.len(), 3);
+        // As it was.
+        git.ok(&bare, &["update-ref", "refs/heads/main", &main]);
+        git.ok(&ours, &["push", "-q", "--force", "origin", &format!("{main}:refs/heads/main")]);
+    }
 }
