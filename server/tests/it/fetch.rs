@@ -2,7 +2,10 @@
 //!
 //! Where the outcome is not obvious the oracle is the same command against the source through git's own upload-pack.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
 
 use serde_json::json;
 
@@ -10,6 +13,7 @@ use crate::{
     git::Git,
     history,
     http::Reply,
+    http_backend::HttpBackend,
     pack::{command_head, deflate, line, lines},
     partial::ask_v2,
     server::{Place, Server},
@@ -444,6 +448,128 @@ fn a_fetch_with_many_haves_is_compressed_and_understood() {
         assert!(output.status.success(), "{trace}");
         assert!(trace.contains("content-encoding: gzip"), "git was to compress its request");
         assert_eq!(git.ok(&ours, &["rev-parse", "origin/main"]), head);
+    }
+}
+
+/// A history of criss-cross merges whose clocks are wrong by up to weeks, so that most commits have a parent that is
+/// younger, in the bare repository `dir`. Each has a branch of its own.
+fn criss_cross(git: &Git, dir: &Path, seed: u64) {
+    const COMMITS: u64 = 400;
+    std::fs::create_dir_all(dir).expect("a folder");
+    git.ok(dir, &["init", "-q", "--bare"]);
+    let mut state = seed;
+    let mut random = |below: u64| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % below
+    };
+    let mut stream = String::new();
+    for at in 1..=COMMITS {
+        let seconds = 1_700_000_000 + 3600 * at + random(60 * 86_400) - 30 * 86_400;
+        stream.push_str(&format!("commit refs/heads/c{at}\nmark :{at}\ncommitter A <a@b> {seconds} +0000\ndata 0\n"));
+        let mut parents: Vec<u64> = (0..=random(3)).map(|_| at.saturating_sub(1 + random(8)).max(1)).collect();
+        parents.sort_unstable();
+        parents.dedup();
+        parents.retain(|parent| *parent < at);
+        for (nth, parent) in parents.iter().enumerate() {
+            stream.push_str(&format!("{} :{parent}\n", if nth == 0 { "from" } else { "merge" }));
+        }
+        stream.push_str(&format!("M 100644 inline {}/{}\ndata <<E\n{at}\nE\n\n", random(6), random(40)));
+    }
+    git.ok_fed(dir, &["fast-import", "--quiet", "--force"], stream.as_bytes());
+}
+
+/// How far a client must walk that has what others have not is told by the clocks of commits, which may be wrong: then more may
+/// be asked and sent than there must be, but never less, and never more than git has to send.
+#[test]
+fn wrong_clocks_make_no_fetch_larger_than_gits() {
+    let place = Place::new();
+    let base = Git::new(&place.path("home"));
+    let server = place.serve();
+    let root = place.path("root");
+    let oracle = HttpBackend::start(&base, &root, |_, given| given);
+    for seed in 0..3 {
+        let name = format!("skewed{seed}");
+        let source = root.join(format!("{name}.git"));
+        criss_cross(&base, &source, seed);
+        server.create(&name);
+        base.ok(&source, &["push", "-q", "--mirror", &server.url(&name)]);
+        let skewed = base.ok(&source, &["rev-list", "--all", "--timestamp", "--parents"]);
+        let seconds: HashMap<&str, &str> = skewed
+            .lines()
+            .filter_map(|line| line.split_once(' '))
+            .map(|(at, rest)| (rest.split(' ').next().unwrap_or(rest), at))
+            .collect();
+        let is_older = |line: &&str| {
+            let mut words = line.split(' ');
+            let at = words.next();
+            words.skip(1).any(|parent| seconds.get(parent).copied() > at)
+        };
+        let older = skewed.lines().filter(is_older).count();
+        assert!(older > 100, "{older} commits are older than a parent");
+        for (round, (haves, wants)) in [
+            (&["c20", "c35"][..], &["c60"][..]),
+            (&["c100", "c93", "c140"], &["c150", "c180"]),
+            (&["c200"], &["c390"]),
+            (&["c301", "c305", "c309", "c313"], &["c320", "c60", "c330"]),
+            (&["c395", "c40"], &["c400"]),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            for (algorithm, version) in [("consecutive", "2"), ("skipping", "2"), ("consecutive", "0")] {
+                let git = base.with("fetch.negotiationAlgorithm", algorithm).with("protocol.version", version);
+                let git = git.with("fetch.unpackLimit", "1");
+                let before = place.path(&format!("{name}-{round}-{algorithm}-{version}"));
+                git.init(&before);
+                let refs = |names: &[&str]| -> Vec<String> {
+                    names.iter().map(|name| format!("refs/heads/{name}:refs/heads/{name}")).collect()
+                };
+                // How many objects come.
+                let fetch = |into: &Path, url: &str, names: &[&str]| -> u64 {
+                    let refs = refs(names);
+                    let arguments = ["fetch", "--progress", "--no-tags", url];
+                    let arguments: Vec<&str> = arguments.into_iter().chain(refs.iter().map(String::as_str)).collect();
+                    let output = git.run(into, &arguments);
+                    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+                    assert!(output.status.success(), "{said}");
+                    let told = said.split(['\r', '\n']).rfind(|line| line.starts_with("Receiving objects: 100% ("));
+                    let count = told.and_then(|line| line.split(['(', '/']).nth(1));
+                    count.map_or(0, |count| count.parse().expect("a number"))
+                };
+                fetch(&before, source.to_str().expect("UTF-8"), haves);
+                // What nobody else has, on the newest of it and on the oldest, is offered in vain.
+                let mut own = String::new();
+                for (at, have) in haves.iter().enumerate() {
+                    for commit in 0..20 {
+                        let seconds = 1_900_000_000 + commit;
+                        own.push_str(&format!(
+                            "commit refs/heads/own{at}\ncommitter A <a@b> {seconds} +0000\ndata 0\n"
+                        ));
+                        own.push_str(&if commit == 0 {
+                            format!("from refs/heads/{have}^0\n\n")
+                        } else {
+                            "\n".to_owned()
+                        });
+                    }
+                }
+                git.ok_fed(&before, &["fast-import", "--quiet"], own.as_bytes());
+                let from = [("ours", server.url(&name)), ("gits", oracle.url(&format!("{name}.git")))];
+                let [ours, gits] = from.map(|(whose, url)| {
+                    let copy = before.with_extension(whose);
+                    git.clone_repo(before.to_str().expect("UTF-8"), &copy, &["--mirror", "--local"]);
+                    let count = fetch(&copy, &url, wants);
+                    for want in wants {
+                        assert_eq!(git.ok(&copy, &["rev-parse", want]), git.ok(&source, &["rev-parse", want]));
+                    }
+                    git.ok(&copy, &["fsck", "--strict", "--connectivity-only"]);
+                    count
+                });
+                assert!(
+                    ours <= gits + gits / 10,
+                    "{seed} {haves:?} {wants:?} {algorithm}: {ours} objects, of git {gits}"
+                );
+            }
+        }
     }
 }
 
