@@ -443,20 +443,20 @@ mod tests {
             let (sender, mut inlet) = Inlet::new(Duration::from_secs(60));
             let wanted = Arc::new(AtomicBool::new(false));
             let is_wanted = Arc::clone(&wanted);
-            inlet.hurry(move || is_wanted.load(Ordering::Relaxed));
+            let [alone, wait_max] = [Duration::from_secs(3600), WANTED_THREAD_WAIT_MAX]
+                .map(|wait_max| Patience::anew_for_each(THREAD_WAIT_ANEW_BYTES, wait_max));
+            let is_wanted = Box::new(move || is_wanted.load(Ordering::Relaxed));
+            inlet.hurry = Some(Hurry { alone, wanted: wait_max, is_wanted });
             let client = tokio::spawn(async move {
                 while sender.send(Ok(Bytes::from_static(b"x"))).await.is_ok() {
                     tokio::time::sleep(pause).await;
                 }
             });
-            let began = Instant::now();
-            let reading = tokio::task::spawn_blocking(move || (io::read_to_string(&mut inlet), began.elapsed()));
-            tokio::time::sleep(3 * WANTED_THREAD_WAIT_MAX).await;
-            assert!(!reading.is_finished(), "nobody wants it yet");
+            let mut reading = tokio::task::spawn_blocking(move || io::read_to_string(&mut inlet));
+            assert!(timeout(3 * WANTED_THREAD_WAIT_MAX, &mut reading).await.is_err(), "nobody wants it yet");
             wanted.store(true, Ordering::Relaxed);
-            let (ended, held) = reading.await.unwrap();
+            let ended = timeout(Duration::from_secs(60), reading).await.expect("an end").unwrap();
             assert!(GivenUp::is_reason_of(&ended.unwrap_err()));
-            assert!(held < THREAD_WAIT_MAX, "{held:?}");
             client.abort();
         }
     }
