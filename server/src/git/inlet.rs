@@ -440,7 +440,7 @@ mod tests {
     async fn a_thread_that_others_want_gives_up_sooner() {
         // A client of which a little comes again and again, and one of which nothing comes.
         for pause in [WANTED_THREAD_WAIT_MAX / 5, Duration::MAX] {
-            let (sender, mut inlet) = Inlet::new(Duration::from_secs(60));
+            let (sender, mut inlet) = Inlet::new(Duration::from_secs(7200));
             let wanted = Arc::new(AtomicBool::new(false));
             let is_wanted = Arc::clone(&wanted);
             let [alone, wait_max] = [Duration::from_secs(3600), WANTED_THREAD_WAIT_MAX]
